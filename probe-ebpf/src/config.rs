@@ -1,0 +1,89 @@
+//! Constants that the loader sets in the probes' read-only data before they are loaded, so that the
+//! verifier sees them as known and drops what they switch off.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Whose events are recorded.
+pub mod scope {
+    /// Everything on the machine but the recorder itself.
+    pub const ALL: u32 = 0;
+    /// Threads marked in task storage, and their descendants.
+    pub const MARKED: u32 = 1;
+    /// Threads in one cgroup and below.
+    pub const CGROUP: u32 = 2;
+}
+
+/// What the probes do; the loader's choice.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Config {
+    /// One of [`scope`].
+    pub scope: u32,
+    /// The recorder's own process, never recorded.
+    pub recorder: u32,
+    /// Slots per CPU in `bulk`, a power of two.
+    pub bulk_slots: u32,
+    /// Slots per CPU in `rare`, a power of two.
+    pub rare_slots: u32,
+    /// Identifier of the cgroup that bounds the scope.
+    pub cgroup: u64,
+    /// Depth of that cgroup below the root.
+    pub cgroup_level: u32,
+    /// 1: write diagnostics to aya-log's ring buffer.
+    pub log: u32,
+}
+
+/// Byte offsets of the kernel's fields, read from the running kernel's BTF. [`ABSENT`] where the
+/// kernel has no such field.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Offsets {
+    pub task_pid: u32,
+    pub task_tgid: u32,
+    pub task_comm: u32,
+    pub task_group_leader: u32,
+    pub task_real_parent: u32,
+    pub task_start_time: u32,
+    pub task_exit_code: u32,
+    pub task_flags: u32,
+    pub common_family: u32,
+    pub common_state: u32,
+    pub common_daddr: u32,
+    pub common_rcv_saddr: u32,
+    pub common_dport: u32,
+    pub common_num: u32,
+    pub common_v6_daddr: u32,
+    pub common_v6_rcv_saddr: u32,
+    pub common_cookie: u32,
+    pub common_flags: u32,
+    pub common_net: u32,
+    pub net_inum: u32,
+    pub sock_protocol: u32,
+    pub sock_err: u32,
+    pub tcp_write_seq: u32,
+    pub tcp_snd_una: u32,
+    pub tcp_snd_nxt: u32,
+    pub tcp_bytes_acked: u32,
+    pub tcp_bytes_sent: u32,
+    pub tcp_bytes_retrans: u32,
+    pub tcp_copied_seq: u32,
+    pub tcp_rcv_nxt: u32,
+    pub tcp_bytes_received: u32,
+    pub siginfo_code: u32,
+    pub file_private_data: u32,
+    pub socket_sk: u32,
+}
+
+/// Offset of a field that the running kernel does not have.
+pub const ABSENT: u32 = u32::MAX;
+
+/// Which argument of a tracepoint holds what, since kernels differ. [`ABSENT`] where it is missing.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Arguments {
+    pub send_reset_skb: u32,
+    pub send_reset_reason: u32,
+    pub exit_group_dead: u32,
+    /// 1: `mark_victim` gives a task; 0: it gives a pid.
+    pub mark_victim_task: u32,
+}

@@ -1,0 +1,149 @@
+//! What the probes write: one [`Slot`] per event, and [`RareSlot`], a slot followed by a detail.
+
+use bytemuck::{Pod, Zeroable};
+
+/// One event, as it stands in a `bulk` ring. All times are `CLOCK_MONOTONIC` nanoseconds.
+///
+/// `position` is written last: it tells a reader that the rest of the slot is complete.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Slot {
+    /// Position in the ring, plus one (0: never written).
+    pub position: u64,
+    pub time_ns: u64,
+    /// Process (tgid) and thread (tid) that were current, also for events the kernel raised in
+    /// interrupt context, where they mean nothing: `kind` and `aux` decide whose act it was.
+    pub pid: u32,
+    pub tid: u32,
+    /// Socket cookie, 0 when the event has no socket.
+    pub socket: u64,
+    /// 64-bit count whose low 32 bits may be torn; picks the epoch of `sequence`. For sends
+    /// `bytes_acked + (write_seq − snd_una)`, for receives `bytes_received − (rcv_nxt − copied_seq)`.
+    pub count: u64,
+    /// `write_seq` after a send, `copied_seq` after a receive.
+    pub sequence: u32,
+    /// Bytes (≥ 0) or −errno of a call; exit code of an exit; signal number of a signal.
+    pub result: i32,
+    /// How many events this thread has raised so far, this one included; 0 in kernel lanes.
+    pub task_count: u32,
+    /// Flags of the call (`MSG_*`) for sends and receives; the other thread (child, target) for task
+    /// events; the kernel's reason for resets.
+    pub argument: u32,
+    /// One of [`kind`].
+    pub kind: u8,
+    /// Bits of [`flag`].
+    pub flags: u8,
+    /// State changes: old and new TCP state. Signals: `result` of `signal_generate` and whether the
+    /// whole process was meant.
+    pub aux: [u8; 2],
+    /// `sk_err` for state changes and socket errors; `si_code` for signals.
+    pub code: i32,
+}
+
+/// An event in a `rare` ring: the same slot, and what names or explains it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct RareSlot {
+    pub slot: Slot,
+    pub detail: [u64; 8],
+}
+
+/// Detail of [`kind::SOCKET`]: who a socket's two ends are. Addresses are in network byte order, IPv4 as
+/// v4-mapped IPv6; ports are in host byte order.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct SocketName {
+    pub local: [u8; 16],
+    pub remote: [u8; 16],
+    pub local_port: u16,
+    pub remote_port: u16,
+    /// Inode number of the network namespace.
+    pub netns: u32,
+    /// Initial sequence number of this end, so that its first byte is `iss + 1`.
+    pub iss: u32,
+    /// Initial sequence number of the other end.
+    pub irs: u32,
+    /// The process that last used the socket by its own act; 0 when none was seen.
+    pub owner: u32,
+    /// `AF_INET` or `AF_INET6`.
+    pub family: u16,
+    /// One of [`proven`].
+    pub proven: u8,
+    /// TCP state when the name was written.
+    pub state: u8,
+    pub reserved: [u8; 8],
+}
+
+/// Detail of [`kind::TASK`], [`kind::FORK`] (the child's), [`kind::EXEC`] and [`kind::RENAME`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct TaskName {
+    pub comm: [u8; 16],
+    /// Start time of the thread, monotonic ns.
+    pub start_ns: u64,
+    /// Identifier (inode) of its cgroup in the cgroup2 hierarchy.
+    pub cgroup: u64,
+    /// Parent process (tgid).
+    pub parent: u32,
+    pub pid: u32,
+    pub tid: u32,
+    pub reserved: [u8; 20],
+}
+
+/// What a slot is about.
+pub mod kind {
+    pub const SEND: u8 = 1;
+    pub const RECEIVE: u8 = 2;
+    /// TCP state change; `aux` is `[old, new]`.
+    pub const STATE: u8 = 3;
+    pub const RESET_SENT: u8 = 4;
+    pub const RESET_RECEIVED: u8 = 5;
+    pub const RETRANSMIT: u8 = 6;
+    pub const SOCKET_ERROR: u8 = 7;
+    pub const FORK: u8 = 8;
+    pub const EXEC: u8 = 9;
+    pub const EXIT: u8 = 10;
+    pub const SIGNAL: u8 = 11;
+    pub const DELIVER: u8 = 12;
+    pub const OOM_KILL: u8 = 13;
+    pub const RENAME: u8 = 14;
+    /// Not an event: names a task.
+    pub const TASK: u8 = 15;
+    /// Not an event: names a socket.
+    pub const SOCKET: u8 = 16;
+}
+
+/// Bits of [`Slot::flags`].
+pub mod flag {
+    /// The peer's FIN has arrived (`SOCK_DONE`).
+    pub const FIN_SEEN: u8 = 1;
+    /// Everything that has arrived has been read (`copied_seq == rcv_nxt`).
+    pub const DRAINED: u8 = 2;
+    /// The last thread of its process (exits).
+    pub const LAST_THREAD: u8 = 4;
+    /// `signal_generate` had no `siginfo` but the kernel's own (`SEND_SIG_PRIV`).
+    pub const FROM_KERNEL: u8 = 8;
+    /// `signal_generate` had no `siginfo`, the caller's own act (`SEND_SIG_NOINFO`).
+    pub const NO_INFO: u8 = 16;
+    /// A reset that answers a segment, as against one sent on the owner's behalf.
+    pub const ANSWERS: u8 = 32;
+}
+
+/// How the initial sequence numbers of a [`SocketName`] are known.
+pub mod proven {
+    /// Not known.
+    pub const NO: u8 = 0;
+    /// Computed from counters of an established connection; `iss` may be one too high.
+    pub const COMPUTED: u8 = 1;
+    /// Computed twice, from independent counters that agree.
+    pub const AGREED: u8 = 2;
+    /// Taken when the connection was established.
+    pub const AT_ESTABLISHED: u8 = 3;
+}
+
+const _: () = {
+    assert!(size_of::<Slot>() == 72 - 8);
+    assert!(size_of::<RareSlot>() == 128);
+    assert!(size_of::<SocketName>() == 64);
+    assert!(size_of::<TaskName>() == 64);
+};

@@ -1,0 +1,45 @@
+//! The overwriting ring: how positions, slots and heads relate. One per CPU and kind.
+//!
+//! ```text
+//!   head (next position) ────────────────┐
+//!                                        ▼
+//!   positions   …  8   9  10  11 │ 12 (being written)
+//!   slots (8)      0   1   2   3    4   5   6   7
+//!                                       5   6   7   ◀ oldest that survive: head − slots
+//! ```
+//!
+//! A writer takes a position with one atomic add on its CPU's head, stores the slot, and its position
+//! last. A reader copies the slot and believes the copy if the position is the one it asked for *and*
+//! the head, read again after the copy, has not come within one lap of it.
+
+use bytemuck::{Pod, Zeroable};
+
+/// The write positions of one CPU's two rings, and what could not be written. One cache line pair, so
+/// that CPUs do not disturb each other.
+#[repr(C, align(128))]
+#[derive(Clone, Copy, Debug, Zeroable)]
+pub struct Heads {
+    pub bulk: u64,
+    pub rare: u64,
+    /// Events that had to be dropped because a map operation failed (storage busy, no memory).
+    pub dropped: u64,
+    pub reserved: [u64; 13],
+}
+
+// SAFETY: `repr(C)`, only `u64` fields, and they fill the 128 bytes exactly (asserted below).
+unsafe impl Pod for Heads {}
+
+const _: () = assert!(size_of::<Heads>() == 128);
+
+/// Index of `position` in the slots of `cpu`, for rings of `slots` (a power of two).
+#[inline(always)]
+pub const fn slot_index(cpu: u32, position: u64, slots: u32) -> u32 {
+    cpu * slots + (position as u32 & (slots - 1))
+}
+
+/// Whether a slot copied for `position` may be believed: `stamp` is the position word that was copied
+/// (position + 1), `head` the head read *after* the copy.
+#[inline(always)]
+pub const fn intact(position: u64, stamp: u64, head: u64, slots: u32) -> bool {
+    stamp == position + 1 && head <= position + slots as u64
+}

@@ -1,0 +1,414 @@
+//! What was recorded, as a value: events, the names they refer to, and the hosts they come from.
+//!
+//! A [`History`] is what every later stage works on: the graph, slices, patterns and exports. It knows
+//! nothing of files, kernels or clocks.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+
+use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
+
+/// Index of an event in [`History::events`].
+pub type EventIndex = u32;
+
+/// One call or occurrence in one thread or kernel lane: an interval. Compact, since there are millions.
+///
+/// The end is [`Event::time_ns`]. The begin is only known to lie in `begin_ns ..= time_ns`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// End, in the host's monotonic nanoseconds.
+    pub time_ns: u64,
+    /// Lower bound of the begin: the thread's previous end, or when the thread began.
+    pub begin_ns: u64,
+    /// Position in its ring; with host, CPU and ring the event's identity.
+    pub position: u64,
+    /// Cookie of the socket on its host; 0: no socket.
+    pub socket: u64,
+    /// Stream offsets of the bytes, as reported by the kernel at the event's end: first byte 0. A close
+    /// and an EOF cover the one position of the FIN. `start > end` never; [`Event::has_range`] tells
+    /// whether they mean anything.
+    pub stream_start: u64,
+    pub stream_end: u64,
+    /// Bytes of a send or receive; exit status of an exit; 0 otherwise.
+    pub result: i64,
+    /// Initial sequence number of this end of the connection and of the other; see [`Event::proof`].
+    pub iss: u32,
+    pub irs: u32,
+    /// Process. In a kernel lane the socket's owner, 0 when unknown.
+    pub pid: u32,
+    /// Thread; 0 in a kernel lane.
+    pub tid: u32,
+    /// The other thread: a fork's child, a signal's target, an OOM kill's victim.
+    pub target: u32,
+    /// How many events the thread has raised so far, this one included; 0 in kernel lanes.
+    pub task_count: u32,
+    /// Inode of the network namespace; 0 when unknown.
+    pub netns: u32,
+    pub comm: Name,
+    pub cgroup: Name,
+    pub local: Address,
+    pub remote: Address,
+    /// Index in [`History::hosts`].
+    pub host: u16,
+    pub cpu: u16,
+    /// errno of what failed; 0: nothing did.
+    pub error: u16,
+    pub op: Op,
+    pub ring: Ring,
+    /// Number of the signal, 0 when the event has none.
+    pub signal: u8,
+    pub proof: Proof,
+    pub flags: Flags,
+}
+
+impl Event {
+    /// An event of which nothing is known but what it is; for building others from.
+    pub const fn blank(op: Op) -> Self {
+        Self {
+            time_ns: 0,
+            begin_ns: 0,
+            position: 0,
+            socket: 0,
+            stream_start: 0,
+            stream_end: 0,
+            result: 0,
+            iss: 0,
+            irs: 0,
+            pid: 0,
+            tid: 0,
+            target: 0,
+            task_count: 0,
+            netns: 0,
+            comm: Name::NONE,
+            cgroup: Name::NONE,
+            local: Address::NONE,
+            remote: Address::NONE,
+            host: 0,
+            cpu: 0,
+            error: 0,
+            op,
+            ring: Ring::Bulk,
+            signal: 0,
+            proof: Proof::Unknown,
+            flags: Flags::NONE,
+        }
+    }
+
+    /// Whether `stream_start..stream_end` are offsets in a stream whose initial number is known.
+    pub const fn has_range(&self) -> bool {
+        self.flags.has(Flags::RANGE)
+    }
+
+    /// Whether the event lies in a kernel lane rather than in a thread.
+    pub const fn in_kernel_lane(&self) -> bool {
+        self.tid == 0
+    }
+
+    pub fn errno(&self) -> Option<Errno> {
+        (self.error != 0).then(|| Errno::from_raw(i32::from(self.error)))
+    }
+}
+
+/// What an event is. The text form is the recording's `op` column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Op {
+    /// A thread gave bytes to a socket, or tried to.
+    Send,
+    /// A thread took bytes (or the EOF) from a socket, or tried to.
+    Recv,
+    /// A thread began to connect. The end of the attempt is `established` or `error`.
+    Connect,
+    /// Kernel lane: the connection is established at this end.
+    Established,
+    /// A thread began to listen.
+    Listen,
+    /// A thread stopped listening.
+    Unlisten,
+    /// A thread ended its direction in good order: close or shutdown, which queued a FIN.
+    Close,
+    /// A thread threw the connection away (close with unread data, or `SO_LINGER` 0): a reset goes out.
+    Abort,
+    /// Kernel lane: this end is gone for good.
+    Closed,
+    /// Kernel lane: a reset went out.
+    ResetSent,
+    /// Kernel lane: a reset came in.
+    ResetReceived,
+    /// Kernel lane: a segment was sent again.
+    Retransmit,
+    /// Kernel lane: an error was reported to the socket.
+    Error,
+    /// A thread made a thread (`target`).
+    Fork,
+    /// A process began another program.
+    Exec,
+    /// A thread ended.
+    Exit,
+    /// A signal was sent to `target`; a kernel lane's when no thread's act.
+    Signal,
+    /// A thread took a signal: its handler runs, or it dies of it.
+    Deliver,
+    /// Kernel lane: `target` was chosen to die for memory.
+    OomKill,
+    /// A thread took another name.
+    Rename,
+}
+
+impl Op {
+    pub const ALL: [Self; 20] = [
+        Self::Send,
+        Self::Recv,
+        Self::Connect,
+        Self::Established,
+        Self::Listen,
+        Self::Unlisten,
+        Self::Close,
+        Self::Abort,
+        Self::Closed,
+        Self::ResetSent,
+        Self::ResetReceived,
+        Self::Retransmit,
+        Self::Error,
+        Self::Fork,
+        Self::Exec,
+        Self::Exit,
+        Self::Signal,
+        Self::Deliver,
+        Self::OomKill,
+        Self::Rename,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Send => "send",
+            Self::Recv => "recv",
+            Self::Connect => "connect",
+            Self::Established => "established",
+            Self::Listen => "listen",
+            Self::Unlisten => "unlisten",
+            Self::Close => "close",
+            Self::Abort => "abort",
+            Self::Closed => "closed",
+            Self::ResetSent => "reset_sent",
+            Self::ResetReceived => "reset_received",
+            Self::Retransmit => "retransmit",
+            Self::Error => "error",
+            Self::Fork => "fork",
+            Self::Exec => "exec",
+            Self::Exit => "exit",
+            Self::Signal => "signal",
+            Self::Deliver => "deliver",
+            Self::OomKill => "oom_kill",
+            Self::Rename => "rename",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|op| op.as_str() == text)
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Which of a CPU's two rings an event was in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[repr(u8)]
+pub enum Ring {
+    /// Sends and receives.
+    Bulk,
+    /// Everything else, so that a flood of bytes never evicts the culprit.
+    Rare,
+}
+
+/// How well a connection's initial sequence numbers are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Proof {
+    /// `iss` and `irs` mean nothing.
+    Unknown,
+    /// Computed from the counters of a connection older than the recorder; `iss` may be one too high.
+    Computed,
+    /// Computed in two independent ways that agree.
+    Agreed,
+    /// Taken when the connection was established.
+    Established,
+}
+
+/// Bits that qualify an event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags(pub u16);
+
+impl Flags {
+    pub const NONE: Self = Self(0);
+    /// The stream offsets mean something.
+    pub const RANGE: Self = Self(1);
+    /// The receive left the bytes in place (`MSG_PEEK`).
+    pub const PEEK: Self = Self(2);
+    /// The receive saw the end of the stream, or the close made it.
+    pub const EOF: Self = Self(4);
+    /// Urgent data: outside the stream's offsets.
+    pub const URGENT: Self = Self(8);
+    /// The signal was meant for the whole process, not one thread.
+    pub const PROCESS: Self = Self(16);
+    /// The signal was ignored, already pending, or could not be queued: it causes nothing.
+    pub const IGNORED: Self = Self(32);
+    /// The thread was the last of its process.
+    pub const LAST_THREAD: Self = Self(64);
+    /// Events of this thread are missing just before this one.
+    pub const AFTER_GAP: Self = Self(128);
+    /// This end asked for the connection (it sent the SYN).
+    pub const ACTIVE: Self = Self(256);
+
+    pub const fn has(self, flag: Self) -> bool {
+        self.0 & flag.0 != 0
+    }
+
+    pub const fn with(self, flag: Self) -> Self {
+        Self(self.0 | flag.0)
+    }
+}
+
+/// Index of an interned text: comm, cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Name(pub u32);
+
+impl Name {
+    pub const NONE: Self = Self(u32::MAX);
+}
+
+/// Index of an interned socket address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Address(pub u32);
+
+impl Address {
+    pub const NONE: Self = Self(u32::MAX);
+}
+
+/// Interned texts and addresses.
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    texts: Vec<String>,
+    text_index: HashMap<String, Name>,
+    addresses: Vec<SocketAddr>,
+    address_index: HashMap<SocketAddr, Address>,
+}
+
+impl Names {
+    pub fn intern(&mut self, text: &str) -> Name {
+        if let Some(&name) = self.text_index.get(text) {
+            return name;
+        }
+        let name = Name(self.texts.len() as u32);
+        self.texts.push(text.to_owned());
+        self.text_index.insert(text.to_owned(), name);
+        name
+    }
+
+    pub fn intern_address(&mut self, address: SocketAddr) -> Address {
+        if let Some(&index) = self.address_index.get(&address) {
+            return index;
+        }
+        let index = Address(self.addresses.len() as u32);
+        self.addresses.push(address);
+        self.address_index.insert(address, index);
+        index
+    }
+
+    /// The text, `""` for [`Name::NONE`].
+    pub fn text(&self, name: Name) -> &str {
+        self.texts.get(name.0 as usize).map_or("", String::as_str)
+    }
+
+    pub fn address(&self, address: Address) -> Option<SocketAddr> {
+        self.addresses.get(address.0 as usize).copied()
+    }
+}
+
+/// Where events come from, and what is known to be missing. Stored in the recording's file metadata.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Host {
+    pub name: String,
+    /// Of the boot, so that two recordings of one host are told from two boots of it.
+    pub boot_id: String,
+    pub kernel: String,
+    pub cpus: u32,
+    /// Wall clock minus monotonic clock, ns, when the recording began.
+    pub wall_offset_ns: i64,
+    /// Names of the hooks that were attached.
+    pub hooks: Vec<String>,
+    /// Hooks that would have been wanted and are missing, with the reason.
+    pub missing_hooks: Vec<String>,
+    pub detail: String,
+    /// What was recorded: `all`, `pid 12`, `cgroup /a`, or the command.
+    pub scope: String,
+    /// For which stretch each ring is complete, monotonic ns.
+    pub bulk_window: Window,
+    pub rare_window: Window,
+    pub gaps: Vec<Gap>,
+    /// Events the probes raised, and how many of these are not in the recording.
+    pub raised: u64,
+    pub lost: u64,
+    /// Tasks that lived while it was recorded, also those that raised no event.
+    pub tasks: Vec<Task>,
+}
+
+/// A stretch of monotonic time, both ends included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    pub from_ns: u64,
+    pub to_ns: u64,
+}
+
+/// A place where events are known to be missing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    pub cpu: u32,
+    pub ring: Ring,
+    /// The last event before and the first after, monotonic ns.
+    pub from_ns: u64,
+    pub to_ns: u64,
+    pub events: u64,
+}
+
+/// A thread that lived in the window.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Task {
+    pub pid: u32,
+    pub tid: u32,
+    pub comm: String,
+    pub executable: String,
+    pub cgroup: String,
+    pub parent: u32,
+    pub start_ns: u64,
+}
+
+/// All that was recorded: what the rest of the program works on.
+///
+/// Events are sorted by host, then time, then ring position; several recordings of several hosts are one history.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    pub hosts: Vec<Host>,
+    pub names: Names,
+    pub events: Vec<Event>,
+}
+
+impl History {
+    /// Puts the events into their order. Call it after adding events by hand.
+    pub fn sort(&mut self) {
+        self.events.sort_unstable_by_key(|e| (e.host, e.time_ns, e.cpu, e.ring, e.position));
+    }
+
+    pub fn comm(&self, event: &Event) -> &str {
+        self.names.text(event.comm)
+    }
+}

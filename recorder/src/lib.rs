@@ -1,0 +1,8 @@
+//! `wherefore`: records what the processes of a system said to each other, and explains why something
+//! happened.
+//!
+//! The modules stand in the order in which an event passes through them. `event`, `pattern`, `graph`
+//! and `slice` are pure: no clock, no I/O. Nothing imports `cli`.
+
+pub mod event;
+pub mod graph;

@@ -1,0 +1,1 @@
+//! Seeded histories with their true order.
