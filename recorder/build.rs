@@ -22,6 +22,7 @@ fn main() -> anyhow::Result<()> {
     // SAFETY: a build script has one thread here.
     unsafe {
         env::set_var("RUSTC_WRAPPER", wrapper);
+        env::set_var("CARGO_TERM_QUIET", "true"); // aya-build turns every line into a warning
         if !toolchain.starts_with("nightly") {
             env::set_var("RUSTC_BOOTSTRAP", UNSTABLE);
         }
