@@ -5,5 +5,6 @@
 //! and `slice` are pure: no clock, no I/O. Nothing imports `cli`.
 
 pub mod capture;
+pub mod cli;
 pub mod event;
 pub mod graph;
