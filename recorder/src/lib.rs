@@ -4,5 +4,8 @@
 //! The modules stand in the order in which an event passes through them. `event`, `pattern`, `graph`
 //! and `slice` are pure: no clock, no I/O. Nothing imports `cli`.
 
+pub mod recording;
+
 pub mod event;
+
 pub mod graph;
