@@ -5,6 +5,9 @@
 //! and `slice` are pure: no clock, no I/O. Nothing imports `cli`.
 
 pub mod capture;
-pub mod cli;
 pub mod event;
+pub mod recording;
+
 pub mod graph;
+
+pub mod cli;

@@ -1,6 +1,6 @@
 //! `wherefore record`.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{IsTerminal, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -107,23 +107,23 @@ async fn record(arguments: &Arguments, scope: Scope) -> Result<Option<ExitStatus
         writer,
         events: 0,
         started: Instant::now(),
+        flushed: Instant::now(),
         line: ProgressLine::new(arguments.quiet),
         snapshot: arguments.snapshot,
         logger,
     };
-    let followed = session.follow(&mut capture, child, arguments.r#for).await;
-    let status = session.finish(&mut capture, followed)?;
-    if !arguments.quiet {
-        session.report(&capture, &arguments.output);
-    }
+    let status = session.follow(&mut capture, child, arguments.r#for).await?;
+    session.line.clear();
+    session.finish(&mut capture, &arguments.output, arguments.quiet)?;
     Ok(status)
 }
 
 /// A recording in the making.
 struct Session {
-    writer: Writer,
+    writer: Writer<File>,
     events: u64,
     started: Instant,
+    flushed: Instant,
     line: ProgressLine,
     snapshot: bool,
     logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
@@ -137,7 +137,8 @@ const FLUSH: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Session {
-    /// Follows until the command ends, the time is up, or somebody wants us to stop.
+    /// Follows until the command ends, the time is up, or somebody wants us to stop. A recording that
+    /// cannot be written any more does not take the command down with it.
     async fn follow(
         &mut self,
         capture: &mut Capture,
@@ -165,7 +166,16 @@ impl Session {
                 ask_to_end(child.as_ref());
                 until = Some(Instant::now() + PATIENCE);
             }
-            self.turn(capture)?;
+            if let Err(error) = self.turn(capture) {
+                self.line.clear();
+                if child.is_some() {
+                    let status = wait(&mut child).await?;
+                    return Err(
+                        error.context(format!("recording stopped; the command went on: {status}"))
+                    );
+                }
+                return Err(error);
+            }
         }
     }
 
@@ -179,37 +189,34 @@ impl Session {
         let events = capture.drain();
         self.events += events.len() as u64;
         self.writer.append(capture.names(), &events)?;
-        self.writer.flush_if_older(FLUSH)?;
+        if self.flushed.elapsed() >= FLUSH {
+            self.writer.set_host(&capture.host());
+            self.writer.flush()?;
+            self.flushed = Instant::now();
+        }
         self.line.show(self.events, self.started.elapsed(), capture.lost());
         Ok(())
     }
 
-    /// Reads the rest and finishes the file, also when following failed: what was recorded is kept.
-    fn finish(
-        &mut self,
-        capture: &mut Capture,
-        followed: Result<Option<ExitStatus>>,
-    ) -> Result<Option<ExitStatus>> {
-        self.line.clear();
-        let status = followed?;
+    /// Reads the rest, finishes the file and says what is in it.
+    #[expect(clippy::print_stderr, reason = "talk goes to stderr")]
+    fn finish(mut self, capture: &mut Capture, output: &Path, quiet: bool) -> Result<()> {
         let events = capture.drain_rest();
         self.events += events.len() as u64;
         self.writer.append(capture.names(), &events)?;
         self.writer.finish(&capture.host())?;
-        Ok(status)
-    }
-
-    #[expect(clippy::print_stderr, reason = "talk goes to stderr")]
-    fn report(&self, capture: &Capture, output: &Path) {
-        let bytes = fs::metadata(output).map_or(0, |m| m.len());
-        eprintln!(
-            "recorded {} events in {:.1} s, {} lost, {:.1} KiB: {}",
-            grouped(self.events),
-            self.started.elapsed().as_secs_f64(),
-            grouped(capture.lost()),
-            bytes as f64 / 1024.0,
-            output.display(),
-        );
+        if !quiet {
+            let bytes = fs::metadata(output).map_or(0, |m| m.len());
+            eprintln!(
+                "recorded {} events in {:.1} s, {} lost, {:.1} KiB: {}",
+                grouped(self.events),
+                self.started.elapsed().as_secs_f64(),
+                grouped(capture.lost()),
+                bytes as f64 / 1024.0,
+                output.display(),
+            );
+        }
+        Ok(())
     }
 }
 
