@@ -1,5 +1,6 @@
 //! The command line: what can be asked, and how answers and errors are told. One file per command.
 
+mod doctor;
 mod record;
 
 use std::ffi::OsString;
@@ -19,6 +20,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Doctor(doctor::Arguments),
     Record(record::Arguments),
 }
 
@@ -36,6 +38,7 @@ pub fn run(words: impl Iterator<Item = OsString>) -> Result<ExitCode> {
         }
     };
     match arguments.command {
+        Command::Doctor(arguments) => doctor::run(arguments),
         Command::Record(arguments) => record::run(arguments),
     }
 }

@@ -10,4 +10,6 @@ pub mod recording;
 
 pub mod graph;
 
+pub mod doctor;
+
 pub mod cli;

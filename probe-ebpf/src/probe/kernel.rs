@@ -103,6 +103,16 @@ macro_rules! field {
 }
 pub(crate) use field;
 
+/// A line of diagnostics for `--probe-log`. Where that is off the verifier removes it, so that it costs nothing.
+macro_rules! diagnose {
+    ($context:expr, $($text:tt)*) => {
+        if crate::kernel::config!(log) != 0 {
+            aya_log_ebpf::warn!($context, $($text)*);
+        }
+    };
+}
+pub(crate) use diagnose;
+
 /// Loads a value behind a typed pointer. The verifier refuses what lies outside the pointer's type.
 #[inline(always)]
 pub fn load<T: Copy>(base: Pointer, offset: u32) -> T {

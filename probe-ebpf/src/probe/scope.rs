@@ -13,7 +13,7 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::btf_map;
 use probe_ebpf::config::scope;
-use probe_ebpf::event::{RareSlot, SocketName, TaskName, kind, proven};
+use probe_ebpf::event::{RareSlot, Slot, SocketName, TaskName, kind, proven};
 
 use crate::emit;
 use crate::kernel::{self, Pointer, config, field};
@@ -87,14 +87,31 @@ pub struct SocketState {
     pub proven: u32,
 }
 
-/// A thread in scope, and who it is.
+/// A thread, and who it is.
 pub struct Thread {
     pub pid: u32,
     pub tid: u32,
-    pub count: u32,
+    /// NULL for a thread that is not in scope.
+    state: *mut TaskState,
 }
 
-/// The current thread if it is in scope, named and counted.
+impl Thread {
+    /// A slot for this thread's next event.
+    #[inline(always)]
+    pub fn slot(&self, kind: u8) -> Slot {
+        let mut slot = emit::slot(kind, self.pid, self.tid);
+        if !self.state.is_null() {
+            // SAFETY: a live storage value; only the thread itself counts its events.
+            slot.task_count = unsafe {
+                (*self.state).count += 1;
+                (*self.state).count
+            };
+        }
+        slot
+    }
+}
+
+/// The current thread if it is in scope, named.
 #[inline(always)]
 pub fn current() -> Option<Thread> {
     // SAFETY: a helper without arguments.
@@ -114,14 +131,13 @@ pub fn current() -> Option<Thread> {
         }
         _ => state_or_drop(task)?,
     };
-    // SAFETY: a live storage value; only the thread itself counts its events.
+    // SAFETY: a live storage value.
     unsafe {
-        (*state).count += 1;
         if emit::stale((*state).named) {
             (*state).named = name_task(task, pid, tid);
         }
-        Some(Thread { pid, tid, count: (*state).count })
     }
+    Some(Thread { pid, tid, state })
 }
 
 /// The current thread, named whether it is in scope or not: for acts of strangers upon threads in scope.
@@ -132,7 +148,7 @@ pub fn stranger() -> Thread {
     let pid = field!(task.cast(), task_tgid, u32);
     let tid = field!(task.cast(), task_pid, u32);
     name_task(task, pid, tid);
-    Thread { pid, tid, count: 0 }
+    Thread { pid, tid, state: ptr::null_mut() }
 }
 
 /// Whether a task other than the current one is in scope.
@@ -186,7 +202,7 @@ fn task_state(task: *mut task_struct, create: bool) -> *mut TaskState {
     unsafe { bpf_task_storage_get(TASKS.as_map(), task, ptr::null_mut(), flags) }.cast()
 }
 
-/// What is remembered about a socket, which is taken into scope if it is not yet, and named.
+/// What is remembered about a socket that a thread in scope used, which takes it into scope.
 #[inline(always)]
 pub fn socket(sk: Pointer, owner: u32) -> Option<*mut SocketState> {
     let state = socket_state(sk, true);
@@ -194,16 +210,21 @@ pub fn socket(sk: Pointer, owner: u32) -> Option<*mut SocketState> {
         emit::dropped();
         return None;
     }
+    inherit(sk, state);
     // SAFETY: a live storage value.
     unsafe { (*state).owner = owner };
-    Some(prepare(sk, state))
+    Some(state)
 }
 
 /// What is remembered about a socket that an event of a kernel lane belongs to; nothing when out of scope.
 #[inline(always)]
 pub fn lane(sk: Pointer) -> Option<*mut SocketState> {
     let state = socket_state(sk, config!(scope) == scope::ALL);
-    if state.is_null() { None } else { Some(prepare(sk, state)) }
+    if state.is_null() {
+        return None;
+    }
+    inherit(sk, state);
+    Some(state)
 }
 
 #[inline(always)]
@@ -213,8 +234,9 @@ fn socket_state(sk: Pointer, create: bool) -> *mut SocketState {
     unsafe { bpf_sk_storage_get(SOCKETS.as_map(), sk, ptr::null_mut(), flags) }.cast()
 }
 
+/// Makes a value that a listener handed on to an accepted socket the socket's own.
 #[inline(always)]
-fn prepare(sk: Pointer, state: *mut SocketState) -> *mut SocketState {
+fn inherit(sk: Pointer, state: *mut SocketState) {
     // SAFETY: a live storage value.
     unsafe {
         if (*state).sock != sk as u64 {
@@ -223,18 +245,35 @@ fn prepare(sk: Pointer, state: *mut SocketState) -> *mut SocketState {
             (*state).named = 0;
             (*state).proven = proven::NO as u32;
         }
-        if emit::stale((*state).named) {
-            name_socket(sk, state);
-        }
     }
-    state
+}
+
+/// Names a socket where its last name is gone or soon will be. Before its event, so that whoever reads in
+/// order of time knows the name first.
+#[inline(always)]
+pub fn named(sk: Pointer, state: *mut SocketState) {
+    // SAFETY: a live storage value.
+    if emit::stale(unsafe { (*state).named }) {
+        name_socket(sk, state);
+    }
+}
+
+/// The same in a kernel lane, where a socket that is not connected yet is named every time: its local port
+/// is chosen after `connect` was seen.
+#[inline(always)]
+pub fn named_in_lane(sk: Pointer, state: *mut SocketState) {
+    // SAFETY: a live storage value.
+    if unsafe { (*state).proven } == proven::NO as u32 {
+        name_socket(sk, state);
+    } else {
+        named(sk, state);
+    }
 }
 
 /// Writes a task's name into the `rare` ring; its place there.
 #[inline(never)]
 fn name_task(task: *mut task_struct, pid: u32, tid: u32) -> u64 {
-    let mut slot = emit::slot(kind::TASK, pid, tid);
-    slot.argument = tid;
+    let slot = emit::slot(kind::TASK, pid, tid);
     // SAFETY: a helper without arguments.
     let cgroup = unsafe { bpf_get_current_cgroup_id() };
     emit::rare(&RareSlot { slot, detail: task_name(task, cgroup) })
@@ -263,7 +302,7 @@ const TCP_CLOSE_WAIT: u8 = 8;
 
 /// Writes a socket's name into the `rare` ring and remembers its place.
 #[inline(never)]
-fn name_socket(sk: Pointer, state: *mut SocketState) -> u64 {
+fn name_socket(sk: Pointer, state: *mut SocketState) {
     // SAFETY: a live storage value.
     let (known, owner, cookie) =
         unsafe { ((*state).proven as u8, (*state).owner, (*state).cookie) };
@@ -295,10 +334,8 @@ fn name_socket(sk: Pointer, state: *mut SocketState) -> u64 {
     detail[3] = remote[1];
     let mut slot = emit::slot(kind::SOCKET, owner, 0);
     slot.socket = cookie;
-    let place = emit::rare(&RareSlot { slot, detail });
     // SAFETY: a live storage value.
-    unsafe { (*state).named = place };
-    place
+    unsafe { (*state).named = emit::rare(&RareSlot { slot, detail }) };
 }
 
 /// The initial sequence numbers of a connection whose beginning was not seen. The peer's are certain; of

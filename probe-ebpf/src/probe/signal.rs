@@ -17,11 +17,9 @@ pub fn signal_generate(ctx: BtfTracePointContext) -> Option<()> {
         None if scope::includes(target) => scope::stranger(),
         None => return None,
     };
-    let mut slot = emit::slot(kind::SIGNAL, thread.pid, thread.tid);
-    slot.task_count = thread.count;
+    let mut slot = thread.slot(kind::SIGNAL);
     slot.result = ctx.arg(0);
     slot.argument = field!(target.cast(), task_pid, u32);
-    slot.socket = 0;
     slot.count = u64::from(field!(target.cast(), task_tgid, u32));
     slot.aux = [ctx.arg::<i32>(4) as u8, ctx.arg::<i32>(3) as u8];
     // `info` may be one of two small numbers instead of a pointer.
@@ -38,8 +36,7 @@ pub fn signal_generate(ctx: BtfTracePointContext) -> Option<()> {
 #[btf_tracepoint(function = "signal_deliver")]
 pub fn signal_deliver(ctx: BtfTracePointContext) -> Option<()> {
     let thread = scope::current()?;
-    let mut slot = emit::slot(kind::DELIVER, thread.pid, thread.tid);
-    slot.task_count = thread.count;
+    let mut slot = thread.slot(kind::DELIVER);
     slot.result = ctx.arg(0);
     emit::rare(&RareSlot { slot, detail: [0; 8] });
     None

@@ -5,7 +5,7 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use probe_ebpf::event::{flag, kind};
 
-use crate::kernel::{self, Pointer, field};
+use crate::kernel::{self, Pointer, diagnose, field};
 use crate::{emit, scope};
 
 #[btf_tracepoint(function = "sock_send_length")]
@@ -27,14 +27,17 @@ fn transfer(ctx: &BtfTracePointContext, what: u8) -> Option<()> {
         return None;
     }
     let thread = scope::current()?;
-    let state = scope::socket(sk, thread.pid)?;
+    let Some(state) = scope::socket(sk, thread.pid) else {
+        diagnose!(ctx, "no storage for a socket of thread {}", thread.tid);
+        return None;
+    };
     // SAFETY: the verifier checks the socket.
     let tcp: Pointer = unsafe { bpf_skc_to_tcp_sock(sk.cast()) }.cast();
     if tcp.is_null() {
         return None;
     }
-    let mut slot = emit::slot(what, thread.pid, thread.tid);
-    slot.task_count = thread.count;
+    scope::named(sk, state);
+    let mut slot = thread.slot(what);
     // SAFETY: a live storage value.
     slot.socket = unsafe { (*state).cookie };
     slot.result = ctx.arg(1);

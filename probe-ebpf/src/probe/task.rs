@@ -1,7 +1,7 @@
 //! Threads and processes: how they begin, what they become, how they end.
 
 use aya_ebpf::bindings::task_struct;
-use aya_ebpf::helpers::generated::bpf_get_current_cgroup_id;
+use aya_ebpf::helpers::generated::{bpf_get_current_cgroup_id, bpf_probe_read_kernel_str};
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use probe_ebpf::config::ABSENT;
@@ -17,8 +17,7 @@ pub fn sched_process_fork(ctx: BtfTracePointContext) -> Option<()> {
     // Before anything else: the recorder itself is never recorded, but what it starts while it is marked is.
     scope::adopt(parent, child);
     let thread = scope::current()?;
-    let mut slot = emit::slot(kind::FORK, thread.pid, thread.tid);
-    slot.task_count = thread.count;
+    let mut slot = thread.slot(kind::FORK);
     slot.argument = field!(child.cast(), task_pid, u32);
     emit::rare(&RareSlot { slot, detail: scope::task_name(child, cgroup()) });
     None
@@ -28,8 +27,7 @@ pub fn sched_process_fork(ctx: BtfTracePointContext) -> Option<()> {
 pub fn sched_process_exec(ctx: BtfTracePointContext) -> Option<()> {
     let task: *mut task_struct = ctx.arg(0);
     let thread = scope::current()?;
-    let mut slot = emit::slot(kind::EXEC, thread.pid, thread.tid);
-    slot.task_count = thread.count;
+    let slot = thread.slot(kind::EXEC);
     emit::rare(&RareSlot { slot, detail: scope::task_name(task, cgroup()) });
     None
 }
@@ -38,8 +36,7 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> Option<()> {
 pub fn sched_process_exit(ctx: BtfTracePointContext) -> Option<()> {
     let task: *mut task_struct = ctx.arg(0);
     let thread = scope::current()?;
-    let mut slot = emit::slot(kind::EXIT, thread.pid, thread.tid);
-    slot.task_count = thread.count;
+    let mut slot = thread.slot(kind::EXIT);
     slot.result = field!(task.cast(), task_exit_code, i32);
     if argument!(exit_group_dead) != ABSENT && ctx.arg::<i32>(1) & 1 != 0 {
         slot.flags |= flag::LAST_THREAD;
@@ -48,28 +45,18 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> Option<()> {
     None
 }
 
-/// Fires before the name changes; the new one is the argument.
+/// A thread takes another name: no event, but a name record. Fires before the change; the new name is the argument.
 #[btf_tracepoint(function = "task_rename")]
 pub fn task_rename(ctx: BtfTracePointContext) -> Option<()> {
     let task: *mut task_struct = ctx.arg(0);
-    let tid = field!(task.cast(), task_pid, u32);
     let thread = scope::current()?;
-    let mut slot = emit::slot(kind::RENAME, thread.pid, thread.tid);
-    slot.task_count = thread.count;
-    slot.argument = tid;
     let mut detail = scope::task_name(task, cgroup());
     let mut comm = [0u64; 2];
     // SAFETY: the helper copes with any address; at most 16 bytes are written.
-    unsafe {
-        aya_ebpf::helpers::generated::bpf_probe_read_kernel_str(
-            (&raw mut comm).cast(),
-            16,
-            ctx.arg(1),
-        );
-    }
+    unsafe { bpf_probe_read_kernel_str((&raw mut comm).cast(), 16, ctx.arg(1)) };
     detail[0] = comm[0];
     detail[1] = comm[1];
-    emit::rare(&RareSlot { slot, detail });
+    emit::rare(&RareSlot { slot: emit::slot(kind::TASK, thread.pid, thread.tid), detail });
     None
 }
 

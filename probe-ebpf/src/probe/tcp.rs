@@ -9,7 +9,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use probe_ebpf::config::ABSENT;
 use probe_ebpf::event::{RareSlot, Slot, flag, kind};
 
-use crate::kernel::{self, Pointer, argument, field};
+use crate::kernel::{self, Pointer, argument, diagnose, field};
 use crate::scope::SocketState;
 use crate::{emit, scope};
 
@@ -33,21 +33,23 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> Option<()> {
     let (state, mut slot) = if own_act(old, new, error) {
         let thread = scope::current()?;
         let state = scope::socket(sk, thread.pid)?;
-        let mut slot = emit::slot(kind::STATE, thread.pid, thread.tid);
-        slot.task_count = thread.count;
-        (state, slot)
+        scope::named(sk, state);
+        (state, thread.slot(kind::STATE))
     } else {
         let state = scope::lane(sk)?;
+        if new == ESTABLISHED {
+            scope::established(sk, state, old == SYN_SENT);
+        } else {
+            scope::named_in_lane(sk, state);
+        }
         (state, lane_slot(kind::STATE, state))
     };
-    if new == ESTABLISHED {
-        scope::established(sk, state, old == SYN_SENT);
-    }
     // SAFETY: a live storage value.
     slot.socket = unsafe { (*state).cookie };
     slot.aux = [old, new];
     slot.code = error;
     sequences(sk, &mut slot);
+    diagnose!(&ctx, "socket {}: state {} after {}", slot.socket, new, old);
     emit::rare(&RareSlot { slot, detail: [0; 8] });
     None
 }
@@ -84,6 +86,7 @@ pub fn tcp_send_reset(ctx: BtfTracePointContext) -> Option<()> {
         return None;
     }
     let state = scope::lane(sk)?;
+    scope::named_in_lane(sk, state);
     let mut slot = lane_slot(kind::RESET_SENT, state);
     if argument!(send_reset_skb) != ABSENT && !ctx.arg::<Pointer>(1).is_null() {
         slot.flags |= flag::ANSWERS;
@@ -119,6 +122,7 @@ pub fn inet_sk_error_report(ctx: BtfTracePointContext) -> Option<()> {
 #[inline(always)]
 fn lane_event(sk: Pointer, what: u8) -> Option<()> {
     let state = scope::lane(sk)?;
+    scope::named_in_lane(sk, state);
     let mut slot = lane_slot(what, state);
     slot.code = field!(sk, sock_err, i32);
     sequences(sk, &mut slot);

@@ -203,7 +203,6 @@ impl Decoder {
                     known.task.executable = crate::capture::procfs::executable(raw.slot.pid);
                 }
             }
-            Op::Rename => self.name_task(bytemuck::cast(raw.detail)),
             Op::Exit => {
                 let Some(known) = self.tasks.get(&raw.slot.tid) else { return };
                 if self.gone.len() < MOST_GONE {
@@ -292,7 +291,6 @@ fn operation(raw: &Raw) -> Option<Op> {
         kind::SIGNAL => Op::Signal,
         kind::DELIVER => Op::Deliver,
         kind::OOM_KILL => Op::OomKill,
-        kind::RENAME => Op::Rename,
         _ => return None,
     })
 }
