@@ -6,6 +6,7 @@
 
 mod bind;
 mod key;
+mod literal;
 mod parse;
 #[cfg(test)]
 mod tests;
