@@ -4,6 +4,8 @@
 //! The modules stand in the order in which an event passes through them. `event`, `pattern`, `graph`
 //! and `slice` are pure: no clock, no I/O. Nothing imports `cli`.
 
+pub mod describe;
 pub mod event;
+pub mod export;
 pub mod graph;
 pub mod pattern;
