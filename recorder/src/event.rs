@@ -153,12 +153,10 @@ pub enum Op {
     Deliver,
     /// Kernel lane: `target` was chosen to die for memory.
     OomKill,
-    /// A thread took another name.
-    Rename,
 }
 
 impl Op {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 19] = [
         Self::Send,
         Self::Recv,
         Self::Connect,
@@ -178,7 +176,6 @@ impl Op {
         Self::Signal,
         Self::Deliver,
         Self::OomKill,
-        Self::Rename,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -202,7 +199,6 @@ impl Op {
             Self::Signal => "signal",
             Self::Deliver => "deliver",
             Self::OomKill => "oom_kill",
-            Self::Rename => "rename",
         }
     }
 

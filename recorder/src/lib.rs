@@ -4,5 +4,12 @@
 //! The modules stand in the order in which an event passes through them. `event`, `pattern`, `graph`
 //! and `slice` are pure: no clock, no I/O. Nothing imports `cli`.
 
+pub mod capture;
 pub mod event;
+pub mod recording;
+
 pub mod graph;
+
+pub mod doctor;
+
+pub mod cli;
