@@ -7,5 +7,5 @@ use crate::setup;
 
 pub fn run() -> Result<()> {
     setup::toolchain()?;
-    process::run(&mut cargo(["build", "--package", "recorder"]))
+    process::run(&mut cargo(["build", "--workspace"]))
 }

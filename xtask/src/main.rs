@@ -13,6 +13,8 @@ mod build;
 mod lint;
 mod test;
 
+mod demo;
+
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Set up, build, check, test, show and measure wherefore")]
 struct Arguments {
@@ -34,6 +36,8 @@ enum Task {
     Build,
     /// Check formatting, lints (host and kernel half), links in documents, and scripts.
     Lint,
+    /// Record a real three-tier system in which a request fails, and explain why it failed.
+    Demo,
     /// Run every test this machine can run; those that load probes need root or sudo.
     Test,
 }
@@ -45,6 +49,7 @@ fn main() -> ExitCode {
         Task::Build => build::run(),
         Task::Lint => lint::run(),
         Task::Test => test::run(),
+        Task::Demo => demo::run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

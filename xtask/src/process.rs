@@ -13,6 +13,11 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository")
 }
 
+/// Where the build leaves the command.
+pub fn wherefore() -> PathBuf {
+    root().join("target/debug/wherefore")
+}
+
 #[expect(clippy::print_stderr, reason = "telling the person at the terminal is what it is for")]
 pub fn say(text: Arguments) {
     eprintln!("{text}");
@@ -58,8 +63,15 @@ pub fn succeeds(command: &mut Command) -> bool {
 /// The command as one would type it; a script given as an argument is left out.
 fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    let words = words.map(|word| word.to_string_lossy());
-    words.map(|w| if w.contains('\n') { "'…'".into() } else { w }).collect::<Vec<_>>().join(" ")
+    let quoted = words.map(|word| {
+        let word = word.to_string_lossy();
+        match word {
+            _ if word.contains('\n') => "'…'".to_owned(),
+            _ if word.contains(' ') => format!("'{word}'"),
+            _ => word.into_owned(),
+        }
+    });
+    quoted.collect::<Vec<_>>().join(" ")
 }
 
 pub fn is_root() -> bool {

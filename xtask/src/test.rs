@@ -21,10 +21,12 @@ pub fn run() -> Result<()> {
             failed.push(name);
         }
     };
-    let units = ["test", "--workspace", "--exclude", "tests", "--no-fail-fast"];
-    part("unit tests", process::run(&mut cargo(units)));
-    let offline = ["test", "--package", "tests", "--lib", "--test", "offline", "--no-fail-fast"];
-    part("offline tests", process::run(&mut cargo(offline)));
+    // Always the whole workspace: other selections would build the dependencies again with other features.
+    let workspace =
+        |kinds: &[&str]| process::run(cargo(["test", "--workspace", "--no-fail-fast"]).args(kinds));
+    part("unit tests", workspace(&["--lib", "--bins"]));
+    part("documented examples", workspace(&["--doc"]));
+    part("offline tests", workspace(&["--test", "offline"]));
     let may_be_root = as_root(Path::new("true")).is_ok();
     for name in KERNEL_TESTS.into_iter().filter(|_| may_be_root) {
         part(name, kernel_test(name));
@@ -43,7 +45,7 @@ pub fn run() -> Result<()> {
 /// Builds the test as the one we are, and runs it as root.
 fn kernel_test(name: &'static str) -> Result<()> {
     if is_root() {
-        let test = ["test", "--package", "tests", "--test", name, "--", "--test-threads=1"];
+        let test = ["test", "--workspace", "--test", name, "--", "--test-threads=1"];
         return process::run(&mut cargo(test));
     }
     let binary = built(name)?;
@@ -55,8 +57,7 @@ fn kernel_test(name: &'static str) -> Result<()> {
 
 /// Where cargo put the test's binary.
 fn built(name: &str) -> Result<PathBuf> {
-    let build =
-        ["test", "--package", "tests", "--no-run", "--message-format=json-render-diagnostics"];
+    let build = ["test", "--workspace", "--no-run", "--message-format=json-render-diagnostics"];
     let mut command: Command = cargo(build);
     let messages = process::stdout(command.args(["--test", name]))?;
     for line in messages.lines() {
