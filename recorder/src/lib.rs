@@ -13,6 +13,7 @@ pub mod pattern;
 pub mod graph;
 pub mod slice;
 
+pub mod describe;
 pub mod export;
 
 pub mod doctor;
