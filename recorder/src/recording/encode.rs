@@ -50,8 +50,7 @@ impl Buffer {
 
     pub(super) fn clear(&mut self) {
         self.events.clear();
-        for dictionary in
-            [&mut self.comms, &mut self.cgroups, &mut self.locals, &mut self.remotes]
+        for dictionary in [&mut self.comms, &mut self.cgroups, &mut self.locals, &mut self.remotes]
         {
             dictionary.clear();
         }
@@ -103,9 +102,10 @@ pub(super) fn write<W: Write + Send>(
     let known = |e: &Event| e.proof != Proof::Unknown;
     columns.int64_or_null(|e| known(e).then_some(i64::from(e.iss)))?;
     columns.int64_or_null(|e| known(e).then_some(i64::from(e.irs)))?;
-    columns.named(|e| proof_text(e.proof).map(|_| e.proof as u32), |e| {
-        proof_text(e.proof).unwrap_or_default().to_owned()
-    })?;
+    columns.named(
+        |e| proof_text(e.proof).map(|_| e.proof as u32),
+        |e| proof_text(e.proof).unwrap_or_default().to_owned(),
+    )?;
     columns.int64_or_null(|e| e.has_range().then_some(e.stream_start as i64))?;
     columns.int64_or_null(|e| e.has_range().then_some(e.stream_end as i64))?;
     columns.int64(|e| e.result)?;

@@ -150,8 +150,11 @@ impl<W: Write + Send> Writer<W> {
 
     /// The first checkpoint has the host alone: a file cut off before its first part still says whose it is.
     fn write_head(&mut self, output: W) -> Result<(), ParquetError> {
-        let file =
-            SerializedFileWriter::new(Hashed::new(output), columns::schema(), columns::properties())?;
+        let file = SerializedFileWriter::new(
+            Hashed::new(output),
+            columns::schema(),
+            columns::properties(),
+        )?;
         self.file = Some(file);
         self.write_checkpoint(&[], &[], Trailer::zeroed())
     }
@@ -162,7 +165,8 @@ impl<W: Write + Send> Writer<W> {
         let file = self.file.as_mut().ok_or_else(failed_before)?;
         file.inner_mut().take();
         let from = file.inner().position;
-        let row_group = encode::write(file.next_row_group()?, &self.schema, &self.buffer, &self.host)?;
+        let row_group =
+            encode::write(file.next_row_group()?, &self.schema, &self.buffer, &self.host)?;
         file.flush()?;
         let hash = part_hash(file.inner_mut().take(), &row_group);
         let to = file.inner().position;
@@ -185,8 +189,13 @@ impl<W: Write + Send> Writer<W> {
         let host = if self.host_changed { footer::encode_host(&self.host) } else { String::new() };
         let blocks = Blocks { metadata, index, host: host.as_bytes() };
         let file = self.file.as_mut().ok_or_else(failed_before)?;
-        let trailer =
-            Trailer { schema_version: SCHEMA_VERSION, previous: self.checkpoint, ..trailer };
+        let rows_before = self.parts.iter().map(|part| part.rows).sum();
+        let trailer = Trailer {
+            schema_version: SCHEMA_VERSION,
+            previous: self.checkpoint,
+            rows_before,
+            ..trailer
+        };
         file.write_all(&checkpoint::encode(blocks, trailer))?;
         file.flush()?;
         self.checkpoint = file.inner().position;

@@ -1,8 +1,6 @@
 //! Made-up but realistic traffic: threads of a client and a server, requests and responses over sockets.
 
-use recorder::event::{
-    Address, Event, Flags, History, Host, Name, Op, Proof, Ring, Task, Window,
-};
+use recorder::event::{Address, Event, Flags, History, Host, Name, Op, Proof, Ring, Task, Window};
 
 const THREADS: u32 = 8;
 const SOCKETS: usize = 100;
@@ -98,7 +96,8 @@ pub fn requests(events: usize) -> History {
 
 fn pair(history: &mut History, number: usize, random: &mut Random) -> [End; 2] {
     let port = 40_000 + number;
-    let client = history.names.intern_address(format!("127.0.0.1:{port}").parse().expect("an address"));
+    let client =
+        history.names.intern_address(format!("127.0.0.1:{port}").parse().expect("an address"));
     let server = history.names.intern_address("127.0.0.1:80".parse().expect("an address"));
     let (iss, irs) = (random.below(1 << 32) as u32, random.below(1 << 32) as u32);
     let end = |cookie, local, remote, iss, irs, flags| End {
