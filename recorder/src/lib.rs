@@ -16,6 +16,8 @@ pub mod slice;
 pub mod describe;
 pub mod export;
 
+pub mod explain;
+
 pub mod doctor;
 
 pub mod cli;
