@@ -34,11 +34,11 @@ struct Pending {
     exits: HashMap<(u16, u32), Vec<(EventIndex, bool)>>,
 }
 
-pub(super) fn edges(history: &History, graph: &mut Graph) {
+pub(super) fn edges(history: &History, rare: &[EventIndex], graph: &mut Graph) {
     let mut pending = Pending::default();
     let mut dying: HashMap<(u16, u32), bool> = HashMap::new();
-    for (index, event) in history.events.iter().enumerate() {
-        let index = index as EventIndex;
+    for &index in rare {
+        let event = &history.events[index as usize];
         match event.op {
             Op::Signal if !event.flags.has(Flags::IGNORED) => {
                 pending.send(history, graph, event, index);
@@ -60,7 +60,7 @@ pub(super) fn edges(history: &History, graph: &mut Graph) {
             _ => {}
         }
     }
-    out_of_memory(history, graph);
+    out_of_memory(history, rare, graph);
 }
 
 impl Pending {
@@ -175,17 +175,20 @@ fn process_of(history: &History, graph: &Graph, host: u16, tid: u32, at: EventIn
 }
 
 /// The kernel kills its victim before it notes that it chose it; the choice comes first all the same.
-fn out_of_memory(history: &History, graph: &mut Graph) {
-    for (index, kill) in history.events.iter().enumerate().filter(|(_, e)| e.op == Op::OomKill) {
-        let index = index as EventIndex;
+fn out_of_memory(history: &History, rare: &[EventIndex], graph: &mut Graph) {
+    for &index in rare {
+        let kill = &history.events[index as usize];
+        if kill.op != Op::OomKill {
+            continue;
+        }
         let victim = process_of(history, graph, kill.host, kill.target, index);
         let mut signals = Vec::new();
         let mut deaths = Vec::new();
-        for (other, event) in history.events.iter().enumerate() {
+        for &other in rare {
+            let event = &history.events[other as usize];
             if event.host != kill.host || event.signal != KILL {
                 continue;
             }
-            let other = other as EventIndex;
             match event.op {
                 Op::Deliver if event.pid == victim => deaths.push(other),
                 Op::Signal
