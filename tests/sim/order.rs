@@ -23,6 +23,12 @@ impl Order {
         moment
     }
 
+    /// One more cause of a moment.
+    pub fn precede(&mut self, cause: Moment, effect: Moment) {
+        assert!(cause < effect, "an effect before its cause");
+        self.causes[effect as usize].push(cause);
+    }
+
     /// For each moment the set of those that happened before it, one bit each.
     fn pasts(&self) -> Pasts {
         let words = self.causes.len().div_ceil(64);

@@ -42,11 +42,14 @@ impl World {
     }
 
     fn out_of_memory(&mut self, host: usize, target: ProcessId) {
+        // The choice comes first, then the kill; the hook tells of the choice after it.
+        let choice = self.order.add(&[]);
         let raw = self.signal(None, target, None, SIGKILL);
         let victim = Event { target: self.processes[target].pid, ..Event::blank(Op::OomKill) };
-        let cause = self.raws[raw].end;
-        let recorded = self.processes[target].recorded;
-        self.nobody(host, victim, &[cause], recorded);
+        let (killed, recorded) = (self.raws[raw].begin, self.processes[target].recorded);
+        self.order.precede(choice, killed);
+        let (chosen, _) = self.nobody(host, victim, &[choice], recorded);
+        self.raws[chosen].begin = choice;
     }
 
     pub fn signal_self(&mut self, thread: ThreadId, signal: u8) {

@@ -2,7 +2,10 @@
 
 use recorder::event::{Event, Flags, Op};
 
-use crate::sim::world::{Call, CallId, Chunk, EndId, Packet, State, Step, ThreadId, What, World};
+use crate::sim::order::Moment;
+use crate::sim::world::{
+    Call, CallId, Chunk, EndId, Packet, RawId, State, Step, ThreadId, What, World,
+};
 
 const EINTR: u16 = 4;
 const EAGAIN: u16 = 11;
@@ -376,8 +379,19 @@ impl World {
         e.error_cause = Some(cause);
         e.queue.clear();
         self.wake(end, true, true);
-        let (sent, cause) = self.lane(end, Event::blank(Op::ResetSent), &[cause]);
-        self.causes.resets.push((raw, sent));
-        self.send_packet(end, Packet::Reset { cause, event: Some(sent) });
+        let causes: Vec<u32> = self.ends[end].lane.into_iter().chain([cause]).collect();
+        let begin = self.order.add(&causes);
+        self.ends[end].lane = Some(begin);
+        self.send_packet(end, Packet::Reset { cause: begin, event: Some(raw) });
+        let delay = self.delay(1_000);
+        self.after(delay, Step::ResetSent { end, begin, abort: raw });
+    }
+
+    /// The kernel tells of a reset of its own when it has gone out, perhaps even arrived.
+    pub fn reset_sent(&mut self, end: EndId, begin: Moment, abort: RawId) {
+        let (sent, over) = self.lane(end, Event::blank(Op::ResetSent), &[begin]);
+        self.raws[sent].begin = begin;
+        self.ends[end].lane = Some(over);
+        self.causes.resets.push((abort, sent));
     }
 }

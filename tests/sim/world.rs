@@ -67,6 +67,8 @@ pub enum Step {
     Nudge(ThreadId),
     /// The thread's call has waited long enough (`SO_RCVTIMEO`).
     Timeout(ThreadId, CallId),
+    /// The hook for a reset that an abort caused.
+    ResetSent { end: EndId, begin: Moment, abort: RawId },
 }
 
 #[derive(Clone, Debug)]
@@ -303,6 +305,7 @@ impl World {
             Step::Arrive(end, packet) => self.arrive(end, packet),
             Step::Syn { from, cause } => self.syn(from, cause),
             Step::Nudge(thread) => self.interrupt(thread),
+            Step::ResetSent { end, begin, abort } => self.reset_sent(end, begin, abort),
             Step::Timeout(thread, call) => self.time_out(thread, call),
         }
     }
