@@ -1,3 +1,4 @@
 //! Tests that need no kernel and no privileges.
 
+mod properties;
 mod simulator;

@@ -39,7 +39,7 @@ impl World {
         e.lane = Some(over);
         let event = Event { pid: e.owner, ..event };
         let (host, recorded) = (e.host, e.recorded);
-        let cpu = self.random.below(self.shape.cpus as u64) as u16;
+        let cpu = self.cpu;
         let event = self.about(end, event);
         let raw = self.push(host, cpu, event, [begin, over], recorded, None, Some(end));
         (raw, over)
@@ -56,7 +56,7 @@ impl World {
         self.now += 1 + self.random.below(40);
         let begin = self.order.add(causes);
         let over = self.order.add(&[begin]);
-        let cpu = self.random.below(self.shape.cpus as u64) as u16;
+        let cpu = self.cpu;
         (self.push(host, cpu, event, [begin, over], recorded, None, None), over)
     }
 

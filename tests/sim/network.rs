@@ -92,8 +92,11 @@ impl World {
 
     fn refuse(&mut self, client: EndId, host: usize, causes: &[Moment]) {
         self.seen.refused += 1;
-        let recorded = self.random.percent(50);
-        let (event, cause) = self.nobody(host, Event::blank(Op::ResetSent), causes, recorded);
+        let (to, port) = self.ends[client].target;
+        let local = self.address([10, 0, to as u8 + 1, 1], port);
+        let remote = self.ends[client].local;
+        let event = Event { local, remote, ..Event::blank(Op::ResetSent) };
+        let (event, cause) = self.nobody(host, event, causes, true);
         let latency = self.latency(host, self.ends[client].host);
         let packet = Packet::Reset { cause, event: Some(event) };
         self.after(latency, Step::Arrive(client, packet));
@@ -152,7 +155,9 @@ impl World {
         self.ends[end].state = State::Dead;
         let causes = [cause, self.listeners[listener].changed];
         let host = self.ends[end].host;
-        let (event, cause) = self.nobody(host, Event::blank(Op::ResetSent), &causes, true);
+        let (local, remote) = (self.ends[end].local, self.ends[end].remote);
+        let event = Event { local, remote, ..Event::blank(Op::ResetSent) };
+        let (event, cause) = self.nobody(host, event, &causes, true);
         self.send_packet(end, Packet::Reset { cause, event: Some(event) });
     }
 
@@ -170,8 +175,10 @@ impl World {
         self.gone(end, &[over], error);
         self.ends[end].error_cause = Some(over);
         if !self.ends[end].orphan {
+            let (_, told) = self.lane(end, Event { error, ..Event::blank(Op::Error) }, &[over]);
             self.ends[end].error = error;
-            self.lane(end, Event { error, ..Event::blank(Op::Error) }, &[over]);
+            // All of this happens under the socket's lock: who sees the error comes after.
+            self.ends[end].error_cause = Some(told);
         }
         self.wake(end, true, true);
     }

@@ -37,6 +37,8 @@ pub struct World {
     pub next_tid: Vec<u32>,
     pub free_tids: Vec<Vec<u32>>,
     pub next_cookie: Vec<u64>,
+    /// Where the present softirq runs.
+    pub cpu: u16,
 }
 
 /// True causes, by the model's own numbers; `record` turns them into the truth.
@@ -271,6 +273,7 @@ impl World {
             next_tid: vec![100; shape.hosts],
             free_tids: vec![Vec::new(); shape.hosts],
             next_cookie: vec![1; shape.hosts],
+            cpu: 0,
         }
     }
 
@@ -280,6 +283,7 @@ impl World {
         while self.raws.len() < self.shape.events && self.steps.len() < 20_000 {
             let Some(Reverse((time, number))) = self.queue.pop() else { break };
             self.now = self.now.max(time);
+            self.cpu = self.random.below(self.shape.cpus as u64) as u16;
             let step = self.steps[number].take().expect("a step happens once");
             self.happen(step);
         }
