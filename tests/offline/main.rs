@@ -1,4 +1,6 @@
 //! Tests that need no kernel and no privileges.
 
+mod named;
 mod properties;
 mod simulator;
+mod written;
