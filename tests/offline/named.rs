@@ -24,13 +24,16 @@ fn a_blocked_send_is_answered_and_its_sender_killed_for_it_before_it_returns() {
         60..61  client[1]  deliver sig=9
         61..62  client[1]  exit    last
     ";
-    graph_of(lines, &expect![[r#"
+    graph_of(
+        lines,
+        &expect![[r#"
         must bytes      #2 client[1] send begin -> #0 server[2] recv end
         must program    #0 server[2] recv end -> #1 server[2] signal begin
         must program    #2 client[1] send end -> #3 client[1] deliver begin
         must signal     #1 server[2] signal begin -> #3 client[1] deliver end
         must program    #3 client[1] deliver end -> #4 client[1] exit begin
-    "#]]);
+    "#]],
+    );
     let history = history(lines);
     let graph = Graph::build(&history);
     // The kill must have been caused by the very send that it ended.
