@@ -5,6 +5,8 @@
 //! neither reaches is excluded, if the recording is complete.
 
 mod chain;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 

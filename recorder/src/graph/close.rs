@@ -197,7 +197,9 @@ fn reset(history: &History, graph: &mut Graph, from: &OwnEnd, to: &OwnEnd, prove
     // A reset that no abort explains answers something that the other end sent.
     if from.aborts.is_empty() {
         for &reset in &sent {
-            for &send in &to.last_sends {
+            // Nothing that was sent after it came in made it.
+            let came = to.resets_received.first().copied().unwrap_or(EventIndex::MAX);
+            for &send in to.last_sends.iter().filter(|&&send| send < came) {
                 graph.push_may(history, (send, Side::Begin), (reset, Side::Begin), KIND);
             }
         }

@@ -5,7 +5,7 @@
 //! ([`Flags::IGNORED`]). So a signal that is sent, and not ignored, replaces an earlier one of its number,
 //! which then was taken in a way that is not seen (`sigwait`, `signalfd`).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::connection::push_if;
 use super::{EdgeKind, Graph, Side};
@@ -28,6 +28,8 @@ struct Pending {
     sent: HashMap<(Scope, u8), VecDeque<EventIndex>>,
     /// All that were sent to a process or its threads and could kill it.
     deadly: HashMap<(u16, u32), Vec<EventIndex>>,
+    /// One of several that may have been taken: what is left is as uncertain.
+    doubtful: HashSet<EventIndex>,
     /// Threads of a process that exited, each with whether a signal made it.
     exits: HashMap<(u16, u32), Vec<(EventIndex, bool)>>,
 }
@@ -105,7 +107,11 @@ impl Pending {
         if let Some(deadly) = self.deadly.get_mut(&(event.host, event.pid)) {
             deadly.retain(|sent| candidates.iter().all(|(_, taken)| taken != sent));
         }
-        let proven = lossless && candidates.len() == 1;
+        if candidates.len() > 1 {
+            self.doubtful.extend(candidates.iter().map(|&(_, cause)| cause));
+        }
+        let certain = |&(_, cause): &(Scope, EventIndex)| !self.doubtful.contains(&cause);
+        let proven = lossless && candidates.iter().all(certain);
         for (_, cause) in candidates {
             push_if(history, graph, proven, (cause, Side::Begin), to, EdgeKind::Signal);
         }
