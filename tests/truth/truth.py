@@ -105,7 +105,7 @@ def finish(process, what, timeout_s):
 
 def tail(errors):
     text = errors.decode(errors="replace") if isinstance(errors, bytes) else errors or ""
-    return " | ".join(text.strip().splitlines()[-6:])
+    return " | ".join(line.strip()[:200] for line in text.strip().splitlines()[-6:])
 
 
 def start(words, **kwargs):
