@@ -74,7 +74,7 @@ pub struct SocketName {
     pub reserved: [u8; 8],
 }
 
-/// Detail of [`kind::TASK`], [`kind::FORK`] (the child's), [`kind::EXEC`] and [`kind::RENAME`].
+/// Detail of [`kind::TASK`], [`kind::FORK`] (the child's) and [`kind::EXEC`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct TaskName {
@@ -106,11 +106,10 @@ pub mod kind {
     pub const SIGNAL: u8 = 11;
     pub const DELIVER: u8 = 12;
     pub const OOM_KILL: u8 = 13;
-    pub const RENAME: u8 = 14;
     /// Not an event: names a task.
-    pub const TASK: u8 = 15;
+    pub const TASK: u8 = 14;
     /// Not an event: names a socket.
-    pub const SOCKET: u8 = 16;
+    pub const SOCKET: u8 = 15;
 }
 
 /// Bits of [`Slot::flags`].
@@ -142,7 +141,7 @@ pub mod proven {
 }
 
 const _: () = {
-    assert!(size_of::<Slot>() == 72 - 8);
+    assert!(size_of::<Slot>() == 64);
     assert!(size_of::<RareSlot>() == 128);
     assert!(size_of::<SocketName>() == 64);
     assert!(size_of::<TaskName>() == 64);

@@ -106,6 +106,14 @@ impl Event {
         self.tid == 0
     }
 
+    /// What the call returned: the bytes of a send or receive that succeeded, or an exit's status.
+    pub const fn outcome(&self) -> Option<i64> {
+        match self.op {
+            Op::Send | Op::Recv | Op::Exit if self.error == 0 => Some(self.result),
+            _ => None,
+        }
+    }
+
     pub fn errno(&self) -> Option<Errno> {
         (self.error != 0).then(|| Errno::from_raw(i32::from(self.error)))
     }
@@ -153,12 +161,10 @@ pub enum Op {
     Deliver,
     /// Kernel lane: `target` was chosen to die for memory.
     OomKill,
-    /// A thread took another name.
-    Rename,
 }
 
 impl Op {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 19] = [
         Self::Send,
         Self::Recv,
         Self::Connect,
@@ -178,7 +184,6 @@ impl Op {
         Self::Signal,
         Self::Deliver,
         Self::OomKill,
-        Self::Rename,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -202,12 +207,21 @@ impl Op {
             Self::Signal => "signal",
             Self::Deliver => "deliver",
             Self::OomKill => "oom_kill",
-            Self::Rename => "rename",
         }
     }
 
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|op| op.as_str() == text)
+    }
+
+    /// The protocol of the socket the event is about; nothing for events of tasks.
+    pub const fn protocol(self) -> Option<&'static str> {
+        match self {
+            Self::Fork | Self::Exec | Self::Exit | Self::Signal | Self::Deliver | Self::OomKill => {
+                None
+            }
+            _ => Some("tcp"),
+        }
     }
 }
 
@@ -320,6 +334,16 @@ impl Names {
         self.addresses.push(address);
         self.address_index.insert(address, index);
         index
+    }
+
+    /// All texts: number `i` is that of `Name(i)`.
+    pub fn texts(&self) -> &[String] {
+        &self.texts
+    }
+
+    /// All addresses: number `i` is that of `Address(i)`.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// The text, `""` for [`Name::NONE`].

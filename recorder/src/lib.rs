@@ -4,5 +4,20 @@
 //! The modules stand in the order in which an event passes through them. `event`, `pattern`, `graph`
 //! and `slice` are pure: no clock, no I/O. Nothing imports `cli`.
 
+pub mod capture;
+pub mod recording;
+
 pub mod event;
+pub mod pattern;
+
 pub mod graph;
+pub mod slice;
+
+pub mod describe;
+pub mod export;
+
+pub mod explain;
+
+pub mod doctor;
+
+pub mod cli;

@@ -1,1 +1,3 @@
-//! Tests.
+//! Tests that need no kernel and no root.
+
+mod recording;

@@ -1,1 +1,61 @@
-fn main() {}
+//! `cargo xtask`: everything one does with this repository besides editing it.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod process;
+
+mod setup;
+
+mod build;
+
+mod lint;
+mod test;
+
+mod demo;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Set up, build, check, test, show and measure wherefore")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what is missing: the probes' compiler and linker, and the programs that tests and demo run.
+    ///
+    /// Says what it does, and does nothing twice. Every other task that needs something calls it.
+    Setup {
+        /// Only say what is missing; exit 1 if anything is.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Build the command `wherefore` with its probes, at target/debug/wherefore.
+    Build,
+    /// Check formatting, lints (host and kernel half), links in documents, and scripts.
+    Lint,
+    /// Record a real three-tier system in which a request fails, and explain why it failed.
+    Demo,
+    /// Run every test this machine can run; those that load probes need root or sudo.
+    Test,
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().task {
+        Task::Setup { check: true } => setup::check(),
+        Task::Setup { check: false } => setup::run(),
+        Task::Build => build::run(),
+        Task::Lint => lint::run(),
+        Task::Test => test::run(),
+        Task::Demo => demo::run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            process::say(format_args!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Sockets older than the recorder: a BPF iterator over every open file takes those in scope into
+//! storage and names them, so that their first event is not a stranger's.
+
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::task_struct;
+use aya_ebpf::helpers::generated::bpf_sock_from_file;
+
+use crate::kernel::{self, Pointer, field};
+use crate::scope;
+
+/// The context of `iter/task_file`, as the kernel lays it out.
+#[repr(C)]
+struct Context {
+    meta: *mut c_void,
+    task: *mut task_struct,
+    fd: u32,
+    file: *mut c_void,
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+pub fn open_sockets(context: *mut c_void) -> i32 {
+    let context: *mut Context = context.cast();
+    // SAFETY: the kernel's context; the verifier checks the accesses.
+    let (task, file) = unsafe { ((*context).task, (*context).file) };
+    if task.is_null() || file.is_null() || !scope::includes(task) {
+        return 0;
+    }
+    // SAFETY: the verifier checks the file.
+    let socket: Pointer = unsafe { bpf_sock_from_file(file.cast()) }.cast();
+    if socket.is_null() {
+        return 0;
+    }
+    let sk = field!(socket, socket_sk, Pointer);
+    if sk.is_null() || !kernel::is_tcp(sk) {
+        return 0;
+    }
+    if let Some(state) = scope::socket(sk, field!(task.cast(), task_tgid, u32)) {
+        scope::named(sk, state);
+    }
+    0
+}

@@ -1,0 +1,173 @@
+//! Reading the kernel's structures: the offsets that the loader found in the running kernel's BTF, added
+//! to typed pointers, so that the verifier checks every access and no helper is called.
+
+use core::ffi::c_void;
+use core::ptr;
+
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use probe_ebpf::config::{ABSENT, Arguments, Config, Offsets};
+
+/// A pointer the verifier knows the type of, or a plain address.
+pub type Pointer = *mut c_void;
+
+#[unsafe(no_mangle)]
+pub static CONFIG: Config = Config {
+    scope: 0,
+    recorder: 0,
+    bulk_slots: 1,
+    rare_slots: 1,
+    cgroup: 0,
+    cgroup_level: 0,
+    log: 0,
+};
+
+#[unsafe(no_mangle)]
+pub static OFFSETS: Offsets = Offsets {
+    task_pid: ABSENT,
+    task_tgid: ABSENT,
+    task_comm: ABSENT,
+    task_group_leader: ABSENT,
+    task_real_parent: ABSENT,
+    task_start_time: ABSENT,
+    task_exit_code: ABSENT,
+    task_flags: ABSENT,
+    common_family: ABSENT,
+    common_state: ABSENT,
+    common_daddr: ABSENT,
+    common_rcv_saddr: ABSENT,
+    common_dport: ABSENT,
+    common_num: ABSENT,
+    common_v6_daddr: ABSENT,
+    common_v6_rcv_saddr: ABSENT,
+    common_cookie: ABSENT,
+    common_flags: ABSENT,
+    common_net: ABSENT,
+    net_inum: ABSENT,
+    sock_protocol: ABSENT,
+    sock_err: ABSENT,
+    tcp_write_seq: ABSENT,
+    tcp_snd_una: ABSENT,
+    tcp_snd_nxt: ABSENT,
+    tcp_bytes_acked: ABSENT,
+    tcp_bytes_sent: ABSENT,
+    tcp_bytes_retrans: ABSENT,
+    tcp_copied_seq: ABSENT,
+    tcp_rcv_nxt: ABSENT,
+    tcp_bytes_received: ABSENT,
+    siginfo_code: ABSENT,
+    file_private_data: ABSENT,
+    socket_sk: ABSENT,
+};
+
+#[unsafe(no_mangle)]
+pub static ARGUMENTS: Arguments = Arguments {
+    send_reset_skb: ABSENT,
+    send_reset_reason: ABSENT,
+    exit_group_dead: ABSENT,
+    mark_victim_task: 0,
+};
+
+/// A constant that the loader set. Volatile, since the compiler must not believe the defaults.
+#[inline(always)]
+pub fn constant<T: Copy>(place: &'static T) -> T {
+    // SAFETY: a reference is valid.
+    unsafe { ptr::read_volatile(place) }
+}
+
+macro_rules! config {
+    ($field:ident) => {
+        crate::kernel::constant(&crate::kernel::CONFIG.$field)
+    };
+}
+pub(crate) use config;
+
+macro_rules! argument {
+    ($field:ident) => {
+        crate::kernel::constant(&crate::kernel::ARGUMENTS.$field)
+    };
+}
+pub(crate) use argument;
+
+macro_rules! offset {
+    ($field:ident) => {
+        crate::kernel::constant(&crate::kernel::OFFSETS.$field)
+    };
+}
+pub(crate) use offset;
+
+/// `field!(pointer, offset, type)`: the field of the structure that a typed pointer points to.
+macro_rules! field {
+    ($pointer:expr, $offset:ident, $type:ty) => {
+        crate::kernel::load::<$type>($pointer, crate::kernel::offset!($offset))
+    };
+}
+pub(crate) use field;
+
+/// A line of diagnostics for `--probe-log`. Where that is off the verifier removes it, so that it costs nothing.
+macro_rules! diagnose {
+    ($context:expr, $($text:tt)*) => {
+        if crate::kernel::config!(log) != 0 {
+            aya_log_ebpf::warn!($context, $($text)*);
+        }
+    };
+}
+pub(crate) use diagnose;
+
+/// Loads a value behind a typed pointer. The verifier refuses what lies outside the pointer's type.
+#[inline(always)]
+pub fn load<T: Copy>(base: Pointer, offset: u32) -> T {
+    // SAFETY: checked by the verifier against the pointer's BTF type; a bad address reads as zero.
+    unsafe { ptr::read_volatile(base.byte_add(offset as usize).cast::<T>()) }
+}
+
+/// Reads through a pointer whose type the verifier may not be told, since older kernels trusted it where
+/// it can be NULL or a small number. 0 where it cannot be read.
+#[inline(always)]
+pub fn read_u32(base: Pointer, offset: u32) -> u32 {
+    let mut value = 0u32;
+    // SAFETY: the helper copes with any address.
+    unsafe {
+        bpf_probe_read_kernel((&raw mut value).cast(), 4, base.wrapping_byte_add(offset as usize));
+    }
+    value
+}
+
+const IPPROTO_TCP: u16 = 6;
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+
+/// Whether a full socket is TCP over IPv4 or IPv6.
+#[inline(always)]
+pub fn is_tcp(sk: Pointer) -> bool {
+    let family = field!(sk, common_family, u16);
+    (family == AF_INET || family == AF_INET6) && field!(sk, sock_protocol, u16) == IPPROTO_TCP
+}
+
+/// The local address as two words in memory order, IPv4 as v4-mapped IPv6.
+#[inline(always)]
+pub fn local_address(sk: Pointer) -> [u64; 2] {
+    if field!(sk, common_family, u16) == AF_INET {
+        mapped(field!(sk, common_rcv_saddr, u32))
+    } else {
+        v6(sk, offset!(common_v6_rcv_saddr))
+    }
+}
+
+#[inline(always)]
+pub fn remote_address(sk: Pointer) -> [u64; 2] {
+    if field!(sk, common_family, u16) == AF_INET {
+        mapped(field!(sk, common_daddr, u32))
+    } else {
+        v6(sk, offset!(common_v6_daddr))
+    }
+}
+
+#[inline(always)]
+fn v6(sk: Pointer, offset: u32) -> [u64; 2] {
+    [load(sk, offset), load(sk, offset + 8)]
+}
+
+#[inline(always)]
+fn mapped(v4: u32) -> [u64; 2] {
+    [0, 0xffff_0000 | (v4 as u64) << 32]
+}

@@ -1,0 +1,387 @@
+//! Whose events are recorded, and what is remembered about each thread and socket in task and socket
+//! storage: both live and die with what they describe.
+
+use core::ffi::c_void;
+use core::ptr;
+
+use aya_ebpf::bindings::{
+    BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE, bpf_map_type, task_struct,
+};
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_task_btf,
+    bpf_get_socket_cookie, bpf_sk_storage_get, bpf_skc_to_tcp_sock, bpf_task_storage_get,
+};
+use aya_ebpf::macros::btf_map;
+use probe_ebpf::config::scope;
+use probe_ebpf::event::{RareSlot, Slot, SocketName, TaskName, kind, proven};
+
+use crate::emit;
+use crate::kernel::{self, Pointer, config, field};
+
+/// The definition of a map that hangs values on tasks or sockets, as the loader reads it from BTF.
+#[repr(C)]
+pub struct LocalStorage<T, const TYPE: usize, const FLAGS: usize> {
+    r#type: *const [i32; TYPE],
+    key: *const i32,
+    value: *const T,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; FLAGS],
+}
+
+// SAFETY: only a definition; nothing ever reads the pointers.
+unsafe impl<T, const TYPE: usize, const FLAGS: usize> Sync for LocalStorage<T, TYPE, FLAGS> {}
+
+impl<T, const TYPE: usize, const FLAGS: usize> LocalStorage<T, TYPE, FLAGS> {
+    const fn new() -> Self {
+        Self {
+            r#type: ptr::null(),
+            key: ptr::null(),
+            value: ptr::null(),
+            max_entries: ptr::null(),
+            map_flags: ptr::null(),
+        }
+    }
+
+    fn as_map(&self) -> *mut c_void {
+        ptr::from_ref(self).cast_mut().cast()
+    }
+}
+
+#[btf_map]
+static TASKS: LocalStorage<
+    TaskState,
+    { bpf_map_type::BPF_MAP_TYPE_TASK_STORAGE as usize },
+    { BPF_F_NO_PREALLOC as usize },
+> = LocalStorage::new();
+
+#[btf_map]
+static SOCKETS: LocalStorage<
+    SocketState,
+    { bpf_map_type::BPF_MAP_TYPE_SK_STORAGE as usize },
+    { (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize },
+> = LocalStorage::new();
+
+/// What is remembered about a thread. User space marks threads by writing `marked`.
+#[repr(C)]
+pub struct TaskState {
+    pub marked: u32,
+    /// Events raised so far.
+    pub count: u32,
+    /// Place of its last name record.
+    pub named: u64,
+}
+
+/// What is remembered about a socket.
+#[repr(C)]
+pub struct SocketState {
+    /// Address of the socket this was written for: a child accepted from a listener inherits the
+    /// listener's value, and is told by this.
+    pub sock: u64,
+    pub cookie: u64,
+    /// Place of its last name record.
+    pub named: u64,
+    pub iss: u32,
+    pub irs: u32,
+    pub owner: u32,
+    /// One of [`proven`].
+    pub proven: u32,
+}
+
+/// A thread, and who it is.
+pub struct Thread {
+    pub pid: u32,
+    pub tid: u32,
+    /// NULL for a thread that is not in scope.
+    state: *mut TaskState,
+}
+
+impl Thread {
+    /// A slot for this thread's next event.
+    #[inline(always)]
+    pub fn slot(&self, kind: u8) -> Slot {
+        let mut slot = emit::slot(kind, self.pid, self.tid);
+        if !self.state.is_null() {
+            // SAFETY: a live storage value; only the thread itself counts its events.
+            slot.task_count = unsafe {
+                (*self.state).count += 1;
+                (*self.state).count
+            };
+        }
+        slot
+    }
+}
+
+/// The current thread if it is in scope, named.
+#[inline(always)]
+pub fn current() -> Option<Thread> {
+    // SAFETY: a helper without arguments.
+    let task = unsafe { bpf_get_current_task_btf() };
+    let pid = field!(task.cast(), task_tgid, u32);
+    let tid = field!(task.cast(), task_pid, u32);
+    if pid == config!(recorder) || tid == 0 {
+        return None;
+    }
+    let state = match config!(scope) {
+        scope::MARKED => marked(task_state(task, false))?,
+        scope::CGROUP => {
+            if !in_cgroup() {
+                return None;
+            }
+            state_or_drop(task)?
+        }
+        _ => state_or_drop(task)?,
+    };
+    // SAFETY: a live storage value.
+    unsafe {
+        if emit::stale((*state).named) {
+            (*state).named = name_task(task, pid, tid);
+        }
+    }
+    Some(Thread { pid, tid, state })
+}
+
+/// The current thread, named whether it is in scope or not: for acts of strangers upon threads in scope.
+#[inline(always)]
+pub fn stranger() -> Thread {
+    // SAFETY: a helper without arguments.
+    let task = unsafe { bpf_get_current_task_btf() };
+    let pid = field!(task.cast(), task_tgid, u32);
+    let tid = field!(task.cast(), task_pid, u32);
+    name_task(task, pid, tid);
+    Thread { pid, tid, state: ptr::null_mut() }
+}
+
+/// Whether a task other than the current one is in scope.
+#[inline(always)]
+pub fn includes(task: *mut task_struct) -> bool {
+    match config!(scope) {
+        scope::ALL => true,
+        _ => marked(task_state(task, false)).is_some(),
+    }
+}
+
+/// Hands a parent's mark on to its child.
+#[inline(always)]
+pub fn adopt(parent: *mut task_struct, child: *mut task_struct) {
+    if config!(scope) != scope::MARKED || marked(task_state(parent, false)).is_none() {
+        return;
+    }
+    if let Some(state) = state_or_drop(child) {
+        // SAFETY: a live storage value.
+        unsafe { (*state).marked = 1 };
+    }
+}
+
+#[inline(always)]
+fn marked(state: *mut TaskState) -> Option<*mut TaskState> {
+    // SAFETY: NULL or a live storage value.
+    if state.is_null() || unsafe { (*state).marked } == 0 { None } else { Some(state) }
+}
+
+#[inline(always)]
+fn state_or_drop(task: *mut task_struct) -> Option<*mut TaskState> {
+    let state = task_state(task, true);
+    if state.is_null() {
+        emit::dropped();
+        return None;
+    }
+    Some(state)
+}
+
+#[inline(always)]
+fn in_cgroup() -> bool {
+    // SAFETY: a helper that takes a number.
+    let ancestor = unsafe { bpf_get_current_ancestor_cgroup_id(config!(cgroup_level) as i32) };
+    ancestor == config!(cgroup)
+}
+
+#[inline(always)]
+fn task_state(task: *mut task_struct, create: bool) -> *mut TaskState {
+    let flags = if create { BPF_LOCAL_STORAGE_GET_F_CREATE as u64 } else { 0 };
+    // SAFETY: the verifier checks map and task.
+    unsafe { bpf_task_storage_get(TASKS.as_map(), task, ptr::null_mut(), flags) }.cast()
+}
+
+/// What is remembered about a socket that a thread in scope used, which takes it into scope.
+#[inline(always)]
+pub fn socket(sk: Pointer, owner: u32) -> Option<*mut SocketState> {
+    let state = socket_state(sk, true);
+    if state.is_null() {
+        emit::dropped();
+        return None;
+    }
+    inherit(sk, state);
+    // SAFETY: a live storage value.
+    unsafe { (*state).owner = owner };
+    Some(state)
+}
+
+/// What is remembered about a socket that an event of a kernel lane belongs to; nothing when out of scope.
+#[inline(always)]
+pub fn lane(sk: Pointer) -> Option<*mut SocketState> {
+    let state = socket_state(sk, config!(scope) == scope::ALL);
+    if state.is_null() {
+        return None;
+    }
+    inherit(sk, state);
+    Some(state)
+}
+
+#[inline(always)]
+fn socket_state(sk: Pointer, create: bool) -> *mut SocketState {
+    let flags = if create { BPF_LOCAL_STORAGE_GET_F_CREATE as u64 } else { 0 };
+    // SAFETY: the verifier checks map and socket.
+    unsafe { bpf_sk_storage_get(SOCKETS.as_map(), sk, ptr::null_mut(), flags) }.cast()
+}
+
+/// Makes a value that a listener handed on to an accepted socket the socket's own.
+#[inline(always)]
+fn inherit(sk: Pointer, state: *mut SocketState) {
+    // SAFETY: a live storage value.
+    unsafe {
+        if (*state).sock != sk as u64 {
+            (*state).sock = sk as u64;
+            (*state).cookie = bpf_get_socket_cookie(sk);
+            (*state).named = 0;
+            (*state).proven = proven::NO as u32;
+        }
+    }
+}
+
+/// Names a socket where its last name is gone or soon will be. Before its event, so that whoever reads in
+/// order of time knows the name first.
+#[inline(always)]
+pub fn named(sk: Pointer, state: *mut SocketState) {
+    // SAFETY: a live storage value.
+    if emit::stale(unsafe { (*state).named }) {
+        name_socket(sk, state);
+    }
+}
+
+/// The same in a kernel lane, where a socket that is not connected yet is named every time: its local port
+/// is chosen after `connect` was seen.
+#[inline(always)]
+pub fn named_in_lane(sk: Pointer, state: *mut SocketState) {
+    // SAFETY: a live storage value.
+    if unsafe { (*state).proven } == proven::NO as u32 {
+        name_socket(sk, state);
+    } else {
+        named(sk, state);
+    }
+}
+
+/// Writes a task's name into the `rare` ring; its place there.
+#[inline(never)]
+fn name_task(task: *mut task_struct, pid: u32, tid: u32) -> u64 {
+    let slot = emit::slot(kind::TASK, pid, tid);
+    // SAFETY: a helper without arguments.
+    let cgroup = unsafe { bpf_get_current_cgroup_id() };
+    emit::rare(&RareSlot { slot, detail: task_name(task, cgroup) })
+}
+
+/// The detail of a record that names a task.
+#[inline(always)]
+pub fn task_name(task: *mut task_struct, cgroup: u64) -> [u64; 8] {
+    let task: Pointer = task.cast();
+    let parent = field!(task, task_real_parent, Pointer);
+    let mut name: TaskName = bytemuck::Zeroable::zeroed();
+    name.start_ns = field!(task, task_start_time, u64);
+    name.cgroup = cgroup;
+    name.parent = field!(parent, task_tgid, u32);
+    name.pid = field!(task, task_tgid, u32);
+    name.tid = field!(task, task_pid, u32);
+    let mut detail: [u64; 8] = bytemuck::cast(name);
+    let comm = field!(task, task_comm, [u64; 2]);
+    detail[0] = comm[0];
+    detail[1] = comm[1];
+    detail
+}
+
+const TCP_ESTABLISHED: u8 = 1;
+const TCP_CLOSE_WAIT: u8 = 8;
+
+/// Writes a socket's name into the `rare` ring and remembers its place.
+#[inline(never)]
+fn name_socket(sk: Pointer, state: *mut SocketState) {
+    // SAFETY: a live storage value.
+    let (known, owner, cookie) =
+        unsafe { ((*state).proven as u8, (*state).owner, (*state).cookie) };
+    let tcp_state = field!(sk, common_state, u8);
+    if known < proven::AT_ESTABLISHED
+        && (tcp_state == TCP_ESTABLISHED || tcp_state == TCP_CLOSE_WAIT)
+    {
+        compute(sk, state);
+    }
+    let net = field!(sk, common_net, Pointer);
+    let mut name: SocketName = bytemuck::Zeroable::zeroed();
+    name.local_port = field!(sk, common_num, u16);
+    name.remote_port = u16::from_be(field!(sk, common_dport, u16));
+    name.netns = field!(net, net_inum, u32);
+    name.owner = owner;
+    name.family = field!(sk, common_family, u16);
+    name.state = tcp_state;
+    // SAFETY: a live storage value.
+    unsafe {
+        name.iss = (*state).iss;
+        name.irs = (*state).irs;
+        name.proven = (*state).proven as u8;
+    }
+    let mut detail: [u64; 8] = bytemuck::cast(name);
+    let (local, remote) = (kernel::local_address(sk), kernel::remote_address(sk));
+    detail[0] = local[0];
+    detail[1] = local[1];
+    detail[2] = remote[0];
+    detail[3] = remote[1];
+    let mut slot = emit::slot(kind::SOCKET, owner, 0);
+    slot.socket = cookie;
+    // SAFETY: a live storage value.
+    unsafe { (*state).named = emit::rare(&RareSlot { slot, detail }) };
+}
+
+/// The initial sequence numbers of a connection whose beginning was not seen. The peer's are certain; of
+/// our own, `snd_una − bytes_acked` counts the SYN only where we sent the first one, and
+/// `snd_nxt − bytes_sent`, which never does, tells which it is.
+#[inline(always)]
+fn compute(sk: Pointer, state: *mut SocketState) {
+    // SAFETY: the verifier checks the socket.
+    let tcp: Pointer = unsafe { bpf_skc_to_tcp_sock(sk.cast()) }.cast();
+    if tcp.is_null() {
+        return;
+    }
+    let acked =
+        field!(tcp, tcp_snd_una, u32).wrapping_sub(field!(tcp, tcp_bytes_acked, u64) as u32);
+    let sent =
+        (field!(tcp, tcp_bytes_sent, u64) as u32)
+            .wrapping_sub(field!(tcp, tcp_bytes_retrans, u64) as u32);
+    let first = field!(tcp, tcp_snd_nxt, u32).wrapping_sub(sent);
+    let agreed = first == acked || first == acked.wrapping_add(1);
+    // SAFETY: a live storage value.
+    unsafe {
+        (*state).iss = if agreed { first.wrapping_sub(1) } else { acked };
+        (*state).irs = field!(tcp, tcp_rcv_nxt, u32)
+            .wrapping_sub(field!(tcp, tcp_bytes_received, u64) as u32)
+            .wrapping_sub(1);
+        (*state).proven = if agreed { proven::AGREED } else { proven::COMPUTED } as u32;
+    }
+}
+
+/// Takes the initial sequence numbers at the moment the connection is established, and names it again.
+#[inline(always)]
+pub fn established(sk: Pointer, state: *mut SocketState, active: bool) {
+    // SAFETY: the verifier checks the socket.
+    let tcp: Pointer = unsafe { bpf_skc_to_tcp_sock(sk.cast()) }.cast();
+    if tcp.is_null() {
+        return;
+    }
+    let acked =
+        field!(tcp, tcp_snd_una, u32).wrapping_sub(field!(tcp, tcp_bytes_acked, u64) as u32);
+    // SAFETY: a live storage value.
+    unsafe {
+        (*state).iss = if active { acked } else { acked.wrapping_sub(1) };
+        (*state).irs = field!(tcp, tcp_rcv_nxt, u32)
+            .wrapping_sub(field!(tcp, tcp_bytes_received, u64) as u32)
+            .wrapping_sub(1);
+        (*state).proven = proven::AT_ESTABLISHED as u32;
+    }
+    name_socket(sk, state);
+}

@@ -1,0 +1,62 @@
+//! Sends and receives: the two tracepoints that fire once per call, whatever system call it was.
+
+use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+use probe_ebpf::event::{flag, kind};
+
+use crate::kernel::{self, Pointer, diagnose, field};
+use crate::{emit, scope};
+
+#[btf_tracepoint(function = "sock_send_length")]
+pub fn sock_send_length(ctx: BtfTracePointContext) -> Option<()> {
+    transfer(&ctx, kind::SEND)
+}
+
+#[btf_tracepoint(function = "sock_recv_length")]
+pub fn sock_recv_length(ctx: BtfTracePointContext) -> Option<()> {
+    transfer(&ctx, kind::RECEIVE)
+}
+
+const SOCK_DONE: u64 = 1 << 1;
+
+#[inline(always)]
+fn transfer(ctx: &BtfTracePointContext, what: u8) -> Option<()> {
+    let sk: Pointer = ctx.arg(0);
+    if !kernel::is_tcp(sk) {
+        return None;
+    }
+    let thread = scope::current()?;
+    let Some(state) = scope::socket(sk, thread.pid) else {
+        diagnose!(ctx, "no storage for a socket of thread {}", thread.tid);
+        return None;
+    };
+    // SAFETY: the verifier checks the socket.
+    let tcp: Pointer = unsafe { bpf_skc_to_tcp_sock(sk.cast()) }.cast();
+    if tcp.is_null() {
+        return None;
+    }
+    scope::named(sk, state);
+    let mut slot = thread.slot(what);
+    // SAFETY: a live storage value.
+    slot.socket = unsafe { (*state).cookie };
+    slot.result = ctx.arg(1);
+    slot.argument = ctx.arg(2);
+    if what == kind::SEND {
+        slot.sequence = field!(tcp, tcp_write_seq, u32);
+        let unacked = slot.sequence.wrapping_sub(field!(tcp, tcp_snd_una, u32));
+        slot.count = field!(tcp, tcp_bytes_acked, u64) + unacked as u64;
+    } else {
+        slot.sequence = field!(tcp, tcp_copied_seq, u32);
+        let unread = field!(tcp, tcp_rcv_nxt, u32).wrapping_sub(slot.sequence);
+        slot.count = field!(tcp, tcp_bytes_received, u64).wrapping_sub(unread as u64);
+        if unread == 0 {
+            slot.flags |= flag::DRAINED;
+        }
+        if field!(sk, common_flags, u64) & SOCK_DONE != 0 {
+            slot.flags |= flag::FIN_SEEN;
+        }
+    }
+    emit::bulk(&slot);
+    None
+}

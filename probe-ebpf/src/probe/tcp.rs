@@ -1,0 +1,154 @@
+//! A connection's life: state changes, resets, retransmissions and reported errors.
+//!
+//! `current` lies in softirq: most of these events run while some task, often the peer, happens to be
+//! current. The slot carries the current thread only where the change is the caller's own act.
+
+use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+use probe_ebpf::config::ABSENT;
+use probe_ebpf::event::{RareSlot, Slot, flag, kind};
+
+use crate::kernel::{self, Pointer, argument, diagnose, field};
+use crate::scope::SocketState;
+use crate::{emit, scope};
+
+const ESTABLISHED: u8 = 1;
+const SYN_SENT: u8 = 2;
+const FIN_WAIT1: u8 = 4;
+const CLOSE: u8 = 7;
+const CLOSE_WAIT: u8 = 8;
+const LAST_ACK: u8 = 9;
+const LISTEN: u8 = 10;
+
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> Option<()> {
+    let sk: Pointer = ctx.arg(0);
+    let old = ctx.arg::<i32>(1) as u8;
+    let new = ctx.arg::<i32>(2) as u8;
+    if !matters(old, new) || !kernel::is_tcp(sk) {
+        return None;
+    }
+    let error = field!(sk, sock_err, i32);
+    let (state, mut slot) = if own_act(old, new, error) {
+        let thread = scope::current()?;
+        let state = scope::socket(sk, thread.pid)?;
+        scope::named(sk, state);
+        (state, thread.slot(kind::STATE))
+    } else {
+        let state = scope::lane(sk)?;
+        if new == ESTABLISHED {
+            scope::established(sk, state, old == SYN_SENT);
+        } else {
+            scope::named_in_lane(sk, state);
+        }
+        (state, lane_slot(kind::STATE, state))
+    };
+    // SAFETY: a live storage value.
+    slot.socket = unsafe { (*state).cookie };
+    slot.aux = [old, new];
+    slot.code = error;
+    sequences(sk, &mut slot);
+    diagnose!(&ctx, "socket {}: state {} after {}", slot.socket, new, old);
+    emit::rare(&RareSlot { slot, detail: [0; 8] });
+    None
+}
+
+/// Which changes are recorded: those a later event may be the consequence of.
+#[inline(always)]
+fn matters(old: u8, new: u8) -> bool {
+    match new {
+        ESTABLISHED | SYN_SENT | LISTEN | FIN_WAIT1 | LAST_ACK => true,
+        CLOSE => old != CLOSE,
+        _ => false,
+    }
+}
+
+/// Whether the change is the act of the thread that is current. A connection that goes to CLOSE without
+/// an error is thrown away by its owner; a received reset sets the error first.
+#[inline(always)]
+fn own_act(old: u8, new: u8, error: i32) -> bool {
+    match new {
+        SYN_SENT | LISTEN => old == CLOSE,
+        FIN_WAIT1 => old == ESTABLISHED,
+        LAST_ACK => old == CLOSE_WAIT,
+        CLOSE => old == LISTEN || ((old == ESTABLISHED || old == CLOSE_WAIT) && error == 0),
+        _ => false,
+    }
+}
+
+#[btf_tracepoint(function = "tcp_send_reset")]
+pub fn tcp_send_reset(ctx: BtfTracePointContext) -> Option<()> {
+    let sk: Pointer = ctx.arg(0);
+    // A reset for a port nobody listens on has no socket; one for a socket that is half gone
+    // (TIME_WAIT) has one that storage refuses.
+    if sk.is_null() {
+        return None;
+    }
+    let state = scope::lane(sk)?;
+    scope::named_in_lane(sk, state);
+    let mut slot = lane_slot(kind::RESET_SENT, state);
+    if argument!(send_reset_skb) != ABSENT && !ctx.arg::<Pointer>(1).is_null() {
+        slot.flags |= flag::ANSWERS;
+    }
+    if argument!(send_reset_reason) != ABSENT {
+        slot.argument = ctx.arg(2);
+    }
+    sequences(sk, &mut slot);
+    emit::rare(&RareSlot { slot, detail: [0; 8] });
+    None
+}
+
+#[btf_tracepoint(function = "tcp_receive_reset")]
+pub fn tcp_receive_reset(ctx: BtfTracePointContext) -> Option<()> {
+    lane_event(ctx.arg(0), kind::RESET_RECEIVED)
+}
+
+#[btf_tracepoint(function = "tcp_retransmit_skb")]
+pub fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> Option<()> {
+    lane_event(ctx.arg(0), kind::RETRANSMIT)
+}
+
+#[btf_tracepoint(function = "inet_sk_error_report")]
+pub fn inet_sk_error_report(ctx: BtfTracePointContext) -> Option<()> {
+    let sk: Pointer = ctx.arg(0);
+    if !kernel::is_tcp(sk) {
+        return None;
+    }
+    lane_event(sk, kind::SOCKET_ERROR)
+}
+
+/// An event of a socket's kernel lane.
+#[inline(always)]
+fn lane_event(sk: Pointer, what: u8) -> Option<()> {
+    let state = scope::lane(sk)?;
+    scope::named_in_lane(sk, state);
+    let mut slot = lane_slot(what, state);
+    slot.code = field!(sk, sock_err, i32);
+    sequences(sk, &mut slot);
+    emit::rare(&RareSlot { slot, detail: [0; 8] });
+    None
+}
+
+/// A slot that belongs to no thread: `pid` is the socket's owner, `tid` zero.
+#[inline(always)]
+fn lane_slot(what: u8, state: *mut SocketState) -> Slot {
+    // SAFETY: a live storage value.
+    let (owner, cookie) = unsafe { ((*state).owner, (*state).cookie) };
+    let mut slot = emit::slot(what, owner, 0);
+    slot.socket = cookie;
+    slot
+}
+
+/// Where the endpoint's own stream stands: the position of the FIN if one is sent now.
+#[inline(always)]
+fn sequences(sk: Pointer, slot: &mut Slot) {
+    // SAFETY: the verifier checks the socket.
+    let tcp: Pointer = unsafe { bpf_skc_to_tcp_sock(sk.cast()) }.cast();
+    if tcp.is_null() {
+        return;
+    }
+    slot.sequence = field!(tcp, tcp_write_seq, u32);
+    let unacked = slot.sequence.wrapping_sub(field!(tcp, tcp_snd_una, u32));
+    slot.count = field!(tcp, tcp_bytes_acked, u64) + unacked as u64;
+}

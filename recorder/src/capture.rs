@@ -1,0 +1,175 @@
+//! From the kernel to events: loads and attaches the probes, reads their rings, and decodes what they hold.
+
+pub mod attach;
+pub mod clock;
+pub mod decode;
+pub mod offsets;
+pub mod procfs;
+pub mod ring;
+pub mod scope;
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use aya::{Btf, Ebpf};
+
+use crate::event::{Event, Gap, Host, Names, Window};
+use attach::{Attached, Settings};
+use decode::Decoder;
+use ring::{Follower, Raw, Rings};
+pub use scope::Scope;
+
+/// The probes at work, and where their rings have been read to.
+pub struct Capture {
+    /// Keeps programs, maps and links: dropping it detaches everything.
+    ebpf: Ebpf,
+    hooks: Vec<Attached>,
+    rings: Rings,
+    follower: Follower,
+    decoder: Decoder,
+    /// Events that were read before everything older was: they wait for the next turn.
+    waiting: Vec<Raw>,
+    attached_ns: u64,
+    window_to_ns: u64,
+    scope: Scope,
+    settings: Settings,
+    wall_offset_ns: i64,
+    read: u64,
+}
+
+/// How far back a program that took its time stamp may still be busy writing its slot.
+const IN_FLIGHT: Duration = Duration::from_millis(2);
+
+impl Capture {
+    /// Loads the probes, attaches them, and takes what the scope names into it.
+    ///
+    /// # Errors
+    /// When a map or a hook without which nothing can be recorded is refused; the text says which and why.
+    pub fn start(scope: Scope, settings: Settings) -> Result<Self> {
+        let btf =
+            Btf::from_sys_fs().context("read the kernel's types from /sys/kernel/btf/vmlinux")?;
+        let mut ebpf = attach::load(&btf, &scope, &settings)?;
+        let rings = Rings::map(&ebpf, &settings)?;
+        scope.mark(attach::map_fd(&ebpf, "TASKS")?.as_fd())?;
+        let hooks = attach::attach(&mut ebpf, &btf)?;
+        let attached_ns = clock::monotonic_ns();
+        attach::name_open_sockets(&mut ebpf, &btf)?;
+        let follower = Follower::new(&rings);
+        let mut decoder = Decoder::new(procfs::cgroups());
+        decoder.know(procfs::tasks());
+        Ok(Self {
+            ebpf,
+            hooks,
+            rings,
+            follower,
+            decoder,
+            waiting: Vec::new(),
+            attached_ns,
+            window_to_ns: attached_ns,
+            scope,
+            settings,
+            wall_offset_ns: clock::wall_offset_ns(),
+            read: 0,
+        })
+    }
+
+    /// Runs `spawn` with the calling thread marked, so that the child it makes is in scope.
+    pub fn spawn_in_scope<T>(&self, spawn: impl FnOnce() -> Result<T>) -> Result<T> {
+        let tasks = attach::map_fd(&self.ebpf, "TASKS")?;
+        let marked = scope::mark_thread(tasks.as_fd(), scope::own_thread()?.as_fd(), true);
+        marked.context("mark the recorder's own thread")?;
+        let spawned = spawn();
+        scope::mark_thread(tasks.as_fd(), scope::own_thread()?.as_fd(), false)
+            .context("unmark the recorder's own thread")?;
+        spawned
+    }
+
+    /// Hands out the probes' diagnostics to [`log`], where they were asked for.
+    pub fn logger(&mut self) -> Result<Option<aya_log::EbpfLogger<&'static dyn log::Log>>> {
+        if !self.settings.probe_log {
+            return Ok(None);
+        }
+        aya_log::EbpfLogger::init(&mut self.ebpf).context("read the probes' log").map(Some)
+    }
+
+    /// Reads everything that has been written up to a moment ago, in order of time.
+    pub fn drain(&mut self) -> Vec<Event> {
+        let now_ns = clock::monotonic_ns();
+        self.window_to_ns = now_ns.saturating_sub(IN_FLIGHT.as_nanos() as u64);
+        self.drain_until(self.window_to_ns)
+    }
+
+    /// Reads everything there is. Call it once, at the end.
+    pub fn drain_rest(&mut self) -> Vec<Event> {
+        self.window_to_ns = clock::monotonic_ns();
+        // Programs that were busy writing a moment ago have finished by then.
+        std::thread::sleep(IN_FLIGHT);
+        self.drain_until(u64::MAX)
+    }
+
+    fn drain_until(&mut self, until_ns: u64) -> Vec<Event> {
+        let before = self.waiting.len();
+        self.follower.drain(&self.rings, &mut self.waiting);
+        self.read += (self.waiting.len() - before) as u64;
+        self.waiting.sort_unstable_by_key(Raw::order);
+        let ready = self.waiting.partition_point(|raw| raw.slot.time_ns <= until_ns);
+        let mut events = Vec::with_capacity(ready);
+        for raw in self.waiting.drain(..ready) {
+            self.decoder.decode(&raw, &mut events);
+        }
+        events
+    }
+
+    pub fn names(&self) -> &Names {
+        &self.decoder.names
+    }
+
+    /// Gaps so far.
+    pub fn gaps(&self) -> &[Gap] {
+        &self.follower.gaps
+    }
+
+    /// Events lost so far: overwritten before they were read, or dropped by the probes.
+    pub fn lost(&self) -> u64 {
+        self.follower.lost
+            + self.rings.dropped()
+            + self.hooks.iter().map(Attached::missed).sum::<u64>()
+    }
+
+    /// What is known about this host and this recording now.
+    pub fn host(&self) -> Host {
+        let from_ns = self.attached_ns;
+        let window = |ring| Window {
+            from_ns: self.follower.complete_from(ring).max(from_ns),
+            to_ns: self.window_to_ns,
+        };
+        let lost = self.lost();
+        Host {
+            name: procfs::host_name(),
+            boot_id: procfs::boot_id(),
+            kernel: procfs::kernel_release(),
+            cpus: self.rings.cpus,
+            wall_offset_ns: self.wall_offset_ns,
+            hooks: self
+                .hooks
+                .iter()
+                .filter(|h| h.missing.is_none())
+                .map(|h| h.name.to_owned())
+                .collect(),
+            missing_hooks: self
+                .hooks
+                .iter()
+                .filter_map(|h| h.missing.as_ref().map(|why| format!("{}: {why}", h.name)))
+                .collect(),
+            detail: "flow".to_owned(),
+            scope: self.scope.to_string(),
+            bulk_window: window(crate::event::Ring::Bulk),
+            rare_window: window(crate::event::Ring::Rare),
+            gaps: self.follower.gaps.clone(),
+            raised: self.read - self.decoder.records + lost,
+            lost,
+            tasks: self.decoder.tasks(),
+        }
+    }
+}

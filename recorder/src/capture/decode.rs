@@ -1,0 +1,428 @@
+//! From slots to events: whose act it was, where in the stream the bytes lie, and what everything is called.
+//!
+//! `current` lies in interrupt context, so that it is decided here, kind by kind, whether an event belongs
+//! to the thread that was current or to its socket's kernel lane.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use probe_ebpf::event::{SocketName, TaskName, flag, kind, proven};
+
+use crate::capture::ring::Raw;
+use crate::event::{Address, Event, Flags, Name, Names, Op, Proof, Task};
+
+/// Turns slots, in order of time, into events.
+pub struct Decoder {
+    pub names: Names,
+    /// Records that were read and are not events.
+    pub records: u64,
+    cgroups: HashMap<u64, String>,
+    tasks: HashMap<u32, Known>,
+    gone: Vec<Task>,
+    sockets: Generations<Socket>,
+}
+
+/// What is known about a thread.
+struct Known {
+    task: Task,
+    comm: Name,
+    cgroup: Name,
+    /// End of its last event: its next one cannot have begun before.
+    last_ns: u64,
+    count: u32,
+}
+
+/// What is known about a socket.
+#[derive(Clone)]
+struct Socket {
+    local: Address,
+    remote: Address,
+    netns: u32,
+    iss: u32,
+    irs: u32,
+    proof: Proof,
+    active: bool,
+    owner: u32,
+}
+
+/// Most threads that have ended whose names are kept for the recording's list.
+const MOST_GONE: usize = 100_000;
+
+impl Decoder {
+    /// `cgroups` gives paths for the kernel's cgroup numbers.
+    pub fn new(cgroups: HashMap<u64, String>) -> Self {
+        Self {
+            names: Names::default(),
+            records: 0,
+            cgroups,
+            tasks: HashMap::new(),
+            gone: Vec::new(),
+            sockets: Generations::new(),
+        }
+    }
+
+    /// Takes in what `/proc` knows about threads older than the recorder.
+    pub fn know(&mut self, tasks: Vec<Task>) {
+        for task in tasks {
+            let comm = self.names.intern(&task.comm);
+            let known = Known { last_ns: task.start_ns, task, comm, cgroup: Name::NONE, count: 0 };
+            self.tasks.insert(known.task.tid, known);
+        }
+    }
+
+    /// Every thread that is or was known.
+    pub fn tasks(&self) -> Vec<Task> {
+        let mut all = self.gone.clone();
+        all.extend(self.tasks.values().map(|known| known.task.clone()));
+        all.sort_unstable_by_key(|task| (task.pid, task.tid, task.start_ns));
+        all
+    }
+
+    /// Appends the event that a slot stands for; a slot that only names something is taken note of.
+    pub fn decode(&mut self, raw: &Raw, out: &mut Vec<Event>) {
+        match raw.slot.kind {
+            kind::TASK => {
+                self.records += 1;
+                self.name_task(bytemuck::cast(raw.detail));
+            }
+            kind::SOCKET => {
+                self.records += 1;
+                self.name_socket(raw);
+            }
+            _ => out.extend(self.event(raw)),
+        }
+    }
+
+    fn event(&mut self, raw: &Raw) -> Option<Event> {
+        let slot = &raw.slot;
+        let op = operation(raw)?;
+        let mut event = Event {
+            time_ns: slot.time_ns,
+            begin_ns: slot.time_ns,
+            position: raw.position,
+            socket: slot.socket,
+            pid: slot.pid,
+            tid: slot.tid,
+            task_count: slot.task_count,
+            cpu: raw.cpu,
+            ring: raw.ring,
+            ..Event::blank(op)
+        };
+        match op {
+            Op::Send | Op::Recv => transfer(raw, &mut event),
+            Op::Signal => signal(raw, &mut event),
+            Op::Deliver => event.signal = slot.result as u8,
+            Op::Exit => {
+                event.result = i64::from(slot.result >> 8 & 0xff);
+                event.signal = (slot.result & 0x7f) as u8;
+                if slot.flags & flag::LAST_THREAD != 0 {
+                    event.flags = event.flags.with(Flags::LAST_THREAD);
+                }
+            }
+            Op::Fork | Op::OomKill => event.target = slot.argument,
+            Op::Closed | Op::Error | Op::ResetReceived => event.error = errno(slot.code),
+            _ => {}
+        }
+        if event.socket != 0 {
+            self.place_in_stream(raw, &mut event);
+        }
+        self.place_in_thread(&mut event);
+        self.follow_task(raw, op);
+        Some(event)
+    }
+
+    /// Fills in addresses and initial numbers, and makes stream offsets of the kernel's sequence numbers.
+    fn place_in_stream(&mut self, raw: &Raw, event: &mut Event) {
+        let slot = &raw.slot;
+        let Some(socket) = self.sockets.get(slot.socket) else { return };
+        if event.op == Op::Established {
+            socket.active = slot.aux[0] == SYN_SENT;
+        }
+        if event.tid != 0 {
+            socket.owner = event.pid;
+        } else {
+            event.pid = socket.owner;
+        }
+        event.local = socket.local;
+        event.remote = socket.remote;
+        event.netns = socket.netns;
+        event.proof = socket.proof;
+        if socket.active {
+            event.flags = event.flags.with(Flags::ACTIVE);
+        }
+        if socket.proof == Proof::Unknown {
+            return;
+        }
+        event.iss = socket.iss;
+        event.irs = socket.irs;
+        let first = match event.op {
+            Op::Recv => socket.irs.wrapping_add(1),
+            _ => socket.iss.wrapping_add(1),
+        };
+        let position = nearest(slot.count, slot.sequence.wrapping_sub(first));
+        range(raw, position, event);
+    }
+
+    /// Fills in the thread's name, and since when it can have been at it.
+    fn place_in_thread(&mut self, event: &mut Event) {
+        if event.tid == 0 {
+            // A kernel lane bears the name of the socket's owner.
+            if let Some(owner) = self.tasks.get(&event.pid) {
+                event.comm = owner.comm;
+                event.cgroup = owner.cgroup;
+            }
+            return;
+        }
+        let Some(known) = self.tasks.get_mut(&event.tid) else { return };
+        event.comm = known.comm;
+        event.cgroup = known.cgroup;
+        event.begin_ns = known.last_ns.min(event.time_ns);
+        known.last_ns = event.time_ns;
+        if event.task_count != 0 {
+            if known.count != 0 && event.task_count != known.count.wrapping_add(1) {
+                event.flags = event.flags.with(Flags::AFTER_GAP);
+            }
+            known.count = event.task_count;
+        }
+    }
+
+    /// Keeps track of threads that begin, change and end.
+    fn follow_task(&mut self, raw: &Raw, op: Op) {
+        match op {
+            Op::Fork => {
+                self.name_task(bytemuck::cast(raw.detail));
+                // A new thread has done nothing yet, whoever bore its number before.
+                if let Some(child) = self.tasks.get_mut(&raw.slot.argument) {
+                    child.last_ns = raw.slot.time_ns;
+                    child.count = 0;
+                }
+            }
+            Op::Exec => {
+                self.name_task(bytemuck::cast(raw.detail));
+                if let Some(known) = self.tasks.get_mut(&raw.slot.tid) {
+                    known.task.executable = crate::capture::procfs::executable(raw.slot.pid);
+                }
+            }
+            Op::Exit => {
+                let Some(known) = self.tasks.get(&raw.slot.tid) else { return };
+                if self.gone.len() < MOST_GONE {
+                    self.gone.push(known.task.clone());
+                }
+                // The name stays for what the kernel still does with the sockets after this.
+            }
+            _ => {}
+        }
+    }
+
+    fn name_task(&mut self, name: TaskName) {
+        let length = name.comm.iter().position(|&b| b == 0).unwrap_or(name.comm.len());
+        let comm = String::from_utf8_lossy(&name.comm[..length]).into_owned();
+        let cgroup = self.cgroups.get(&name.cgroup).cloned().unwrap_or_default();
+        let known = self.tasks.entry(name.tid).or_insert_with(|| Known {
+            task: Task::default(),
+            comm: Name::NONE,
+            cgroup: Name::NONE,
+            last_ns: name.start_ns,
+            count: 0,
+        });
+        known.comm = self.names.intern(&comm);
+        known.cgroup = if cgroup.is_empty() { Name::NONE } else { self.names.intern(&cgroup) };
+        known.task = Task {
+            pid: name.pid,
+            tid: name.tid,
+            comm,
+            executable: std::mem::take(&mut known.task.executable),
+            cgroup,
+            parent: name.parent,
+            start_ns: name.start_ns,
+        };
+    }
+
+    fn name_socket(&mut self, raw: &Raw) {
+        let name: SocketName = bytemuck::cast(raw.detail);
+        let before = self.sockets.get(raw.slot.socket).cloned();
+        let socket = Socket {
+            local: self.address(name.local, name.local_port),
+            remote: self.address(name.remote, name.remote_port),
+            netns: name.netns,
+            iss: name.iss,
+            irs: name.irs,
+            proof: match name.proven {
+                proven::AT_ESTABLISHED => Proof::Established,
+                proven::AGREED => Proof::Agreed,
+                proven::COMPUTED => Proof::Computed,
+                _ => Proof::Unknown,
+            },
+            active: before.as_ref().is_some_and(|s| s.active),
+            owner: if name.owner != 0 { name.owner } else { before.map_or(0, |s| s.owner) },
+        };
+        self.sockets.put(raw.slot.socket, socket);
+    }
+
+    fn address(&mut self, ip: [u8; 16], port: u16) -> Address {
+        let ip = IpAddr::V6(Ipv6Addr::from(ip)).to_canonical();
+        if ip.is_unspecified() && port == 0 {
+            return Address::NONE;
+        }
+        self.names.intern_address(SocketAddr::new(ip, port))
+    }
+}
+
+const ESTABLISHED: u8 = 1;
+const SYN_SENT: u8 = 2;
+const FIN_WAIT1: u8 = 4;
+const CLOSE: u8 = 7;
+const LAST_ACK: u8 = 9;
+const LISTEN: u8 = 10;
+
+/// What a slot is about; nothing for a kind of a newer probe.
+fn operation(raw: &Raw) -> Option<Op> {
+    Some(match raw.slot.kind {
+        kind::SEND => Op::Send,
+        kind::RECEIVE => Op::Recv,
+        kind::STATE => transition(raw.slot.aux[0], raw.slot.aux[1], raw.slot.tid != 0)?,
+        kind::RESET_SENT => Op::ResetSent,
+        kind::RESET_RECEIVED => Op::ResetReceived,
+        kind::RETRANSMIT => Op::Retransmit,
+        kind::SOCKET_ERROR => Op::Error,
+        kind::FORK => Op::Fork,
+        kind::EXEC => Op::Exec,
+        kind::EXIT => Op::Exit,
+        kind::SIGNAL => Op::Signal,
+        kind::DELIVER => Op::Deliver,
+        kind::OOM_KILL => Op::OomKill,
+        _ => return None,
+    })
+}
+
+/// What a change of TCP state means; `own_act` when the probe found it to be the current thread's doing.
+fn transition(old: u8, new: u8, own_act: bool) -> Option<Op> {
+    Some(match (old, new) {
+        (_, SYN_SENT) => Op::Connect,
+        (_, ESTABLISHED) => Op::Established,
+        (_, LISTEN) => Op::Listen,
+        (LISTEN, CLOSE) => Op::Unlisten,
+        (_, FIN_WAIT1 | LAST_ACK) => Op::Close,
+        (_, CLOSE) if own_act => Op::Abort,
+        (_, CLOSE) => Op::Closed,
+        _ => return None,
+    })
+}
+
+const MSG_OOB: u32 = libc::MSG_OOB as u32;
+const MSG_PEEK: u32 = libc::MSG_PEEK as u32;
+const MSG_ERRQUEUE: u32 = libc::MSG_ERRQUEUE as u32;
+
+fn transfer(raw: &Raw, event: &mut Event) {
+    let slot = &raw.slot;
+    event.result = i64::from(slot.result.max(0));
+    event.error = errno(slot.result.min(0));
+    if event.op == Op::Recv {
+        if slot.argument & MSG_PEEK != 0 {
+            event.flags = event.flags.with(Flags::PEEK);
+        }
+        if slot.argument & (MSG_OOB | MSG_ERRQUEUE) != 0 {
+            event.flags = event.flags.with(Flags::URGENT);
+        }
+        let end = slot.result == 0 && slot.flags & flag::FIN_SEEN != 0;
+        if end && slot.flags & flag::DRAINED != 0 {
+            event.flags = event.flags.with(Flags::EOF);
+        }
+    }
+}
+
+/// The stream offsets that an event covers, from where its stream stands after it.
+fn range(raw: &Raw, position: u64, event: &mut Event) {
+    let length = event.result as u64;
+    let (start, end) = match event.op {
+        Op::Send if length > 0 => (position.wrapping_sub(length), position),
+        Op::Recv if event.flags.has(Flags::URGENT) => return,
+        Op::Recv if event.flags.has(Flags::EOF) => (position.wrapping_sub(1), position),
+        Op::Recv if length > 0 && event.flags.has(Flags::PEEK) => (position, position + length),
+        Op::Recv if length > 0 => (position.wrapping_sub(length), position),
+        Op::Close => {
+            event.flags = event.flags.with(Flags::EOF);
+            (position, position + 1)
+        }
+        _ => return,
+    };
+    // An offset below zero: the initial number is wrong (a repaired or disconnected socket).
+    if start > end {
+        log::debug!("event at {} of cpu {} lies before its stream", raw.position, raw.cpu);
+        return;
+    }
+    event.stream_start = start;
+    event.stream_end = end;
+    event.flags = event.flags.with(Flags::RANGE);
+}
+
+/// The 64-bit number with these low 32 bits that is nearest to `count`.
+fn nearest(count: u64, low: u32) -> u64 {
+    let difference = low.wrapping_sub(count as u32) as i32;
+    count.wrapping_add_signed(i64::from(difference))
+}
+
+const SIGCHLD: i32 = libc::SIGCHLD;
+/// `TRACE_SIGNAL_*` of the kernel: the first says delivered, the last that only its details were lost.
+const TRACE_SIGNAL_IGNORED: u8 = 1;
+const TRACE_SIGNAL_OVERFLOW_FAIL: u8 = 3;
+
+fn signal(raw: &Raw, event: &mut Event) {
+    let slot = &raw.slot;
+    event.signal = slot.result as u8;
+    let process = slot.aux[1] != 0;
+    event.target = if process { slot.count as u32 } else { slot.argument };
+    if process {
+        event.flags = event.flags.with(Flags::PROCESS);
+    }
+    if (TRACE_SIGNAL_IGNORED..=TRACE_SIGNAL_OVERFLOW_FAIL).contains(&slot.aux[0]) {
+        event.flags = event.flags.with(Flags::IGNORED);
+    }
+    // Sent by a thread's own act: through a system call (no details, or a code that only users have), as
+    // the death notice of a child, or as the fault of the target itself. Everything else comes from
+    // timers, terminals and workers, where `current` means nothing.
+    let by_call = slot.flags & flag::NO_INFO != 0
+        || (slot.flags & flag::FROM_KERNEL == 0 && matches!(slot.code, 0 | -1 | -6));
+    let notice = slot.result == SIGCHLD && slot.flags & flag::FROM_KERNEL == 0 && slot.code > 0;
+    let own_fault = slot.argument == slot.tid;
+    if !(by_call || notice || own_fault) {
+        event.tid = 0;
+        event.pid = 0;
+        event.task_count = 0;
+    }
+}
+
+fn errno(code: i32) -> u16 {
+    code.unsigned_abs() as u16
+}
+
+/// A map that forgets what has not been used for long, so that it stays bounded: two generations, of
+/// which the older one is dropped when the newer one is full.
+struct Generations<T> {
+    new: HashMap<u64, T>,
+    old: HashMap<u64, T>,
+}
+
+/// Sockets that are remembered at least.
+const GENERATION: usize = 250_000;
+
+impl<T> Generations<T> {
+    fn new() -> Self {
+        Self { new: HashMap::new(), old: HashMap::new() }
+    }
+
+    fn get(&mut self, key: u64) -> Option<&mut T> {
+        if let Some(value) = self.old.remove(&key) {
+            self.put(key, value);
+        }
+        self.new.get_mut(&key)
+    }
+
+    fn put(&mut self, key: u64, value: T) {
+        self.old.remove(&key);
+        if self.new.len() >= GENERATION && !self.new.contains_key(&key) {
+            self.old = std::mem::take(&mut self.new);
+        }
+        self.new.insert(key, value);
+    }
+}

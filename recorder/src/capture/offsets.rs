@@ -1,0 +1,153 @@
+//! Where the running kernel keeps its fields, read from its BTF. Proven by the verifier: every access at
+//! such an offset is checked against the type it is made on.
+
+use anyhow::{Context, Result, bail};
+use btf_rs::{Backend, Btf, Type};
+use probe_ebpf::config::{ABSENT, Arguments, Offsets};
+
+const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+/// Offsets and tracepoint prototypes of the running kernel.
+///
+/// # Errors
+/// When the kernel has no BTF. A missing field is [`ABSENT`], not an error.
+pub fn read() -> Result<(Offsets, Arguments)> {
+    let btf = Btf::from_file_with_backend(VMLINUX, Backend::Mmap).with_context(|| {
+        format!("read {VMLINUX} (is the kernel built with CONFIG_DEBUG_INFO_BTF?)")
+    })?;
+    let at = |structure: &str, path: &str| field(&btf, structure, path).unwrap_or(ABSENT);
+    let offsets = Offsets {
+        task_pid: at("task_struct", "pid"),
+        task_tgid: at("task_struct", "tgid"),
+        task_comm: at("task_struct", "comm"),
+        task_group_leader: at("task_struct", "group_leader"),
+        task_real_parent: at("task_struct", "real_parent"),
+        task_start_time: at("task_struct", "start_time"),
+        task_exit_code: at("task_struct", "exit_code"),
+        task_flags: at("task_struct", "flags"),
+        common_family: at("sock_common", "skc_family"),
+        common_state: at("sock_common", "skc_state"),
+        common_daddr: at("sock_common", "skc_daddr"),
+        common_rcv_saddr: at("sock_common", "skc_rcv_saddr"),
+        common_dport: at("sock_common", "skc_dport"),
+        common_num: at("sock_common", "skc_num"),
+        common_v6_daddr: at("sock_common", "skc_v6_daddr"),
+        common_v6_rcv_saddr: at("sock_common", "skc_v6_rcv_saddr"),
+        common_cookie: at("sock_common", "skc_cookie"),
+        common_flags: at("sock_common", "skc_flags"),
+        common_net: at("sock_common", "skc_net"),
+        net_inum: at("net", "ns.inum"),
+        sock_protocol: at("sock", "sk_protocol"),
+        sock_err: at("sock", "sk_err"),
+        tcp_write_seq: at("tcp_sock", "write_seq"),
+        tcp_snd_una: at("tcp_sock", "snd_una"),
+        tcp_snd_nxt: at("tcp_sock", "snd_nxt"),
+        tcp_bytes_acked: at("tcp_sock", "bytes_acked"),
+        tcp_bytes_sent: at("tcp_sock", "bytes_sent"),
+        tcp_bytes_retrans: at("tcp_sock", "bytes_retrans"),
+        tcp_copied_seq: at("tcp_sock", "copied_seq"),
+        tcp_rcv_nxt: at("tcp_sock", "rcv_nxt"),
+        tcp_bytes_received: at("tcp_sock", "bytes_received"),
+        siginfo_code: at("kernel_siginfo", "si_code"),
+        file_private_data: at("file", "private_data"),
+        socket_sk: at("socket", "sk"),
+    };
+    let arguments = Arguments {
+        send_reset_skb: argument(&btf, "tcp_send_reset", "sk_buff"),
+        send_reset_reason: argument(&btf, "tcp_send_reset", "sk_rst_reason"),
+        exit_group_dead: argument(&btf, "sched_process_exit", "bool"),
+        mark_victim_task: u32::from(argument(&btf, "mark_victim", "task_struct") != ABSENT),
+    };
+    Ok((offsets, arguments))
+}
+
+/// Byte offset of a field, through anonymous structs and unions and along a dotted path.
+fn field(btf: &Btf, structure: &str, path: &str) -> Result<u32> {
+    let mut types = btf.resolve_types_by_name(structure)?;
+    types.retain(|t| matches!(t, Type::Struct(_)));
+    let Some(mut current) = types.pop() else { bail!("no struct {structure}") };
+    let mut offset = 0;
+    for name in path.split('.') {
+        let (at, inner) =
+            member(btf, &current, name)?.with_context(|| format!("no {structure}.{path}"))?;
+        offset += at;
+        current = inner;
+    }
+    Ok(offset)
+}
+
+fn member(btf: &Btf, within: &Type, name: &str) -> Result<Option<(u32, Type)>> {
+    let (Type::Struct(structure) | Type::Union(structure)) = within else { return Ok(None) };
+    for field in &structure.members {
+        let at = field.bit_offset() / 8;
+        let inner = bare(btf, btf.resolve_chained_type(field)?)?;
+        let own = btf.resolve_name(field).unwrap_or_default();
+        if own == name {
+            return Ok(Some((at, inner)));
+        }
+        if own.is_empty()
+            && let Some((deeper, found)) = member(btf, &inner, name)?
+        {
+            return Ok(Some((at + deeper, found)));
+        }
+    }
+    Ok(None)
+}
+
+/// The type below typedefs and qualifiers.
+fn bare(btf: &Btf, mut r#type: Type) -> Result<Type> {
+    while matches!(
+        r#type,
+        Type::Typedef(_)
+            | Type::Const(_)
+            | Type::Volatile(_)
+            | Type::Restrict(_)
+            | Type::TypeTag(_)
+    ) {
+        let Some(chained) = r#type.as_btf_type() else { break };
+        r#type = btf.resolve_chained_type(chained)?;
+    }
+    Ok(r#type)
+}
+
+/// Which argument of a tracepoint (the first is 0) has a type of that name, behind pointers and
+/// qualifiers; [`ABSENT`] when none has or there is no such tracepoint.
+fn argument(btf: &Btf, tracepoint: &str, wanted: &str) -> u32 {
+    let find = || -> Result<Option<u32>> {
+        let typedef = btf
+            .resolve_types_by_name(&format!("btf_trace_{tracepoint}"))?
+            .pop()
+            .context("no such tracepoint")?;
+        let mut prototype = None;
+        if let Some(typedef) = typedef.as_btf_type() {
+            for r#type in btf.chained_type_iter(typedef) {
+                if let Type::FuncProto(found) = r#type {
+                    prototype = Some(found);
+                }
+            }
+        }
+        let prototype = prototype.context("not a function")?;
+        // The first parameter is the tracepoint's own `void *`.
+        for (index, parameter) in prototype.parameters.iter().skip(1).enumerate() {
+            if names(btf, parameter).iter().any(|name| name == wanted) {
+                return Ok(Some(index as u32));
+            }
+        }
+        Ok(None)
+    };
+    find().ok().flatten().unwrap_or(ABSENT)
+}
+
+/// Names along the chain of types that a parameter refers to.
+fn names(btf: &Btf, parameter: &btf_rs::Parameter) -> Vec<String> {
+    let Ok(first) = btf.resolve_chained_type(parameter) else { return Vec::new() };
+    let mut found = name_of(btf, &first).into_iter().collect::<Vec<_>>();
+    if let Some(first) = first.as_btf_type() {
+        found.extend(btf.chained_type_iter(first).filter_map(|t| name_of(btf, &t)));
+    }
+    found
+}
+
+fn name_of(btf: &Btf, r#type: &Type) -> Option<String> {
+    btf.resolve_name(r#type.as_btf_type()?).ok()
+}

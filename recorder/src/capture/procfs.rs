@@ -1,0 +1,113 @@
+//! What `/proc` and `/sys` know that the probes do not: tasks older than the recorder, executables, the
+//! host's name, and which path a cgroup's number stands for.
+
+use std::collections::HashMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::event::Task;
+
+pub fn host_name() -> String {
+    line("/proc/sys/kernel/hostname")
+}
+
+pub fn boot_id() -> String {
+    line("/proc/sys/kernel/random/boot_id")
+}
+
+pub fn kernel_release() -> String {
+    line("/proc/sys/kernel/osrelease")
+}
+
+fn line(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}
+
+/// Every thread that lives now. One that ends while we look is left out.
+pub fn tasks() -> Vec<Task> {
+    let mut tasks = Vec::new();
+    for pid in numbers(Path::new("/proc")) {
+        for tid in numbers(&PathBuf::from(format!("/proc/{pid}/task"))) {
+            tasks.extend(task(pid, tid));
+        }
+    }
+    tasks
+}
+
+/// Threads of a process and of all processes below it.
+pub fn tree(pid: u32) -> Vec<u32> {
+    let tasks = tasks();
+    let mut processes = vec![pid];
+    let mut next = 0;
+    while let Some(&parent) = processes.get(next) {
+        let children = tasks.iter().filter(|t| t.parent == parent && t.tid == t.pid).map(|t| t.pid);
+        let new = children.filter(|pid| !processes.contains(pid)).collect::<Vec<_>>();
+        processes.extend(new);
+        next += 1;
+    }
+    tasks.iter().filter(|t| processes.contains(&t.pid)).map(|t| t.tid).collect()
+}
+
+/// The executable of a process, empty for kernel threads and where it may not be known.
+pub fn executable(pid: u32) -> String {
+    fs::read_link(format!("/proc/{pid}/exe"))
+        .map(|path| path.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+fn task(pid: u32, tid: u32) -> Option<Task> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).ok()?;
+    // The name stands in parentheses and may itself hold some.
+    let (_, rest) = stat.split_once('(')?;
+    let (comm, rest) = rest.rsplit_once(')')?;
+    let fields = rest.split_ascii_whitespace().collect::<Vec<_>>();
+    let ticks: u64 = fields.get(19)?.parse().ok()?;
+    Some(Task {
+        pid,
+        tid,
+        comm: comm.to_owned(),
+        executable: if pid == tid { executable(pid) } else { String::new() },
+        cgroup: String::new(),
+        parent: fields.get(1)?.parse().ok()?,
+        start_ns: ticks * (1_000_000_000 / TICKS_PER_SECOND),
+    })
+}
+
+/// `USER_HZ`, which is 100 on every architecture this runs on.
+const TICKS_PER_SECOND: u64 = 100;
+
+fn numbers(directory: &Path) -> Vec<u32> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// Where the cgroup2 hierarchy is mounted.
+pub fn cgroup_mount() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/mounts").ok()?;
+    mounts.lines().find_map(|line| {
+        let mut words = line.split(' ');
+        let (mount, kind) = (words.nth(1)?, words.next()?);
+        (kind == "cgroup2").then(|| PathBuf::from(mount))
+    })
+}
+
+/// Cgroup numbers (inodes) and their paths below the mount, `/` for the root. Bounded: a machine with
+/// more cgroups than that gets numbers instead of paths for the rest.
+pub fn cgroups() -> HashMap<u64, String> {
+    const MOST: usize = 65_536;
+    let mut found = HashMap::new();
+    let Some(mount) = cgroup_mount() else { return found };
+    let mut open = vec![mount.clone()];
+    while let Some(directory) = open.pop() {
+        let Ok(metadata) = fs::metadata(&directory) else { continue };
+        let below = directory.strip_prefix(&mount).unwrap_or(&directory);
+        found.insert(metadata.ino(), format!("/{}", below.display()));
+        if found.len() >= MOST {
+            break;
+        }
+        let Ok(entries) = fs::read_dir(&directory) else { continue };
+        open.extend(entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()));
+    }
+    found
+}

@@ -1,0 +1,328 @@
+//! Reading the rings from user space: mapped memory, and a follower that reads behind the writers and
+//! counts exactly what it missed.
+
+use std::fs::File;
+use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::ptr::{self, NonNull};
+
+use anyhow::{Context, Result};
+use aya::Ebpf;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use probe_ebpf::event::{RareSlot, Slot};
+use probe_ebpf::ring::{Heads, intact, slot_index};
+
+use crate::capture::attach::{self, Settings};
+use crate::event::{Gap, Ring};
+
+/// A slot out of a ring, and which one.
+#[derive(Clone, Copy, Debug)]
+pub struct Raw {
+    pub slot: Slot,
+    pub detail: [u64; 8],
+    pub cpu: u16,
+    pub ring: Ring,
+    pub position: u64,
+}
+
+impl Raw {
+    /// Order of time; on one CPU names stand before the events they name.
+    pub fn order(&self) -> (u64, u16, std::cmp::Reverse<Ring>, u64) {
+        (self.slot.time_ns, self.cpu, std::cmp::Reverse(self.ring), self.position)
+    }
+}
+
+/// The kernel's rings, mapped read-only.
+pub struct Rings {
+    heads: Mapping,
+    bulk: Mapping,
+    rare: Mapping,
+    pub cpus: u32,
+    pub bulk_slots: u32,
+    pub rare_slots: u32,
+}
+
+impl Rings {
+    pub fn map(ebpf: &Ebpf, settings: &Settings) -> Result<Self> {
+        let cpus = attach::cpus()?;
+        let (bulk_slots, rare_slots) = settings.slots(cpus);
+        let map = |name: &str, bytes: usize| {
+            Mapping::new(attach::map_fd(ebpf, name)?, bytes)
+                .with_context(|| format!("map {name} into memory"))
+        };
+        Ok(Self {
+            heads: map("HEADS", cpus as usize * size_of::<Heads>())?,
+            bulk: map("BULK", (cpus * bulk_slots) as usize * size_of::<Slot>())?,
+            rare: map("RARE", (cpus * rare_slots) as usize * size_of::<RareSlot>())?,
+            cpus,
+            bulk_slots,
+            rare_slots,
+        })
+    }
+
+    /// Events that the probes could not record.
+    pub fn dropped(&self) -> u64 {
+        (0..self.cpus).map(|cpu| self.heads(cpu).dropped).sum()
+    }
+
+    fn heads(&self, cpu: u32) -> Heads {
+        self.heads.read(cpu as usize)
+    }
+
+    fn head(&self, cpu: u32, ring: Ring) -> u64 {
+        match ring {
+            Ring::Bulk => self.heads(cpu).bulk,
+            Ring::Rare => self.heads(cpu).rare,
+        }
+    }
+
+    fn slots(&self, ring: Ring) -> u32 {
+        match ring {
+            Ring::Bulk => self.bulk_slots,
+            Ring::Rare => self.rare_slots,
+        }
+    }
+
+    /// Copies a slot; whether the copy is good must be asked of the head afterwards.
+    fn copy(&self, cpu: u32, ring: Ring, position: u64) -> Raw {
+        let index = slot_index(cpu, position, self.slots(ring)) as usize;
+        let (slot, detail) = match ring {
+            Ring::Bulk => (self.bulk.read(index), [0; 8]),
+            Ring::Rare => {
+                let RareSlot { slot, detail } = self.rare.read(index);
+                (slot, detail)
+            }
+        };
+        Raw { slot, detail, cpu: cpu as u16, ring, position }
+    }
+}
+
+/// Reads behind the writers.
+pub struct Follower {
+    /// Next position to read, per CPU: `bulk`, `rare`.
+    next: Vec<[u64; 2]>,
+    pub lost: u64,
+    pub gaps: Vec<Gap>,
+    /// Time of the last event read, per CPU and ring.
+    last_ns: Vec<[u64; 2]>,
+}
+
+/// Most gaps that are named one by one; what is lost is counted all the same.
+const MOST_GAPS: usize = 10_000;
+
+impl Follower {
+    /// Starts at the oldest position: what was written before anybody read is not lost.
+    pub fn new(rings: &Rings) -> Self {
+        let cpus = rings.cpus as usize;
+        Self { next: vec![[0; 2]; cpus], lost: 0, gaps: Vec::new(), last_ns: vec![[0; 2]; cpus] }
+    }
+
+    /// Appends what has been written since the last time. `bulk` before `rare`, since an event's names
+    /// are written before it: whoever has the event finds its names.
+    pub fn drain(&mut self, rings: &Rings, out: &mut Vec<Raw>) {
+        for ring in [Ring::Bulk, Ring::Rare] {
+            for cpu in 0..rings.cpus {
+                self.drain_one(rings, cpu, ring, out);
+            }
+        }
+    }
+
+    fn drain_one(&mut self, rings: &Rings, cpu: u32, ring: Ring, out: &mut Vec<Raw>) {
+        let slots = rings.slots(ring);
+        let head = rings.head(cpu, ring);
+        while self.next[cpu as usize][ring as usize] < head {
+            let position = self.next[cpu as usize][ring as usize];
+            let raw = rings.copy(cpu, ring, position);
+            let now = rings.head(cpu, ring);
+            if intact(position, raw.slot.position, now, slots) {
+                self.last_ns[cpu as usize][ring as usize] = raw.slot.time_ns;
+                out.push(raw);
+                self.next[cpu as usize][ring as usize] += 1;
+            } else if now > position + u64::from(slots) {
+                self.skip(rings, cpu, ring, now);
+            } else {
+                break; // Its writer is not done.
+            }
+        }
+    }
+
+    /// Goes on at the oldest slot that will survive for a while, and notes what lies between.
+    fn skip(&mut self, rings: &Rings, cpu: u32, ring: Ring, head: u64) {
+        let slots = u64::from(rings.slots(ring));
+        let next = &mut self.next[cpu as usize][ring as usize];
+        let oldest = head - slots + slots / 8;
+        let events = oldest - *next;
+        *next = oldest;
+        self.lost += events;
+        let after = rings.copy(cpu, ring, oldest);
+        if self.gaps.len() < MOST_GAPS {
+            self.gaps.push(Gap {
+                cpu,
+                ring,
+                from_ns: self.last_ns[cpu as usize][ring as usize],
+                to_ns: after.slot.time_ns,
+                events,
+            });
+        }
+    }
+
+    /// Since when everything that was written has been read: the end of the newest gap, 0 without any.
+    pub fn complete_from(&self, ring: Ring) -> u64 {
+        self.gaps.iter().filter(|g| g.ring == ring).map(|g| g.to_ns).max().unwrap_or(0)
+    }
+}
+
+/// A map's memory.
+struct Mapping {
+    start: NonNull<libc::c_void>,
+    bytes: usize,
+}
+
+// SAFETY: read-only memory that stays mapped as long as this value lives.
+unsafe impl Send for Mapping {}
+
+impl Mapping {
+    fn new(map: BorrowedFd<'_>, bytes: usize) -> Result<Self> {
+        let bytes = bytes.next_multiple_of(4096);
+        let length = NonZeroUsize::new(bytes).context("a ring of no size")?;
+        let file = File::from(map.try_clone_to_owned()?);
+        // SAFETY: a new shared mapping, at an address of the kernel's choice.
+        let start = unsafe {
+            mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, file.as_fd(), 0)?
+        };
+        Ok(Self { start, bytes })
+    }
+
+    /// Copies element `index` of an array of `T`, which the kernel may be writing at this moment: the
+    /// words are each read once, and the caller finds out whether they belong together.
+    fn read<T: bytemuck::Pod>(&self, index: usize) -> T {
+        assert!((index + 1) * size_of::<T>() <= self.bytes, "slot {index} lies outside the ring");
+        let mut value = T::zeroed();
+        let words: &mut [u64] = bytemuck::cast_slice_mut(std::slice::from_mut(&mut value));
+        // SAFETY: within the mapping (asserted), which is aligned to pages.
+        let source = unsafe { self.start.as_ptr().cast::<T>().add(index).cast::<u64>() };
+        for (i, word) in words.iter_mut().enumerate() {
+            // SAFETY: as above. Volatile: another writes.
+            *word = unsafe { ptr::read_volatile(source.add(i)) };
+        }
+        value
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `new` and nowhere else unmapped.
+        let result = unsafe { munmap(self.start, self.bytes) };
+        debug_assert!(result.is_ok(), "unmap a ring");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Words per slot in the model: the position, and two that must belong together.
+    const WORDS: usize = 3;
+    const SLOTS: u32 = 2;
+
+    /// One CPU's ring in memory, written and read a word at a time, so that a test can stop anywhere.
+    #[derive(Clone, Default)]
+    struct Model {
+        head: u64,
+        slots: [[u64; WORDS]; SLOTS as usize],
+    }
+
+    /// A writer in the order of the probes: takes a position, stores the words, the position last.
+    #[derive(Clone, Copy)]
+    struct Writer {
+        step: usize,
+        position: u64,
+        left: usize,
+    }
+
+    impl Writer {
+        fn step(&mut self, ring: &mut Model) {
+            let slot = (self.position % u64::from(SLOTS)) as usize;
+            match self.step {
+                0 => {
+                    self.position = ring.head;
+                    ring.head += 1;
+                }
+                WORDS => ring.slots[slot][0] = self.position + 1,
+                word => ring.slots[slot][word] = (self.position + 1) * 100,
+            }
+            self.step += 1;
+            if self.step > WORDS {
+                self.step = 0;
+                self.left -= 1;
+            }
+        }
+    }
+
+    /// A reader in the order of [`Follower`]: copies a slot's words, then reads the head.
+    #[derive(Clone, Copy)]
+    struct Reader {
+        step: usize,
+        position: u64,
+        copy: [u64; WORDS],
+    }
+
+    impl Reader {
+        /// Takes a step; the copy when it is done and believed.
+        fn step(&mut self, ring: &Model) -> Option<[u64; WORDS]> {
+            if self.step < WORDS {
+                let slot = (self.position % u64::from(SLOTS)) as usize;
+                self.copy[self.step] = ring.slots[slot][self.step];
+                self.step += 1;
+                return None;
+            }
+            self.step = 0;
+            let believed = intact(self.position, self.copy[0], ring.head, SLOTS);
+            if believed {
+                self.position += 1;
+            } else if ring.head > self.position + u64::from(SLOTS) {
+                self.position = ring.head - u64::from(SLOTS);
+            }
+            believed.then_some(self.copy)
+        }
+    }
+
+    /// Runs every interleaving of the writers and `reads` steps of a reader; returns how many copies were believed.
+    fn explore(ring: &Model, writers: [Writer; 2], reader: Reader, reads: usize) -> u64 {
+        let mut believed = 0;
+        for i in 0..2 {
+            // The second writer interrupts the first on the same CPU: while it is at work, the first stands still.
+            if writers[i].left == 0 || (i == 0 && writers[1].step != 0) {
+                continue;
+            }
+            let (mut ring, mut writers) = (ring.clone(), writers);
+            writers[i].step(&mut ring);
+            believed += explore(&ring, writers, reader, reads);
+        }
+        if reads > 0 {
+            let mut reader = reader;
+            if let Some(copy) = reader.step(ring) {
+                assert_eq!([copy[1], copy[2]], [copy[0] * 100; 2], "a torn slot was believed");
+                believed += 1;
+            }
+            believed += explore(ring, writers, reader, reads - 1);
+        }
+        believed
+    }
+
+    #[test]
+    fn no_interleaving_makes_a_reader_believe_a_torn_slot() {
+        let writers =
+            [Writer { step: 0, position: 0, left: 3 }, Writer { step: 0, position: 0, left: 1 }];
+        let reader = Reader { step: 0, position: 0, copy: [0; WORDS] };
+        assert!(explore(&Model::default(), writers, reader, 8) > 1000, "nothing was ever read");
+    }
+
+    #[test]
+    fn without_the_second_look_at_the_head_torn_slots_would_pass() {
+        // What the copy's own position says is not enough: the words were read one lap apart.
+        assert!(!intact(0, 1, 3, SLOTS));
+        assert!(intact(0, 1, 2, SLOTS));
+        assert!(!intact(2, 1, 3, SLOTS));
+    }
+}

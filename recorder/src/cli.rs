@@ -1,0 +1,68 @@
+//! The command line: what can be asked, and how answers and errors are told. One file per command.
+
+mod doctor;
+mod record;
+
+use std::ffi::OsString;
+use std::io;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Records what processes said to each other, from the kernel, and explains why something happened.
+#[derive(Debug, Parser)]
+#[command(name = "wherefore", version, max_term_width = 110)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Doctor(doctor::Arguments),
+    Record(record::Arguments),
+}
+
+/// Runs the command that the words ask for.
+///
+/// # Errors
+/// What was tried, on what, and why it failed; see [`explain`].
+pub fn run(words: impl Iterator<Item = OsString>) -> Result<ExitCode> {
+    let arguments = match Arguments::try_parse_from(words) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // clap prints help and version to stdout, mistakes to stderr.
+            error.print()?;
+            return Ok(ExitCode::from(if error.use_stderr() { 2 } else { 0 }));
+        }
+    };
+    match arguments.command {
+        Command::Doctor(arguments) => doctor::run(arguments),
+        Command::Record(arguments) => record::run(arguments),
+    }
+}
+
+/// An error that knows what to try next.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Hinted {
+    pub message: String,
+    pub hint: String,
+}
+
+/// Tells an error: `wherefore: what: why`, and a hint where there is one.
+#[expect(clippy::print_stderr, reason = "errors are told on stderr")]
+pub fn explain(error: &anyhow::Error) {
+    eprintln!("wherefore: {error:#}");
+    for hint in error.chain().filter_map(|e| e.downcast_ref::<Hinted>()) {
+        eprintln!("hint: {}", hint.hint);
+    }
+}
+
+/// Whether the reader of our output went away, which is its right.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+    })
+}

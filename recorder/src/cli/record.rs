@@ -1,0 +1,346 @@
+//! `wherefore record`.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{IsTerminal, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, ExitStatus};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::capture::attach::Settings;
+use crate::capture::{Capture, Scope};
+use crate::cli::Hinted;
+use crate::recording::write::Writer;
+
+/// Record a command's process tree while it runs, or a chosen scope until Ctrl-C
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The recording, a Parquet file
+    #[arg(short, long, value_name = "FILE", default_value = "wherefore.parquet")]
+    output: PathBuf,
+    /// Record the whole machine
+    #[arg(long, conflicts_with_all = ["pid", "cgroup", "command"])]
+    all: bool,
+    /// Record this process and its descendants
+    #[arg(long, value_name = "PID", conflicts_with_all = ["cgroup", "command"])]
+    pid: Option<u32>,
+    /// Record this cgroup (a path below the cgroup2 mount) and those below it
+    #[arg(long, value_name = "PATH", conflicts_with = "command")]
+    cgroup: Option<PathBuf>,
+    /// Stop after this time, for example 10s or 2m
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    r#for: Option<Duration>,
+    /// Memory for the kernel's rings
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = size)]
+    ring: u64,
+    /// Leave the rings alone until the end, and keep what they still hold then
+    #[arg(long)]
+    snapshot: bool,
+    /// Exit with the command's own status
+    #[arg(long, requires = "command")]
+    pass_status: bool,
+    /// Show the probes' own diagnostics
+    #[arg(long)]
+    probe_log: bool,
+    /// Say nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+    /// The command to run and record
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+pub fn run(arguments: Arguments) -> Result<ExitCode> {
+    let scope = scope(&arguments)?;
+    if arguments.probe_log {
+        env_logger::Builder::new().filter_module("probe", log::LevelFilter::Debug).init();
+    }
+    // One thread: the child must be made by the thread that is marked in the kernel.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let status = runtime.block_on(record(&arguments, scope))?;
+    match status {
+        Some(status) if arguments.pass_status => {
+            let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+            Ok(ExitCode::from(code.unwrap_or(2) as u8))
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn scope(arguments: &Arguments) -> Result<Scope> {
+    Ok(match (&arguments.pid, &arguments.cgroup) {
+        _ if arguments.all => Scope::All,
+        (Some(pid), _) => Scope::Process(*pid),
+        (_, Some(cgroup)) => Scope::Cgroup(cgroup.clone()),
+        _ if !arguments.command.is_empty() => Scope::Command(arguments.command.clone()),
+        _ => bail!(Hinted {
+            message: "nothing to record".to_owned(),
+            hint: "give a command after `--`, or --all, --pid PID or --cgroup PATH".to_owned(),
+        }),
+    })
+}
+
+/// Sets everything up, follows the rings until the end, and finishes the file.
+async fn record(arguments: &Arguments, scope: Scope) -> Result<Option<ExitStatus>> {
+    let settings =
+        Settings { ring_bytes: arguments.ring, probe_log: arguments.probe_log, record_self: false };
+    let mut capture = Capture::start(scope, settings).map_err(with_hint)?;
+    let logger = capture.logger()?;
+    let output = Output::reserve(&arguments.output)?;
+    let child = match arguments.command.split_first() {
+        Some((program, words)) => {
+            let spawn = || {
+                Command::new(program).args(words).spawn().with_context(|| format!("run {program}"))
+            };
+            Some(capture.spawn_in_scope(spawn).inspect_err(|_| output.give_back())?)
+        }
+        None => None,
+    };
+    let writer = Writer::create(&arguments.output, &capture.host())?;
+    let mut session = Session {
+        writer,
+        events: 0,
+        started: Instant::now(),
+        flushed: Instant::now(),
+        line: ProgressLine::new(arguments.quiet),
+        snapshot: arguments.snapshot,
+        logger,
+    };
+    let status = session.follow(&mut capture, child, arguments.r#for).await?;
+    session.line.clear();
+    session.finish(&mut capture, &arguments.output, arguments.quiet)?;
+    Ok(status)
+}
+
+/// A recording in the making.
+struct Session {
+    writer: Writer<File>,
+    events: u64,
+    started: Instant,
+    flushed: Instant,
+    line: ProgressLine,
+    snapshot: bool,
+    logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
+}
+
+/// How often the rings are read. At 100,000 events/s this is 2,000 events a turn.
+const TURN: Duration = Duration::from_millis(20);
+/// How much a crash of the recorder may cost.
+const FLUSH: Duration = Duration::from_secs(5);
+/// How long a command has to end after it was asked to.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+impl Session {
+    /// Follows until the command ends, the time is up, or somebody wants us to stop. A recording that
+    /// cannot be written any more does not take the command down with it.
+    async fn follow(
+        &mut self,
+        capture: &mut Capture,
+        mut child: Option<Child>,
+        limit: Option<Duration>,
+    ) -> Result<Option<ExitStatus>> {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut turn = interval(TURN);
+        turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut until = limit.map(|limit| self.started + limit);
+        let mut asked = false;
+        loop {
+            let stop = tokio::select! {
+                status = wait(&mut child) => return Ok(Some(status?)),
+                _ = turn.tick() => until.is_some_and(|until| Instant::now() >= until),
+                _ = interrupt.recv() => true,
+                _ = terminate.recv() => true,
+            };
+            if stop {
+                if asked || child.is_none() {
+                    return Ok(None);
+                }
+                asked = true;
+                ask_to_end(child.as_ref());
+                until = Some(Instant::now() + PATIENCE);
+            }
+            if let Err(error) = self.turn(capture) {
+                self.line.clear();
+                if child.is_some() {
+                    let status = wait(&mut child).await?;
+                    return Err(
+                        error.context(format!("recording stopped; the command went on: {status}"))
+                    );
+                }
+                return Err(error);
+            }
+        }
+    }
+
+    fn turn(&mut self, capture: &mut Capture) -> Result<()> {
+        self.flush_log();
+        if self.snapshot {
+            return Ok(());
+        }
+        let events = capture.drain();
+        self.events += events.len() as u64;
+        self.writer.append(capture.names(), &events)?;
+        if self.flushed.elapsed() >= FLUSH {
+            self.writer.set_host(&capture.host());
+            self.writer.flush()?;
+            self.flushed = Instant::now();
+        }
+        self.line.show(self.events, self.started.elapsed(), capture.lost());
+        Ok(())
+    }
+
+    fn flush_log(&mut self) {
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+    }
+
+    /// Reads the rest, finishes the file and says what is in it.
+    #[expect(clippy::print_stderr, reason = "talk goes to stderr")]
+    fn finish(mut self, capture: &mut Capture, output: &Path, quiet: bool) -> Result<()> {
+        let events = capture.drain_rest();
+        self.flush_log();
+        self.events += events.len() as u64;
+        self.writer.append(capture.names(), &events)?;
+        self.writer.finish(&capture.host())?;
+        if !quiet {
+            let bytes = fs::metadata(output).map_or(0, |m| m.len());
+            eprintln!(
+                "recorded {} events in {:.1} s, {} lost, {:.1} KiB: {}",
+                grouped(self.events),
+                self.started.elapsed().as_secs_f64(),
+                grouped(capture.lost()),
+                bytes as f64 / 1024.0,
+                output.display(),
+            );
+        }
+        Ok(())
+    }
+}
+
+async fn wait(child: &mut Option<Child>) -> Result<ExitStatus> {
+    match child {
+        Some(child) => child.wait().await.context("wait for the command"),
+        None => std::future::pending().await,
+    }
+}
+
+/// Ctrl-C on a terminal reaches the command as well; SIGTERM to us alone would not.
+fn ask_to_end(child: Option<&Child>) {
+    if let Some(pid) = child.and_then(Child::id) {
+        // It may have ended at this moment, which is what is wanted.
+        let _ = kill(Pid::from_raw(pid as i32), Signal::SIGTERM);
+    }
+}
+
+/// The output file, opened before the command runs, so that a bad path costs nothing; what it held stays
+/// until the command has been started.
+struct Output<'a> {
+    path: &'a Path,
+    is_new: bool,
+}
+
+impl<'a> Output<'a> {
+    fn reserve(path: &'a Path) -> Result<Self> {
+        let is_new = !path.exists();
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .with_context(|| format!("write {}", path.display()))?;
+        Ok(Self { path, is_new })
+    }
+
+    fn give_back(&self) {
+        if self.is_new {
+            // Nothing was written; an empty file left behind would only puzzle.
+            let _ = fs::remove_file(self.path);
+        }
+    }
+}
+
+fn with_hint(error: anyhow::Error) -> anyhow::Error {
+    if nix::unistd::geteuid().is_root() {
+        return error;
+    }
+    let hint = "recording needs root, or CAP_BPF and CAP_PERFMON; `wherefore doctor` tells what is missing";
+    error.context(Hinted { message: "start recording".to_owned(), hint: hint.to_owned() })
+}
+
+/// One line on the terminal that is written over and over.
+struct ProgressLine {
+    shown: Option<Instant>,
+    on: bool,
+}
+
+impl ProgressLine {
+    fn new(quiet: bool) -> Self {
+        Self { shown: None, on: !quiet && std::io::stderr().is_terminal() }
+    }
+
+    fn show(&mut self, events: u64, elapsed: Duration, lost: u64) {
+        if !self.on || self.shown.is_some_and(|at| at.elapsed() < Duration::from_millis(500)) {
+            return;
+        }
+        self.shown = Some(Instant::now());
+        let rate = events as f64 / elapsed.as_secs_f64().max(0.001);
+        let text = format!("{} events, {rate:.0}/s, {} lost", grouped(events), grouped(lost));
+        // A progress line that cannot be shown is no reason to stop.
+        let _ = write!(std::io::stderr(), "\r\x1b[K{text}");
+    }
+
+    fn clear(&self) {
+        if self.shown.is_some() {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+/// A number with commas between its thousands.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let scale = match unit {
+        "ms" => 0.001,
+        "s" | "" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(format!("unknown unit `{unit}`: use ms, s, m or h")),
+    };
+    let number: f64 = number.parse().map_err(|_| "not a number".to_owned())?;
+    Duration::try_from_secs_f64(number * scale).map_err(|e| e.to_string())
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let shift = match unit {
+        "" | "B" => 0,
+        "KiB" | "K" | "k" => 10,
+        "MiB" | "M" => 20,
+        "GiB" | "G" => 30,
+        _ => return Err(format!("unknown unit `{unit}`: use KiB, MiB or GiB")),
+    };
+    let number: u64 = number.parse().map_err(|_| "not a number".to_owned())?;
+    number.checked_shl(shift).filter(|n| n >> shift == number).ok_or_else(|| "too large".to_owned())
+}

@@ -1,0 +1,179 @@
+//! What this kernel can do: found out by trying each thing for real and undoing it.
+
+pub mod measure;
+
+use std::path::Path;
+
+use anyhow::Result;
+use aya::{Btf, Ebpf};
+use serde::Serialize;
+
+use crate::capture::attach::{self, HOOKS, Need, Settings, root_cause};
+use crate::capture::{Scope, procfs};
+
+/// All that was found out.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    pub kernel: String,
+    pub architecture: &'static str,
+    pub cpus: u32,
+    /// Whether everything is there without which nothing can be recorded.
+    pub can_record: bool,
+    pub checks: Vec<Check>,
+}
+
+/// One thing that was tried.
+#[derive(Debug, Serialize)]
+pub struct Check {
+    pub section: &'static str,
+    pub name: &'static str,
+    pub answer: Answer,
+    pub required: bool,
+    /// What it is good for.
+    pub gives: &'static str,
+    /// Why not, what is used instead, and what to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answer {
+    Yes,
+    No,
+    /// It could not be tried.
+    Unknown,
+}
+
+impl Report {
+    /// Tries everything. Needs the privileges that recording needs; says so where they are missing.
+    pub fn make() -> Self {
+        let mut checks = capabilities();
+        checks.push(types());
+        kernel_half(&mut checks);
+        Self {
+            kernel: procfs::kernel_release(),
+            architecture: std::env::consts::ARCH,
+            cpus: attach::cpus().unwrap_or(0),
+            can_record: checks.iter().all(|c| !c.required || c.answer == Answer::Yes),
+            checks,
+        }
+    }
+}
+
+const CAPABILITIES: [(&str, u32, &str, bool); 4] = [
+    ("CAP_BPF", 39, "load programs and make maps", true),
+    ("CAP_PERFMON", 38, "attach to tracepoints and read kernel memory", true),
+    ("CAP_SYS_PTRACE", 19, "name the programs and sockets of other users' processes", false),
+    ("CAP_DAC_READ_SEARCH", 2, "read other users' /proc entries", false),
+];
+
+fn capabilities() -> Vec<Check> {
+    let effective = effective_capabilities();
+    let has = |bit: u32| effective.map(|set| set >> bit & 1 == 1);
+    CAPABILITIES
+        .iter()
+        .map(|&(name, bit, gives, required)| {
+            // CAP_SYS_ADMIN includes the two that were split from it.
+            let held = has(bit).map(|held| held || (required && has(21) == Some(true)));
+            Check {
+                section: "capabilities",
+                name,
+                answer: answer(held),
+                required,
+                gives,
+                note: (held == Some(false)).then(|| {
+                    "run as root, or give the binary this capability with setcap".to_owned()
+                }),
+            }
+        })
+        .collect()
+}
+
+fn answer(held: Option<bool>) -> Answer {
+    match held {
+        Some(true) => Answer::Yes,
+        Some(false) => Answer::No,
+        None => Answer::Unknown,
+    }
+}
+
+fn effective_capabilities() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}
+
+fn types() -> Check {
+    let there = Path::new("/sys/kernel/btf/vmlinux").exists();
+    Check {
+        section: "kernel",
+        name: "BTF",
+        answer: answer(Some(there)),
+        required: true,
+        gives: "where the kernel keeps its fields",
+        note: (!there).then(|| {
+            "needs a kernel built with CONFIG_DEBUG_INFO_BTF=y (most distributions' are)".to_owned()
+        }),
+    }
+}
+
+/// Loads the maps, then every hook by itself; all of it is gone when this returns.
+fn kernel_half(checks: &mut Vec<Check>) {
+    let loaded = load();
+    let maps = |answer, note| Check {
+        section: "kernel",
+        name: "maps",
+        answer,
+        required: true,
+        gives: "task and socket storage, rings that can be mapped into memory",
+        note,
+    };
+    match loaded {
+        Ok((btf, mut ebpf)) => {
+            checks.push(maps(Answer::Yes, None));
+            checks.extend(HOOKS.iter().map(|hook| try_hook(&mut ebpf, &btf, hook)));
+        }
+        Err(error) => {
+            let privileged = checks.iter().all(|c| !c.required || c.answer == Answer::Yes);
+            let answer = if privileged { Answer::No } else { Answer::Unknown };
+            checks.push(maps(answer, Some(root_cause(&error))));
+            checks.extend(HOOKS.iter().map(|hook| check(hook, Answer::Unknown, None)));
+        }
+    }
+}
+
+fn load() -> Result<(Btf, Ebpf)> {
+    let btf = Btf::from_sys_fs()?;
+    let settings = Settings { ring_bytes: 1 << 20, probe_log: false, record_self: false };
+    let ebpf = attach::load(&btf, &Scope::Command(Vec::new()), &settings)?;
+    Ok((btf, ebpf))
+}
+
+fn try_hook(ebpf: &mut Ebpf, btf: &Btf, hook: &attach::Hook) -> Check {
+    let result = match hook.name {
+        "open_sockets" => attach::name_open_sockets(ebpf, btf),
+        name => attach::attach_one(ebpf, btf, name),
+    };
+    match result {
+        Ok(()) => check(hook, Answer::Yes, None),
+        Err(error) => check(hook, Answer::No, Some(&error)),
+    }
+}
+
+fn check(hook: &attach::Hook, answer: Answer, error: Option<&anyhow::Error>) -> Check {
+    let required = hook.need == Need::Required;
+    let consequence = if required {
+        "nothing can be recorded without it"
+    } else {
+        "recorded without it; the recording says so"
+    };
+    Check {
+        section: "hooks (BTF tracepoints)",
+        name: hook.name,
+        answer,
+        required,
+        gives: hook.gives,
+        note: error.map(|error| format!("{}; {consequence}", root_cause(error))),
+    }
+}
