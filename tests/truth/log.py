@@ -184,9 +184,9 @@ class Socket(socket.socket):
     def recvmsg_into(self, buffers, ancillary=0, flags=0):
         return self._recv(super().recvmsg_into, lambda r: r[0], flags, buffers, ancillary, flags)
 
-    def recv_counted(self, size):
+    def recv_counted(self, size, flags=0):
         """A receive that races with others: where its bytes stand is in the bytes (`counted`)."""
-        return self._recv(super().recv, len, 0, size, counted=True)
+        return self._recv(super().recv, len, flags, size, flags, counted=True)
 
     def splice_to(self, pipe, count):
         """Takes bytes without a receive: no tracer of receives sees this call, only the hole it leaves."""
@@ -206,9 +206,8 @@ class Socket(socket.socket):
         if flags & socket.MSG_PEEK:
             more["peek"] = True
         elif counted and count:
-            start = counted_start(value)
-            ranges = None if start is None else [[start, start + count]]
-            if start is None:
+            ranges = counted_ranges(value)
+            if ranges is None:
                 more["bytes"] = value.hex()
         else:
             self.received += count
@@ -233,15 +232,24 @@ def counted(start_word, words):
     return bytes(out)
 
 
-def counted_start(data):
-    """The offset of the first byte of a stretch of `counted` bytes; None when it is too short to tell."""
+def counted_ranges(data):
+    """Where in the stream a stretch of `counted` bytes stands, in parts if a receive was interrupted between words;
+    None when it is too short to tell."""
     first = next((i for i, byte in enumerate(data[:8]) if byte & 0x80), None)
     if first is None or len(data) < first + 8:
         return None
-    number = 0
-    for byte in data[first:first + 8]:
-        number = number << 7 | byte & 0x7F
-    return number * 8 - first
+    ranges = []
+    for at in range(first, len(data) - 7, 8):
+        number = 0
+        for byte in data[at:at + 8]:
+            number = number << 7 | byte & 0x7F
+        if ranges and ranges[-1][1] == number * 8:
+            ranges[-1][1] += 8
+        else:
+            ranges.append([number * 8, number * 8 + 8])
+    ranges[0][0] -= first
+    ranges[-1][1] += (len(data) - first) % 8
+    return ranges
 
 
 def layout(connection, data):

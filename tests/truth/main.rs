@@ -35,6 +35,7 @@ cases! {
     large_messages
     many_readers_processes
     many_readers_racing
+    many_readers_waiting
     many_writers_blocked
     many_writers_locked
     many_writers_processes

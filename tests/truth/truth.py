@@ -211,7 +211,8 @@ def judge(name, folder, options):
         return None, reason, []
     out = record(name, module, folder, options)
     truth = compare.load(folder)
-    report = compare.compare(truth, graph_of(out, folder, options), getattr(module, "RACING", False))
+    report = compare.compare(truth, graph_of(out, folder, options), getattr(module, "RACING", False),
+                             getattr(module, "MUST_SHARE", 1.0))
     return report, None, report.problems
 
 
