@@ -1,5 +1,7 @@
 //! What this kernel can do: found out by trying each thing for real and undoing it.
 
+pub mod measure;
+
 use std::path::Path;
 
 use anyhow::Result;
@@ -143,7 +145,7 @@ fn kernel_half(checks: &mut Vec<Check>) {
 
 fn load() -> Result<(Btf, Ebpf)> {
     let btf = Btf::from_sys_fs()?;
-    let settings = Settings { ring_bytes: 1 << 20, probe_log: false };
+    let settings = Settings { ring_bytes: 1 << 20, probe_log: false, record_self: false };
     let ebpf = attach::load(&btf, &Scope::Command(Vec::new()), &settings)?;
     Ok((btf, ebpf))
 }

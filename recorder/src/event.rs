@@ -106,6 +106,14 @@ impl Event {
         self.tid == 0
     }
 
+    /// What the call returned: the bytes of a send or receive that succeeded, or an exit's status.
+    pub const fn outcome(&self) -> Option<i64> {
+        match self.op {
+            Op::Send | Op::Recv | Op::Exit if self.error == 0 => Some(self.result),
+            _ => None,
+        }
+    }
+
     pub fn errno(&self) -> Option<Errno> {
         (self.error != 0).then(|| Errno::from_raw(i32::from(self.error)))
     }
@@ -204,6 +212,20 @@ impl Op {
 
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|op| op.as_str() == text)
+    }
+
+    /// The protocol of the socket the event is about; nothing for events of tasks.
+    pub const fn protocol(self) -> Option<&'static str> {
+        match self {
+            Self::Fork
+            | Self::Exec
+            | Self::Exit
+            | Self::Signal
+            | Self::Deliver
+            | Self::OomKill
+            | Self::Rename => None,
+            _ => Some("tcp"),
+        }
     }
 }
 
@@ -316,6 +338,16 @@ impl Names {
         self.addresses.push(address);
         self.address_index.insert(address, index);
         index
+    }
+
+    /// All texts: number `i` is that of `Name(i)`.
+    pub fn texts(&self) -> &[String] {
+        &self.texts
+    }
+
+    /// All addresses: number `i` is that of `Address(i)`.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
     }
 
     /// The text, `""` for [`Name::NONE`].

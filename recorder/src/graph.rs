@@ -4,9 +4,24 @@
 //! since causes act on begins and effects are seen at ends. Every edge points from cause to effect and
 //! says which rule made it and whether it is proven.
 
+mod build;
+mod bytes;
+pub mod check;
+mod close;
+mod connection;
+mod endpoint;
+mod group;
+mod signal;
+mod task;
+mod thread;
+
+pub use thread::gap_between;
+
+use std::ops::Range;
+
 use petgraph::graph::{DiGraph, NodeIndex};
 
-use crate::event::EventIndex;
+use crate::event::{Address, EventIndex, History, Host, Ring, Window};
 
 /// A begin or an end of an event: node number `2 × event + side`.
 pub type Node = NodeIndex<u32>;
@@ -110,8 +125,144 @@ impl Proof {
     }
 }
 
-/// The causal graph of a history.
+/// The causal graph of a history, and the indexes it was built with.
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
     pub nodes: DiGraph<(), Edge, u32>,
+    /// One life of a thread each, sorted by host, tid and time.
+    pub threads: Vec<Thread>,
+    /// Events of the threads, in program order; [`Thread::events`] are ranges of it.
+    pub thread_events: Vec<EventIndex>,
+    /// One life of a socket each, sorted by host, cookie and time.
+    pub endpoints: Vec<Endpoint>,
+    /// Events of the endpoints, in order of time; [`Endpoint::events`] are ranges of it.
+    pub endpoint_events: Vec<EventIndex>,
+    /// Pairs of endpoints that are the two ends of one connection.
+    pub connections: Vec<Connection>,
+    /// Stretches of streams that no recorded call sent or took, sorted by `before`.
+    pub holes: Vec<Hole>,
+    /// Possible edges that were left out because one call had too many candidates.
+    pub truncated: u64,
+}
+
+/// One life of a thread: from its first event to its last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Thread {
+    pub host: u16,
+    pub pid: u32,
+    pub tid: u32,
+    /// Range of [`Graph::thread_events`].
+    pub events: Range<u32>,
+}
+
+/// One life of a socket: as long as its connection's initial sequence numbers stay the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    pub host: u16,
+    /// Cookie of the socket.
+    pub socket: u64,
+    /// Range of [`Graph::endpoint_events`].
+    pub events: Range<u32>,
+    pub iss: u32,
+    pub irs: u32,
+    pub proof: crate::event::Proof,
+    pub local: Address,
+    pub remote: Address,
+    pub netns: u32,
+    /// Index in [`Graph::connections`] of the first connection it may belong to.
+    pub connection: Option<u32>,
+}
+
+/// Two endpoints whose initial sequence numbers mirror each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// Indexes in [`Graph::endpoints`].
+    pub ends: [u32; 2],
+    /// Whether each is the other's only possible peer.
+    pub proof: Proof,
+    /// What to add to the offsets that the end reports for its sends, so that they count as the other
+    /// end's receives do: 1 where its initial number was computed one too high.
+    pub shift: [u64; 2],
+    /// The addresses mirror each other too; without it there is NAT between the two, or an address is
+    /// unknown.
+    pub addresses_mirror: bool,
+}
+
+/// Which of an endpoint's two streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Direction {
+    Sent,
+    Received,
+}
+
+/// Bytes of a stream that no recorded call sent or took: the recording began later, events were lost, or
+/// an unseen party (splice, another process) used the socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hole {
+    /// Index in [`Graph::endpoints`].
+    pub endpoint: u32,
+    pub direction: Direction,
+    /// The missing bytes lie in `start..end`; seen calls may share it where calls raced.
+    pub start: u64,
+    pub end: u64,
+    /// The first call beyond the hole.
+    pub before: EventIndex,
+}
+
+impl Graph {
+    /// Builds the graph. The history must be sorted ([`History::sort`]).
+    pub fn build(history: &History) -> Self {
+        build::build(history)
+    }
+
+    pub fn events_of_thread(&self, thread: &Thread) -> &[EventIndex] {
+        &self.thread_events[thread.events.start as usize..thread.events.end as usize]
+    }
+
+    pub fn events_of_endpoint(&self, endpoint: &Endpoint) -> &[EventIndex] {
+        &self.endpoint_events[endpoint.events.start as usize..endpoint.events.end as usize]
+    }
+
+    /// The lives of a thread, in order of time.
+    pub fn lives_of(&self, host: u16, tid: u32) -> &[Thread] {
+        let from = self.threads.partition_point(|t| (t.host, t.tid) < (host, tid));
+        let len = self.threads[from..].partition_point(|t| (t.host, t.tid) == (host, tid));
+        &self.threads[from..from + len]
+    }
+
+    /// Index of the endpoint that an event belongs to; `None` when it has no socket.
+    pub fn endpoint_of(&self, history: &History, event: EventIndex) -> Option<u32> {
+        let key = history.events.get(event as usize).map(|e| (e.host, e.socket))?;
+        let from = self.endpoints.partition_point(|e| (e.host, e.socket) < key);
+        self.endpoints[from..]
+            .iter()
+            .take_while(|e| (e.host, e.socket) == key)
+            .position(|e| self.events_of_endpoint(e).binary_search(&event).is_ok())
+            .map(|life| (from + life) as u32)
+    }
+
+    /// The endpoints that may be at the other end, with how certain that is. None: the other end is
+    /// outside the recording.
+    pub fn peers(&self, endpoint: u32) -> impl Iterator<Item = (u32, Proof)> + '_ {
+        let first = self.endpoints[endpoint as usize].connection.map_or(usize::MAX, |c| c as usize);
+        self.connections.iter().skip(first).filter_map(move |c| match c.ends {
+            [a, b] if a == endpoint => Some((b, c.proof)),
+            [a, b] if b == endpoint => Some((a, c.proof)),
+            _ => None,
+        })
+    }
+
+    /// The hole that lies directly before a call in its stream.
+    pub fn hole_before(&self, event: EventIndex) -> Option<&Hole> {
+        let index = self.holes.partition_point(|h| h.before < event);
+        self.holes.get(index).filter(|h| h.before == event)
+    }
+}
+
+/// Whether all that happened on a host in `from_ns ..= to_ns` is in the recording, as far as one ring is
+/// concerned. A host that says nothing of its windows and losses is believed to be complete.
+pub fn complete(host: &Host, ring: Ring, from_ns: u64, to_ns: u64) -> bool {
+    let window = if ring == Ring::Bulk { host.bulk_window } else { host.rare_window };
+    let inside = window == Window::default() || window.from_ns <= from_ns && to_ns <= window.to_ns;
+    inside && host.lost == 0 && host.gaps.is_empty()
 }

@@ -5,10 +5,15 @@
 //! and `slice` are pure: no clock, no I/O. Nothing imports `cli`.
 
 pub mod capture;
-pub mod event;
 pub mod recording;
 
+pub mod event;
+pub mod pattern;
+
 pub mod graph;
+pub mod slice;
+
+pub mod export;
 
 pub mod doctor;
 

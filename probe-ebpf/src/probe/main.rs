@@ -31,6 +31,9 @@ mod signal;
 #[cfg(target_arch = "bpf")]
 mod iterate;
 
+#[cfg(target_arch = "bpf")]
+mod idle;
+
 /// The kernel lets only programs under a GPL-compatible licence call the helpers that read kernel
 /// memory and tasks. The sources are MIT OR Apache-2.0 as well; this is what the kernel is told.
 #[cfg(target_arch = "bpf")]

@@ -21,6 +21,8 @@ pub struct Settings {
     pub ring_bytes: u64,
     /// Hand out the probes' diagnostics.
     pub probe_log: bool,
+    /// Record the recorder as well: only for measuring what an event costs.
+    pub record_self: bool,
 }
 
 impl Settings {
@@ -101,7 +103,7 @@ pub fn load(btf: &Btf, scope: &Scope, settings: &Settings) -> Result<Ebpf> {
     let cpus = cpus()?;
     let (bulk_slots, rare_slots) = settings.slots(cpus);
     let mut config = Config {
-        recorder: std::process::id(),
+        recorder: if settings.record_self { 0 } else { std::process::id() },
         bulk_slots,
         rare_slots,
         log: u32::from(settings.probe_log),
@@ -161,11 +163,16 @@ pub fn root_cause(error: &anyhow::Error) -> String {
     error.root_cause().to_string().lines().next().unwrap_or_default().to_owned()
 }
 
-/// Loads and attaches one hook.
+/// Loads the program of a hook's name and attaches it there.
 pub fn attach_one(ebpf: &mut Ebpf, btf: &Btf, name: &str) -> Result<()> {
+    attach_to(ebpf, btf, name, name)
+}
+
+/// Loads a program and attaches it to a tracepoint.
+pub fn attach_to(ebpf: &mut Ebpf, btf: &Btf, name: &str, tracepoint: &str) -> Result<()> {
     let program = ebpf.program_mut(name).with_context(|| format!("find the program {name}"))?;
     let program: &mut BtfTracePoint = program.try_into()?;
-    program.load(name, btf)?;
+    program.load(tracepoint, btf)?;
     program.attach()?;
     Ok(())
 }

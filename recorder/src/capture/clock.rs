@@ -19,6 +19,11 @@ pub fn wall_offset_ns() -> i64 {
     (0..5).map(|_| attempt()).min().map_or(0, |(_, offset)| offset)
 }
 
+/// CPU time that the calling thread has used, ns.
+pub fn own_cpu_ns() -> u64 {
+    read(ClockId::CLOCK_THREAD_CPUTIME_ID) as u64
+}
+
 fn read(clock: ClockId) -> i64 {
     let time = clock_gettime(clock).expect("these clocks exist on every Linux");
     time.tv_sec() * 1_000_000_000 + time.tv_nsec()

@@ -216,3 +216,113 @@ impl Drop for Mapping {
         debug_assert!(result.is_ok(), "unmap a ring");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Words per slot in the model: the position, and two that must belong together.
+    const WORDS: usize = 3;
+    const SLOTS: u32 = 2;
+
+    /// One CPU's ring in memory, written and read a word at a time, so that a test can stop anywhere.
+    #[derive(Clone, Default)]
+    struct Model {
+        head: u64,
+        slots: [[u64; WORDS]; SLOTS as usize],
+    }
+
+    /// A writer in the order of the probes: takes a position, stores the words, the position last.
+    #[derive(Clone, Copy)]
+    struct Writer {
+        step: usize,
+        position: u64,
+        left: usize,
+    }
+
+    impl Writer {
+        fn step(&mut self, ring: &mut Model) {
+            let slot = (self.position % u64::from(SLOTS)) as usize;
+            match self.step {
+                0 => {
+                    self.position = ring.head;
+                    ring.head += 1;
+                }
+                WORDS => ring.slots[slot][0] = self.position + 1,
+                word => ring.slots[slot][word] = (self.position + 1) * 100,
+            }
+            self.step += 1;
+            if self.step > WORDS {
+                self.step = 0;
+                self.left -= 1;
+            }
+        }
+    }
+
+    /// A reader in the order of [`Follower`]: copies a slot's words, then reads the head.
+    #[derive(Clone, Copy)]
+    struct Reader {
+        step: usize,
+        position: u64,
+        copy: [u64; WORDS],
+    }
+
+    impl Reader {
+        /// Takes a step; the copy when it is done and believed.
+        fn step(&mut self, ring: &Model) -> Option<[u64; WORDS]> {
+            if self.step < WORDS {
+                let slot = (self.position % u64::from(SLOTS)) as usize;
+                self.copy[self.step] = ring.slots[slot][self.step];
+                self.step += 1;
+                return None;
+            }
+            self.step = 0;
+            let believed = intact(self.position, self.copy[0], ring.head, SLOTS);
+            if believed {
+                self.position += 1;
+            } else if ring.head > self.position + u64::from(SLOTS) {
+                self.position = ring.head - u64::from(SLOTS);
+            }
+            believed.then_some(self.copy)
+        }
+    }
+
+    /// Runs every interleaving of the writers and `reads` steps of a reader; returns how many copies were believed.
+    fn explore(ring: &Model, writers: [Writer; 2], reader: Reader, reads: usize) -> u64 {
+        let mut believed = 0;
+        for i in 0..2 {
+            // The second writer interrupts the first on the same CPU: while it is at work, the first stands still.
+            if writers[i].left == 0 || (i == 0 && writers[1].step != 0) {
+                continue;
+            }
+            let (mut ring, mut writers) = (ring.clone(), writers);
+            writers[i].step(&mut ring);
+            believed += explore(&ring, writers, reader, reads);
+        }
+        if reads > 0 {
+            let mut reader = reader;
+            if let Some(copy) = reader.step(ring) {
+                assert_eq!([copy[1], copy[2]], [copy[0] * 100; 2], "a torn slot was believed");
+                believed += 1;
+            }
+            believed += explore(ring, writers, reader, reads - 1);
+        }
+        believed
+    }
+
+    #[test]
+    fn no_interleaving_makes_a_reader_believe_a_torn_slot() {
+        let writers =
+            [Writer { step: 0, position: 0, left: 3 }, Writer { step: 0, position: 0, left: 1 }];
+        let reader = Reader { step: 0, position: 0, copy: [0; WORDS] };
+        assert!(explore(&Model::default(), writers, reader, 8) > 1000, "nothing was ever read");
+    }
+
+    #[test]
+    fn without_the_second_look_at_the_head_torn_slots_would_pass() {
+        // What the copy's own position says is not enough: the words were read one lap apart.
+        assert!(!intact(0, 1, 3, SLOTS));
+        assert!(intact(0, 1, 2, SLOTS));
+        assert!(!intact(2, 1, 3, SLOTS));
+    }
+}

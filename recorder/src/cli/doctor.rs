@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
-use crate::doctor::{Answer, Report};
+use crate::doctor::{Answer, Report, measure};
 
 /// Say what this kernel can do, what is missing, and what to do about it
 ///
@@ -15,11 +15,17 @@ pub struct Arguments {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    /// Measure what an event costs here, in this many rounds
+    #[arg(long, value_name = "ROUNDS", num_args = 0..=1, default_missing_value = "30")]
+    measure: Option<usize>,
 }
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
-    let report = Report::make();
     let mut out = stdout().lock();
+    if let Some(rounds) = arguments.measure {
+        return measured(rounds, arguments.json, &mut out);
+    }
+    let report = Report::make();
     if arguments.json {
         serde_json::to_writer_pretty(&mut out, &report)?;
         writeln!(out)?;
@@ -27,6 +33,21 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         text(&report, &mut out)?;
     }
     Ok(if report.can_record { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn measured(rounds: usize, json: bool, out: &mut impl Write) -> Result<ExitCode> {
+    let cost = measure::cost(rounds)?;
+    if json {
+        serde_json::to_writer_pretty(&mut *out, &cost)?;
+        writeln!(out)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    writeln!(out, "a receive that finds nothing, median of {rounds} rounds:")?;
+    writeln!(out, "  nobody watching         {:>6.0} ns", cost.bare_ns)?;
+    writeln!(out, "  an empty program        {:>6.0} ns", cost.idle_ns)?;
+    writeln!(out, "  recorded                {:>6.0} ns", cost.recorded_ns)?;
+    writeln!(out, "an event over an empty program: {:.0} ns", cost.event_over_idle_ns)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn text(report: &Report, out: &mut impl Write) -> Result<()> {

@@ -60,7 +60,7 @@ pub struct Arguments {
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let scope = scope(&arguments)?;
     if arguments.probe_log {
-        env_logger::Builder::new().filter_level(log::LevelFilter::Debug).init();
+        env_logger::Builder::new().filter_module("probe", log::LevelFilter::Debug).init();
     }
     // One thread: the child must be made by the thread that is marked in the kernel.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -89,7 +89,8 @@ fn scope(arguments: &Arguments) -> Result<Scope> {
 
 /// Sets everything up, follows the rings until the end, and finishes the file.
 async fn record(arguments: &Arguments, scope: Scope) -> Result<Option<ExitStatus>> {
-    let settings = Settings { ring_bytes: arguments.ring, probe_log: arguments.probe_log };
+    let settings =
+        Settings { ring_bytes: arguments.ring, probe_log: arguments.probe_log, record_self: false };
     let mut capture = Capture::start(scope, settings).map_err(with_hint)?;
     let logger = capture.logger()?;
     let output = Output::reserve(&arguments.output)?;
@@ -180,9 +181,7 @@ impl Session {
     }
 
     fn turn(&mut self, capture: &mut Capture) -> Result<()> {
-        if let Some(logger) = &mut self.logger {
-            logger.flush();
-        }
+        self.flush_log();
         if self.snapshot {
             return Ok(());
         }
@@ -198,10 +197,17 @@ impl Session {
         Ok(())
     }
 
+    fn flush_log(&mut self) {
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+    }
+
     /// Reads the rest, finishes the file and says what is in it.
     #[expect(clippy::print_stderr, reason = "talk goes to stderr")]
     fn finish(mut self, capture: &mut Capture, output: &Path, quiet: bool) -> Result<()> {
         let events = capture.drain_rest();
+        self.flush_log();
         self.events += events.len() as u64;
         self.writer.append(capture.names(), &events)?;
         self.writer.finish(&capture.host())?;

@@ -1,0 +1,326 @@
+//! One event in the words that people read: what happened, in which lane, at what time.
+//!
+//! Everything here is safe to print: control characters in recorded names are written out.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+
+use crate::event::{Address, Event, Flags, History, Op};
+
+/// What happened: `send 497 B to 127.0.0.1:53122`, `recv EOF from …`, `kill 4301 SIGKILL`.
+pub fn describe(history: &History, event: &Event) -> String {
+    let act = act(history, event);
+    let Some((preposition, end)) = other_end(event) else { return act };
+    match history.names.address(end) {
+        Some(address) => format!("{act} {preposition} {address}"),
+        None => act,
+    }
+}
+
+/// What happened, without the other end's address: `send 497 B`, `recv ECONNRESET`.
+pub fn act(history: &History, event: &Event) -> String {
+    let comm = || printable(history.comm(event));
+    match event.op {
+        Op::Send => transfer("send", event),
+        Op::Recv => transfer("recv", event),
+        Op::Connect => with_error("connect", event),
+        Op::Established => "established".to_owned(),
+        Op::Listen => with_error("listen", event),
+        Op::Unlisten => "stop listening".to_owned(),
+        Op::Close => "close".to_owned(),
+        Op::Abort => "abort".to_owned(),
+        Op::Closed => "connection gone".to_owned(),
+        Op::ResetSent => "reset sent".to_owned(),
+        Op::ResetReceived => "reset received".to_owned(),
+        Op::Retransmit => "retransmit".to_owned(),
+        Op::Error => with_error("error", event),
+        Op::Fork => format!("fork {}", event.target),
+        Op::Exec => format!("exec {}", comm()),
+        Op::Exit if event.signal != 0 => format!("died of {}", signal_name(event.signal)),
+        Op::Exit => format!("exit {}", event.result),
+        Op::Signal => {
+            let ignored = if event.flags.has(Flags::IGNORED) { " (ignored)" } else { "" };
+            format!("kill {} {}{ignored}", event.target, signal_name(event.signal))
+        }
+        // No handler can take it, and no thread survives it.
+        Op::Deliver if i32::from(event.signal) == Signal::SIGKILL as i32 => {
+            "killed by SIGKILL".to_owned()
+        }
+        Op::Deliver => format!("took {}", signal_name(event.signal)),
+        Op::OomKill => format!("out of memory: kill {}", event.target),
+        Op::Rename => format!("named {}", comm()),
+    }
+}
+
+fn transfer(verb: &str, event: &Event) -> String {
+    let mut text = if let Some(error) = error_name(event) {
+        format!("{verb} {error}")
+    } else if event.flags.has(Flags::EOF) && event.result == 0 {
+        format!("{verb} EOF")
+    } else if event.flags.has(Flags::EOF) {
+        format!("{verb} {} B and EOF", event.result)
+    } else {
+        format!("{verb} {} B", event.result)
+    };
+    if event.flags.has(Flags::PEEK) {
+        text.push_str(" (peek)");
+    }
+    if event.flags.has(Flags::URGENT) {
+        text.push_str(" (urgent)");
+    }
+    text
+}
+
+fn with_error(verb: &str, event: &Event) -> String {
+    error_name(event).map_or_else(|| verb.to_owned(), |error| format!("{verb} {error}"))
+}
+
+/// Which address an event is about, and how to say so.
+fn other_end(event: &Event) -> Option<(&'static str, Address)> {
+    match event.op {
+        Op::Send | Op::Connect | Op::Close | Op::Abort | Op::ResetSent | Op::Retransmit => {
+            Some(("to", event.remote))
+        }
+        Op::Recv | Op::ResetReceived => Some(("from", event.remote)),
+        Op::Established | Op::Closed => Some(("with", event.remote)),
+        Op::Error => Some(("towards", event.remote)),
+        Op::Listen | Op::Unlisten => Some(("on", event.local)),
+        _ => None,
+    }
+}
+
+/// The bytes of the stream that the event covers: `bytes 0..497`; nothing where they are not known.
+pub fn byte_range(event: &Event) -> Option<String> {
+    event.has_range().then(|| format!("bytes {}..{}", event.stream_start, event.stream_end))
+}
+
+/// Where it happened: `nginx[4290]`, `nginx[4290/4291]` (process/thread), `kernel, app 127.0.0.1:9000`.
+/// With several hosts, the host's name comes first: `web-1:nginx[4290]`.
+pub fn lane(history: &History, event: &Event) -> String {
+    let mut text = String::new();
+    if let Some(host) = history.hosts.get(usize::from(event.host))
+        && history.hosts.len() > 1
+    {
+        let _ = write!(text, "{}:", printable(&host.name));
+    }
+    let comm = printable(history.comm(event));
+    if event.in_kernel_lane() {
+        text.push_str("kernel");
+        if !comm.is_empty() {
+            let _ = write!(text, ", {comm}");
+        }
+        if let Some(address) = history.names.address(event.local) {
+            let _ = write!(text, " {address}");
+        }
+        return text;
+    }
+    text + &thread(history, event)
+}
+
+/// The thread: `nginx[4290]`, `nginx[4290/4291]` (process/thread).
+pub fn thread(history: &History, event: &Event) -> String {
+    let comm = printable(history.comm(event));
+    let comm = if comm.is_empty() { "?" } else { &comm };
+    match event.tid == event.pid {
+        true => format!("{comm}[{}]", event.pid),
+        false => format!("{comm}[{}/{}]", event.pid, event.tid),
+    }
+}
+
+/// The wall clock's time of day, UTC, at the event's end: `12:00:01.204316`.
+pub fn clock(history: &History, event: &Event) -> String {
+    let us = wall_ns(history, event).rem_euclid(86_400_000_000_000) / 1000;
+    let seconds = us / 1_000_000;
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    format!("{hours:02}:{minutes:02}:{:02}.{:06}", seconds % 60, us % 1_000_000)
+}
+
+/// The event's end in nanoseconds since 1970, by its host's wall clock.
+pub fn wall_ns(history: &History, event: &Event) -> i128 {
+    let host = history.hosts.get(usize::from(event.host));
+    i128::from(event.time_ns) + host.map_or(0, |host| i128::from(host.wall_offset_ns))
+}
+
+/// `ECONNRESET`, or `errno 600`; nothing if there was no error.
+pub fn error_name(event: &Event) -> Option<String> {
+    match event.errno()? {
+        Errno::UnknownErrno => Some(format!("errno {}", event.error)),
+        errno => Some(format!("{errno:?}")),
+    }
+}
+
+/// `SIGKILL`, or `signal 34`.
+pub fn signal_name(signal: u8) -> String {
+    match Signal::try_from(i32::from(signal)) {
+        Ok(signal) => signal.as_str().to_owned(),
+        Err(_) => format!("signal {signal}"),
+    }
+}
+
+/// The text with control characters, and those that reorder what follows, written out as `\u{1b}`: any
+/// program can name itself so that it would take over the reader's terminal.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    let hides = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
+    if !text.contains(hides) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::new();
+    for c in text.chars() {
+        match hides(c) {
+            true => shown.extend(c.escape_default()),
+            false => shown.push(c),
+        }
+    }
+    Cow::Owned(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use expect_test::expect;
+
+    use super::*;
+    use crate::event::{Host, Name};
+
+    fn history() -> (History, Event) {
+        let mut history = History { hosts: vec![Host::default()], ..History::default() };
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let event = Event {
+            pid: 4290,
+            tid: 4290,
+            comm: history.names.intern("nginx"),
+            local: history.names.intern_address(address("127.0.0.1:8080")),
+            remote: history.names.intern_address(address("[::1]:53122")),
+            ..Event::blank(Op::Recv)
+        };
+        (history, event)
+    }
+
+    #[test]
+    fn every_op_has_its_words() {
+        let (history, blank) = history();
+        let texts = Op::ALL.map(|op| {
+            describe(&history, &Event { op, target: 4301, result: 7, signal: 15, ..blank })
+        });
+        expect![[r#"
+            send 7 B to [::1]:53122
+            recv 7 B from [::1]:53122
+            connect to [::1]:53122
+            established with [::1]:53122
+            listen on 127.0.0.1:8080
+            stop listening on 127.0.0.1:8080
+            close to [::1]:53122
+            abort to [::1]:53122
+            connection gone with [::1]:53122
+            reset sent to [::1]:53122
+            reset received from [::1]:53122
+            retransmit to [::1]:53122
+            error towards [::1]:53122
+            fork 4301
+            exec nginx
+            died of SIGTERM
+            kill 4301 SIGTERM
+            took SIGTERM
+            out of memory: kill 4301
+            named nginx"#]]
+        .assert_eq(&texts.join("\n"));
+    }
+
+    #[test]
+    fn results_errors_and_flags_are_told() {
+        let (history, blank) = history();
+        let flagged = |flags: Flags| Event { flags, ..blank };
+        let texts = [
+            Event { result: 497, ..flagged(Flags::EOF) },
+            flagged(Flags::EOF),
+            Event { result: 5, ..flagged(Flags::PEEK.with(Flags::URGENT)) },
+            Event { error: 104, ..blank },
+            Event { error: 600, ..blank },
+            Event { op: Op::Connect, error: 111, ..blank },
+            Event { op: Op::Error, error: 104, remote: Address::NONE, ..blank },
+            Event { op: Op::Signal, target: 1, signal: 34, ..flagged(Flags::IGNORED) },
+            Event { op: Op::Deliver, signal: 9, ..blank },
+            Event { op: Op::Exit, result: 1, ..blank },
+        ]
+        .map(|event| describe(&history, &event));
+        expect![[r#"
+            recv 497 B and EOF from [::1]:53122
+            recv EOF from [::1]:53122
+            recv 5 B (peek) (urgent) from [::1]:53122
+            recv ECONNRESET from [::1]:53122
+            recv errno 600 from [::1]:53122
+            connect ECONNREFUSED to [::1]:53122
+            error ECONNRESET
+            kill 1 signal 34 (ignored)
+            killed by SIGKILL
+            exit 1"#]]
+        .assert_eq(&texts.join("\n"));
+    }
+
+    #[test]
+    fn lanes_are_named_by_process_thread_or_socket() {
+        let (mut history, blank) = history();
+        let lanes = |history: &History| {
+            [
+                blank,
+                Event { tid: 4291, ..blank },
+                Event { comm: Name::NONE, ..blank },
+                Event { tid: 0, ..blank },
+                Event { tid: 0, comm: Name::NONE, ..blank },
+                Event { tid: 0, comm: Name::NONE, local: Address::NONE, ..blank },
+            ]
+            .map(|event| lane(history, &event))
+            .join("\n")
+        };
+        expect![[r#"
+            nginx[4290]
+            nginx[4290/4291]
+            ?[4290]
+            kernel, nginx 127.0.0.1:8080
+            kernel 127.0.0.1:8080
+            kernel"#]]
+        .assert_eq(&lanes(&history));
+        history.hosts =
+            ["web-1", "web-2"].map(|n| Host { name: n.into(), ..Host::default() }).into();
+        expect![[r#"
+            web-1:nginx[4290]
+            web-1:nginx[4290/4291]
+            web-1:?[4290]
+            web-1:kernel, nginx 127.0.0.1:8080
+            web-1:kernel 127.0.0.1:8080
+            web-1:kernel"#]]
+        .assert_eq(&lanes(&history));
+    }
+
+    #[test]
+    fn the_clock_is_the_hosts_time_of_day() {
+        let (mut history, blank) = history();
+        let event = Event { time_ns: 1_204_316_999, ..blank };
+        expect!["00:00:01.204316"].assert_eq(&clock(&history, &event));
+        history.hosts[0].wall_offset_ns = (20_000 * 86_400 + 43_200) * 1_000_000_000;
+        expect!["12:00:01.204316"].assert_eq(&clock(&history, &event));
+        history.hosts[0].wall_offset_ns = -2_000_000_000;
+        expect!["23:59:59.204316"].assert_eq(&clock(&history, &event));
+    }
+
+    #[test]
+    fn byte_ranges_are_told_where_known() {
+        let event = Event { stream_start: 3, stream_end: 500, ..Event::blank(Op::Send) };
+        assert_eq!(byte_range(&event), None);
+        let event = Event { flags: Flags::RANGE, ..event };
+        assert_eq!(byte_range(&event).as_deref(), Some("bytes 3..500"));
+    }
+
+    #[test]
+    fn names_cannot_take_over_the_terminal() {
+        assert_eq!(printable("my app <é>"), "my app <é>");
+        assert_eq!(printable("a\u{1b}[2Jb\n\u{202e}"), "a\\u{1b}[2Jb\\n\\u{202e}");
+    }
+}

@@ -1,0 +1,81 @@
+//! What an event costs on this machine: a call that a hook sees, timed bare, with a program attached that
+//! does nothing, and with the recorder's own.
+
+use std::io::Read;
+use std::net::{TcpListener, TcpStream};
+
+use anyhow::{Context, Result};
+use aya::{Btf, Ebpf};
+use serde::Serialize;
+
+use crate::capture::attach::{self, Settings};
+use crate::capture::{Capture, Scope, clock};
+
+/// Medians over interleaved rounds, ns per call.
+#[derive(Debug, Serialize)]
+pub struct Cost {
+    pub rounds: usize,
+    pub calls_per_round: u32,
+    /// A receive that finds nothing, nobody watching.
+    pub bare_ns: f64,
+    /// The same with a program that does nothing on the hook.
+    pub idle_ns: f64,
+    /// The same recorded.
+    pub recorded_ns: f64,
+    /// Median of the rounds' own differences between recorded and idle.
+    pub event_over_idle_ns: f64,
+}
+
+const CALLS: u32 = 100_000;
+
+/// Times the three in turn, `rounds` times.
+pub fn cost(rounds: usize) -> Result<Cost> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("listen on loopback")?;
+    let stream = TcpStream::connect(listener.local_addr()?)?;
+    let _peer = listener.accept()?;
+    stream.set_nonblocking(true)?;
+    let btf = Btf::from_sys_fs()?;
+    let (mut bare, mut idle, mut recorded, mut over) = (vec![], vec![], vec![], vec![]);
+    for _ in 0..rounds.max(1) {
+        bare.push(time(&stream)?);
+        let watcher = attach_idle(&btf)?;
+        idle.push(time(&stream)?);
+        drop(watcher);
+        let settings = Settings { ring_bytes: 64 << 20, probe_log: false, record_self: true };
+        let capture = Capture::start(Scope::All, settings)?;
+        recorded.push(time(&stream)?);
+        drop(capture);
+        over.push(recorded[recorded.len() - 1] - idle[idle.len() - 1]);
+    }
+    Ok(Cost {
+        rounds,
+        calls_per_round: CALLS,
+        bare_ns: median(&mut bare),
+        idle_ns: median(&mut idle),
+        recorded_ns: median(&mut recorded),
+        event_over_idle_ns: median(&mut over),
+    })
+}
+
+fn attach_idle(btf: &Btf) -> Result<Ebpf> {
+    let settings = Settings { ring_bytes: 1 << 20, probe_log: false, record_self: true };
+    let mut ebpf = attach::load(btf, &Scope::All, &settings)?;
+    attach::attach_to(&mut ebpf, btf, "idle", "sock_recv_length")?;
+    Ok(ebpf)
+}
+
+/// CPU time of a receive that finds nothing, ns: other work on the machine does not count.
+fn time(mut stream: &TcpStream) -> Result<f64> {
+    let mut buffer = [0; 16];
+    let started = clock::own_cpu_ns();
+    for _ in 0..CALLS {
+        let nothing = stream.read(&mut buffer);
+        anyhow::ensure!(nothing.is_err(), "nothing was sent, and yet something came");
+    }
+    Ok((clock::own_cpu_ns() - started) as f64 / f64::from(CALLS))
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values[values.len() / 2]
+}

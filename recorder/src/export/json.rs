@@ -1,0 +1,290 @@
+//! The graph as one JSON object, for other programs; docs/graph-json.md is the reference.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::{Excerpt, Link};
+use crate::describe;
+use crate::event::{Event, EventIndex, Flags, History, Proof, Ring};
+use crate::pattern::FlagName;
+
+/// Writes one object, an event or edge per line. Nothing is gathered in memory.
+pub fn json(excerpt: &Excerpt<'_>, out: &mut dyn Write) -> io::Result<()> {
+    out.write_all(b"{\"events\":[")?;
+    let events = excerpt.selection.iter().map(|&id| EventRow::new(excerpt.history, id));
+    rows(events, out)?;
+    out.write_all(b"],\"edges\":[")?;
+    rows(excerpt.links().map(EdgeRow::from), out)?;
+    out.write_all(b"]}\n")?;
+    out.flush()
+}
+
+fn rows(rows: impl Iterator<Item = impl Serialize>, out: &mut dyn Write) -> io::Result<()> {
+    for (i, row) in rows.enumerate() {
+        out.write_all(if i == 0 { b"\n" } else { b",\n" })?;
+        serde_json::to_writer(&mut *out, &row)?;
+    }
+    out.write_all(b"\n")
+}
+
+/// One event, in the order of its columns.
+#[derive(Serialize)]
+struct EventRow<'a> {
+    id: EventIndex,
+    host: &'a str,
+    begin_ns: u64,
+    time_ns: u64,
+    pid: Option<u32>,
+    tid: Option<u32>,
+    comm: &'a str,
+    cgroup: &'a str,
+    lane: &'static str,
+    op: &'static str,
+    protocol: Option<&'static str>,
+    local: Option<String>,
+    remote: Option<String>,
+    netns: Option<u32>,
+    socket: Option<u64>,
+    iss: Option<u32>,
+    irs: Option<u32>,
+    stream_start: Option<u64>,
+    stream_end: Option<u64>,
+    result: i64,
+    error: Option<String>,
+    signal: Option<String>,
+    target: Option<u32>,
+    eof: bool,
+    peek: bool,
+    flags: Vec<&'static str>,
+    cpu: u16,
+    ring: &'static str,
+    position: u64,
+}
+
+impl<'a> EventRow<'a> {
+    fn new(history: &'a History, id: EventIndex) -> Self {
+        let event = &history.events[id as usize];
+        let host = history.hosts.get(usize::from(event.host));
+        let numbers_known = event.proof != Proof::Unknown;
+        Self {
+            id,
+            host: host.map_or("", |host| &host.name),
+            begin_ns: event.begin_ns,
+            time_ns: event.time_ns,
+            pid: present(event.pid),
+            tid: present(event.tid),
+            comm: history.comm(event),
+            cgroup: history.names.text(event.cgroup),
+            lane: if event.in_kernel_lane() { "kernel" } else { "thread" },
+            op: event.op.as_str(),
+            protocol: event.op.protocol(),
+            local: history.names.address(event.local).map(|address| address.to_string()),
+            remote: history.names.address(event.remote).map(|address| address.to_string()),
+            netns: present(event.netns),
+            socket: (event.socket != 0).then_some(event.socket),
+            iss: numbers_known.then_some(event.iss),
+            irs: numbers_known.then_some(event.irs),
+            stream_start: event.has_range().then_some(event.stream_start),
+            stream_end: event.has_range().then_some(event.stream_end),
+            result: event.result,
+            error: describe::error_name(event),
+            signal: (event.signal != 0).then(|| describe::signal_name(event.signal)),
+            target: present(event.target),
+            eof: event.flags.has(Flags::EOF),
+            peek: event.flags.has(Flags::PEEK),
+            flags: flags(event),
+            cpu: event.cpu,
+            ring: match event.ring {
+                Ring::Bulk => "bulk",
+                Ring::Rare => "rare",
+            },
+            position: event.position,
+        }
+    }
+}
+
+/// A number of which 0 means that there is none.
+fn present(number: u32) -> Option<u32> {
+    (number != 0).then_some(number)
+}
+
+/// The flags that have no key of their own.
+fn flags(event: &Event) -> Vec<&'static str> {
+    FlagName::ALL
+        .into_iter()
+        .filter(|flag| !matches!(flag, FlagName::Eof | FlagName::Peek))
+        .filter(|flag| event.flags.has(flag.bits()))
+        .map(FlagName::as_str)
+        .collect()
+}
+
+#[derive(Serialize)]
+struct EdgeRow {
+    from: EventIndex,
+    from_side: &'static str,
+    to: EventIndex,
+    to_side: &'static str,
+    kind: &'static str,
+    proof: &'static str,
+}
+
+impl From<Link> for EdgeRow {
+    fn from(link: Link) -> Self {
+        Self {
+            from: link.from,
+            from_side: link.from_side.as_str(),
+            to: link.to,
+            to_side: link.to_side.as_str(),
+            kind: link.edge.kind.as_str(),
+            proof: link.edge.proof.as_str(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use expect_test::expect;
+
+    use super::*;
+    use crate::event::{Host, Op};
+    use crate::export::example;
+    use crate::graph::{Edge, EdgeKind, Graph, Proof as EdgeProof, Side, node};
+
+    fn written(excerpt: &Excerpt<'_>) -> String {
+        let mut out = Vec::new();
+        json(excerpt, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    /// Two ends of one send, and the kernel's view of a reset: each column filled or null once.
+    fn small() -> (History, Graph) {
+        let mut history = History {
+            hosts: vec![Host { name: "a".into(), ..Host::default() }],
+            ..History::default()
+        };
+        let mut address =
+            |text: &str| history.names.intern_address(text.parse::<SocketAddr>().unwrap());
+        let (client, server) = (address("[::1]:53122"), address("127.0.0.1:80"));
+        let send = Event {
+            time_ns: 20,
+            begin_ns: 10,
+            position: 5,
+            socket: 77,
+            stream_end: 497,
+            result: 497,
+            iss: 1000,
+            irs: 2000,
+            pid: 40,
+            tid: 41,
+            netns: 4_026_531_840,
+            comm: history.names.intern("a \"b\"\u{1b}\\<é>"),
+            cgroup: history.names.intern("/app"),
+            local: client,
+            remote: server,
+            cpu: 1,
+            proof: Proof::Established,
+            flags: Flags::RANGE.with(Flags::ACTIVE),
+            ..Event::blank(Op::Send)
+        };
+        let receive = Event {
+            op: Op::Recv,
+            time_ns: 15,
+            error: 104,
+            result: 0,
+            flags: Flags::PEEK,
+            proof: Proof::Unknown,
+            ..send
+        };
+        let reset = Event { time_ns: 30, socket: 77, local: server, ..Event::blank(Op::ResetSent) };
+        let kill = Event { signal: 9, target: 41, pid: 9, tid: 9, ..Event::blank(Op::Signal) };
+        history.events = vec![send, receive, reset, Event { ring: Ring::Rare, ..kill }];
+        let mut graph = Graph::default();
+        for _ in 0..8 {
+            graph.nodes.add_node(());
+        }
+        let mut edge = |from, to, kind, proof| {
+            graph.nodes.add_edge(from, to, Edge { kind, proof });
+        };
+        edge(node(0, Side::Begin), node(0, Side::End), EdgeKind::Interval, EdgeProof::Must);
+        edge(node(0, Side::Begin), node(1, Side::End), EdgeKind::Bytes, EdgeProof::Must);
+        edge(node(0, Side::End), node(2, Side::Begin), EdgeKind::Close, EdgeProof::May);
+        (history, graph)
+    }
+
+    /// Other programs read this: a change here is a change for them.
+    #[test]
+    fn the_form_is_pinned() {
+        let (history, graph) = small();
+        let excerpt = Excerpt {
+            history: &history,
+            graph: &graph,
+            selection: &[0, 1, 2, 3],
+            interval_edges: false,
+        };
+        expect![[r#"
+            {"events":[
+            {"id":0,"host":"a","begin_ns":10,"time_ns":20,"pid":40,"tid":41,"comm":"a \"b\"\u001b\\<é>","cgroup":"/app","lane":"thread","op":"send","protocol":"tcp","local":"[::1]:53122","remote":"127.0.0.1:80","netns":4026531840,"socket":77,"iss":1000,"irs":2000,"stream_start":0,"stream_end":497,"result":497,"error":null,"signal":null,"target":null,"eof":false,"peek":false,"flags":["active"],"cpu":1,"ring":"bulk","position":5},
+            {"id":1,"host":"a","begin_ns":10,"time_ns":15,"pid":40,"tid":41,"comm":"a \"b\"\u001b\\<é>","cgroup":"/app","lane":"thread","op":"recv","protocol":"tcp","local":"[::1]:53122","remote":"127.0.0.1:80","netns":4026531840,"socket":77,"iss":null,"irs":null,"stream_start":null,"stream_end":null,"result":0,"error":"ECONNRESET","signal":null,"target":null,"eof":false,"peek":true,"flags":[],"cpu":1,"ring":"bulk","position":5},
+            {"id":2,"host":"a","begin_ns":0,"time_ns":30,"pid":null,"tid":null,"comm":"","cgroup":"","lane":"kernel","op":"reset_sent","protocol":"tcp","local":"127.0.0.1:80","remote":null,"netns":null,"socket":77,"iss":null,"irs":null,"stream_start":null,"stream_end":null,"result":0,"error":null,"signal":null,"target":null,"eof":false,"peek":false,"flags":[],"cpu":0,"ring":"bulk","position":0},
+            {"id":3,"host":"a","begin_ns":0,"time_ns":0,"pid":9,"tid":9,"comm":"","cgroup":"","lane":"thread","op":"signal","protocol":null,"local":null,"remote":null,"netns":null,"socket":null,"iss":null,"irs":null,"stream_start":null,"stream_end":null,"result":0,"error":null,"signal":"SIGKILL","target":41,"eof":false,"peek":false,"flags":[],"cpu":0,"ring":"rare","position":0}
+            ],"edges":[
+            {"from":0,"from_side":"begin","to":1,"to_side":"end","kind":"bytes","proof":"must"},
+            {"from":0,"from_side":"end","to":2,"to_side":"begin","kind":"close","proof":"may"}
+            ]}
+        "#]].assert_eq(&written(&excerpt));
+    }
+
+    #[test]
+    fn edges_need_both_ends_and_ids_stay() {
+        let (history, graph) = small();
+        let selection = [0, 2];
+        let excerpt = Excerpt {
+            history: &history,
+            graph: &graph,
+            selection: &selection,
+            interval_edges: true,
+        };
+        let value: serde_json::Value = serde_json::from_str(&written(&excerpt)).unwrap();
+        let ids: Vec<_> = value["events"].as_array().unwrap().iter().map(|e| &e["id"]).collect();
+        assert_eq!(ids, [0, 2]);
+        let edges: Vec<_> = value["edges"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|e| (e["to"].as_u64().unwrap(), e["kind"].as_str().unwrap()))
+            .collect();
+        assert_eq!(edges, [(0, "interval"), (2, "close")]);
+        assert_eq!(value["events"][0]["comm"], "a \"b\"\u{1b}\\<é>");
+    }
+
+    #[test]
+    fn nothing_is_an_object_too() {
+        let (history, graph) = small();
+        let excerpt =
+            Excerpt { history: &history, graph: &graph, selection: &[], interval_edges: false };
+        expect![[r#"
+            {"events":[
+            ],"edges":[
+            ]}
+        "#]]
+        .assert_eq(&written(&excerpt));
+    }
+
+    #[test]
+    fn every_event_and_edge_of_the_example_is_there() {
+        let (history, graph) = example::three_tiers();
+        let selection: Vec<_> = (0..history.events.len() as u32).collect();
+        let excerpt = Excerpt {
+            history: &history,
+            graph: &graph,
+            selection: &selection,
+            interval_edges: true,
+        };
+        let value: serde_json::Value = serde_json::from_str(&written(&excerpt)).unwrap();
+        assert_eq!(value["events"].as_array().unwrap().len(), history.events.len());
+        assert_eq!(value["edges"].as_array().unwrap().len(), graph.nodes.edge_count());
+    }
+}

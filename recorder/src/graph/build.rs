@@ -1,0 +1,65 @@
+//! Puts the graph together: indexes first, then one rule after another.
+
+use petgraph::graph::DiGraph;
+
+use super::{Edge, EdgeKind, Graph, Proof, Side, node};
+use super::{bytes, close, connection, endpoint, signal, task, thread};
+use crate::event::{EventIndex, History, Op};
+
+/// One side of one event, as rules name it.
+pub(super) type Point = (EventIndex, Side);
+
+pub(super) fn build(history: &History) -> Graph {
+    let mut graph = Graph::default();
+    let events = history.events.len();
+    thread::index(history, &mut graph);
+    endpoint::index(history, &mut graph);
+    // Interval and program edges are one per event each; bytes about one per call. What is reserved and
+    // not used costs no memory, since it is never touched.
+    graph.nodes = DiGraph::with_capacity(events * 2, events * 3 + events / 4 + 64);
+    for _ in 0..events * 2 {
+        graph.nodes.add_node(());
+    }
+    for event in 0..events as EventIndex {
+        graph.push((event, Side::Begin), (event, Side::End), EdgeKind::Interval, Proof::Must);
+    }
+    thread::edges(&mut graph);
+    task::edges(history, &mut graph);
+    endpoint::connect(history, &mut graph);
+    endpoint::lane_edges(history, &mut graph);
+    connection::edges(history, &mut graph);
+    bytes::edges(history, &mut graph);
+    close::edges(history, &mut graph);
+    signal::edges(history, &mut graph);
+    graph.holes.sort_by_key(|hole| hole.before);
+    graph
+}
+
+impl Graph {
+    pub(super) fn push(&mut self, from: Point, to: Point, kind: EdgeKind, proof: Proof) {
+        self.nodes.add_edge(node(from.0, from.1), node(to.0, to.1), Edge { kind, proof });
+    }
+
+    /// Adds a possible edge, unless time forbids it: within a host no effect ends before its cause begins.
+    pub(super) fn push_may(&mut self, history: &History, from: Point, to: Point, kind: EdgeKind) {
+        if in_time(history, from, to) {
+            self.push(from, to, kind, Proof::May);
+        }
+    }
+}
+
+/// Whether the times of one host allow `from` before `to`; different hosts' clocks are never compared.
+pub(super) fn in_time(history: &History, from: Point, to: Point) -> bool {
+    let (cause, effect) = (&history.events[from.0 as usize], &history.events[to.0 as usize]);
+    cause.host != effect.host
+        || cause.op == Op::ResetSent
+        || cause.op == Op::OomKill
+        || at(history, from) <= at(history, to)
+}
+
+/// A lower bound of a begin; the moment of an end.
+pub(super) fn at(history: &History, (event, side): Point) -> u64 {
+    let event = &history.events[event as usize];
+    // What the kernel did has no duration that matters.
+    if side == Side::Begin && !event.in_kernel_lane() { event.begin_ns } else { event.time_ns }
+}

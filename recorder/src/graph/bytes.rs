@@ -1,0 +1,123 @@
+//! Bytes: what was sent is what is received, where the ranges of a send and a receive meet.
+//!
+//! ```text
+//! sent      |----- send 1 -----|-- send 2 --|------ send 3 ------|
+//! received  |-- recv 1 --|------- recv 2 -------|---- recv 3 ----|
+//! ```
+//!
+//! A call's range is exact or, where calls raced on one socket, one of several. An edge is proven when the
+//! two ranges meet whichever they are. It leads from the send's begin, since a send that blocks can be
+//! received, and answered, before it returns.
+
+mod sweep;
+mod tiling;
+
+use super::{Direction, EdgeKind, Graph, Hole, Proof, Side, complete};
+use crate::event::{Event, EventIndex, Flags, History, Op, Ring};
+use sweep::{Span, meetings};
+use tiling::{Call, Tiling, tile};
+
+/// No stream is longer; a larger offset is damage.
+const OFFSET_MAX: u64 = 1 << 60;
+
+/// Joins the sends and receives of every connection, both ways.
+pub(super) fn edges(history: &History, graph: &mut Graph) {
+    for connection in 0..graph.connections.len() {
+        let connection = graph.connections[connection].clone();
+        let [a, b] = connection.ends;
+        let ways = [(a, b, connection.shift[0]), (b, a, connection.shift[1])];
+        for (from, to, shift) in &ways[..if a == b { 1 } else { 2 }] {
+            let sent = spans(history, graph, *from, Direction::Sent, *shift);
+            let received = spans(history, graph, *to, Direction::Received, 0);
+            join(history, graph, &sent, &received, connection.proof);
+        }
+    }
+    // Holes in streams whose other end is not in the recording are worth knowing too.
+    for endpoint in 0..graph.endpoints.len() as u32 {
+        if graph.endpoints[endpoint as usize].connection.is_none() {
+            spans(history, graph, endpoint, Direction::Sent, 0);
+            spans(history, graph, endpoint, Direction::Received, 0);
+        }
+    }
+}
+
+fn join(history: &History, graph: &mut Graph, sent: &[Span], received: &[Span], connection: Proof) {
+    graph.truncated += meetings(sent, received, |send, receive, proof| {
+        let (from, to) = ((send, Side::Begin), (receive, Side::End));
+        if proof == Proof::Must && connection == Proof::Must {
+            graph.push(from, to, EdgeKind::Bytes, Proof::Must);
+        } else {
+            graph.push_may(history, from, to, EdgeKind::Bytes);
+        }
+    });
+}
+
+/// Where the calls of one endpoint lie in one of its streams; notes the holes between them.
+fn spans(
+    history: &History,
+    graph: &mut Graph,
+    endpoint: u32,
+    direction: Direction,
+    shift: u64,
+) -> Vec<Span> {
+    let end = &graph.endpoints[endpoint as usize];
+    let host = &history.hosts.get(usize::from(end.host));
+    let lossless = host.is_none_or(|h| h.lost == 0 && h.gaps.is_empty());
+    let op = if direction == Direction::Sent { Op::Send } else { Op::Recv };
+    let mut threads = Vec::new();
+    let mut calls = Vec::new();
+    let mut events: Vec<EventIndex> = Vec::new();
+    for &index in graph.events_of_endpoint(end) {
+        let event = &history.events[index as usize];
+        if event.op != op || !has_bytes(event) {
+            continue;
+        }
+        // Offsets count from the event's own idea of the initial number.
+        let by = match direction {
+            Direction::Sent => {
+                (event.iss.wrapping_sub(end.iss).cast_signed() as u64).wrapping_add(shift)
+            }
+            Direction::Received => 0,
+        };
+        let thread = thread_number(&mut threads, event.tid);
+        let inside = host.is_none_or(|h| complete(h, Ring::Bulk, event.begin_ns, event.time_ns));
+        calls.push(Call {
+            thread,
+            end: event.stream_end.wrapping_add(by),
+            len: event.stream_end - event.stream_start,
+            peek: event.flags.has(Flags::PEEK),
+            trusted: inside,
+        });
+        events.push(index);
+    }
+    let Tiling { places, holes } = tile(&calls, lossless);
+    graph.holes.extend(holes.into_iter().map(|hole| Hole {
+        endpoint,
+        direction,
+        start: hole.start,
+        end: hole.end,
+        before: events[hole.before],
+    }));
+    let each = events.iter().zip(&calls).zip(&places);
+    each.map(|((&event, call), place)| Span { event, lo: place.lo, hi: place.hi, len: call.len })
+        .collect()
+}
+
+/// Whether a call moved (or looked at) bytes of the stream and says which.
+fn has_bytes(event: &Event) -> bool {
+    event.has_range()
+        && event.stream_end > event.stream_start
+        && event.stream_end <= OFFSET_MAX
+        && event.error == 0
+        && !event.flags.has(Flags::EOF)
+        && !event.flags.has(Flags::URGENT)
+}
+
+/// Numbers the threads that use a stream: few, so that a search from the newest is quick.
+fn thread_number(threads: &mut Vec<u32>, tid: u32) -> u32 {
+    let known = threads.iter().rposition(|&t| t == tid);
+    known.unwrap_or_else(|| {
+        threads.push(tid);
+        threads.len() - 1
+    }) as u32
+}

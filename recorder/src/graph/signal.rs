@@ -1,0 +1,206 @@
+//! Signals: from the thread that sends one to the thread that takes it, or dies of it.
+//!
+//! The kernel keeps what was sent and not yet taken: per thread and, for signals meant for the whole
+//! process, per process. A standard signal is kept once; sending it again causes nothing
+//! ([`Flags::IGNORED`]). So a signal that is sent, and not ignored, replaces an earlier one of its number,
+//! which then was taken in a way that is not seen (`sigwait`, `signalfd`).
+
+use std::collections::{HashMap, VecDeque};
+
+use super::connection::push_if;
+use super::{EdgeKind, Graph, Side};
+use crate::event::{Event, EventIndex, Flags, History, Op};
+
+const KILL: u8 = libc::SIGKILL as u8;
+/// The first real-time signal of the kernel; from here on all that are sent are kept.
+const REAL_TIME: u8 = 32;
+
+/// Whom a signal was sent to: a process, or one thread.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Scope {
+    Process(u16, u32),
+    Thread(u16, u32),
+}
+
+#[derive(Default)]
+struct Pending {
+    /// Sent and not yet taken, by scope and number.
+    sent: HashMap<(Scope, u8), VecDeque<EventIndex>>,
+    /// All that were sent to a process or its threads and could kill it.
+    deadly: HashMap<(u16, u32), Vec<EventIndex>>,
+    /// Threads of a process that exited, each with whether a signal made it.
+    exits: HashMap<(u16, u32), Vec<(EventIndex, bool)>>,
+}
+
+pub(super) fn edges(history: &History, graph: &mut Graph) {
+    let mut pending = Pending::default();
+    let mut dying: HashMap<(u16, u32), bool> = HashMap::new();
+    for (index, event) in history.events.iter().enumerate() {
+        let index = index as EventIndex;
+        match event.op {
+            Op::Signal if !event.flags.has(Flags::IGNORED) => {
+                pending.send(history, graph, event, index);
+            }
+            Op::Deliver => {
+                dying.insert((event.host, event.tid), true);
+                pending.deliver(history, graph, event, index);
+            }
+            Op::Exit => {
+                let killed = dying.remove(&(event.host, event.tid)).unwrap_or(false);
+                let exits = pending.exits.entry((event.host, event.pid)).or_default();
+                exits.push((index, killed));
+            }
+            Op::Fork => {
+                dying.remove(&(event.host, event.target));
+                pending.exits.remove(&(event.host, event.target));
+                pending.deadly.remove(&(event.host, event.target));
+            }
+            _ => {}
+        }
+    }
+    out_of_memory(history, graph);
+}
+
+impl Pending {
+    fn send(&mut self, history: &History, graph: &Graph, event: &Event, index: EventIndex) {
+        let process = process_of(history, graph, event.host, event.target, index);
+        let whole = event.flags.has(Flags::PROCESS);
+        let scope = if whole {
+            Scope::Process(event.host, process)
+        } else {
+            Scope::Thread(event.host, event.target)
+        };
+        let sent = self.sent.entry((scope, event.signal)).or_default();
+        if event.signal < REAL_TIME {
+            sent.clear();
+        }
+        sent.push_back(index);
+        if is_deadly(event.signal) {
+            self.deadly.entry((event.host, process)).or_default().push(index);
+        }
+    }
+
+    fn deliver(&mut self, history: &History, graph: &mut Graph, event: &Event, index: EventIndex) {
+        let host = history.hosts.get(usize::from(event.host));
+        let lossless = host.is_none_or(|h| h.lost == 0 && h.gaps.is_empty());
+        let to = (index, Side::End);
+        if event.signal == KILL {
+            self.killed(history, graph, event, index, lossless);
+            return;
+        }
+        let scopes = [Scope::Thread(event.host, event.tid), Scope::Process(event.host, event.pid)];
+        let mut candidates = Vec::new();
+        for scope in scopes {
+            if let Some(&first) = self.sent.get(&(scope, event.signal)).and_then(VecDeque::front) {
+                candidates.push((scope, first));
+            }
+        }
+        // The kernel looks at the thread's own first.
+        if let Some(&(scope, _)) = candidates.first()
+            && let Some(sent) = self.sent.get_mut(&(scope, event.signal))
+        {
+            sent.pop_front();
+        }
+        // What a handler took kills nobody.
+        if let Some(deadly) = self.deadly.get_mut(&(event.host, event.pid)) {
+            deadly.retain(|sent| candidates.iter().all(|(_, taken)| taken != sent));
+        }
+        let proven = lossless && candidates.len() == 1;
+        for (_, cause) in candidates {
+            push_if(history, graph, proven, (cause, Side::Begin), to, EdgeKind::Signal);
+        }
+    }
+
+    /// All threads of a process die of one signal: SIGKILL, or another that kills it, which the kernel
+    /// turns into SIGKILL for each thread. Or one of them ended the process.
+    fn killed(
+        &self,
+        history: &History,
+        graph: &mut Graph,
+        event: &Event,
+        index: EventIndex,
+        lossless: bool,
+    ) {
+        let (process, to) = ((event.host, event.pid), (index, Side::End));
+        let deadly = self.deadly.get(&process).map_or(&[][..], Vec::as_slice);
+        let kills: Vec<EventIndex> =
+            deadly.iter().copied().filter(|&s| history.events[s as usize].signal == KILL).collect();
+        let exits = self.exits.get(&process).map_or(&[][..], Vec::as_slice);
+        let by_itself: Vec<EventIndex> =
+            exits.iter().filter(|(_, killed)| !killed).map(|&(exit, _)| exit).collect();
+        let causes = if kills.is_empty() { deadly } else { &kills };
+        let alone = !kills.is_empty() || by_itself.is_empty();
+        let proven = lossless && causes.len() == 1 && alone;
+        for &cause in causes {
+            push_if(history, graph, proven, (cause, Side::Begin), to, EdgeKind::Signal);
+        }
+        if kills.is_empty() {
+            for exit in by_itself {
+                graph.push_may(history, (exit, Side::Begin), to, EdgeKind::Signal);
+            }
+        }
+    }
+}
+
+/// Whether a signal ends a process that does nothing about it.
+fn is_deadly(signal: u8) -> bool {
+    !matches!(
+        i32::from(signal),
+        libc::SIGCHLD
+            | libc::SIGCONT
+            | libc::SIGURG
+            | libc::SIGWINCH
+            | libc::SIGSTOP
+            | libc::SIGTSTP
+            | libc::SIGTTIN
+            | libc::SIGTTOU
+    )
+}
+
+/// The process of a thread at the time of an event.
+fn process_of(history: &History, graph: &Graph, host: u16, tid: u32, at: EventIndex) -> u32 {
+    let lives = graph.lives_of(host, tid);
+    let begun = lives.partition_point(|life| graph.events_of_thread(life)[0] <= at);
+    if let Some(life) = begun.checked_sub(1).or(Some(0)).and_then(|life| lives.get(life)) {
+        return life.pid;
+    }
+    let tasks = history.hosts.get(usize::from(host)).map_or(&[][..], |h| h.tasks.as_slice());
+    tasks.iter().find(|task| task.tid == tid).map_or(tid, |task| task.pid)
+}
+
+/// The kernel kills its victim before it notes that it chose it; the choice comes first all the same.
+fn out_of_memory(history: &History, graph: &mut Graph) {
+    for (index, kill) in history.events.iter().enumerate().filter(|(_, e)| e.op == Op::OomKill) {
+        let index = index as EventIndex;
+        let victim = process_of(history, graph, kill.host, kill.target, index);
+        let mut signals = Vec::new();
+        let mut deaths = Vec::new();
+        for (other, event) in history.events.iter().enumerate() {
+            if event.host != kill.host || event.signal != KILL {
+                continue;
+            }
+            let other = other as EventIndex;
+            match event.op {
+                Op::Deliver if event.pid == victim => deaths.push(other),
+                Op::Signal
+                    if !event.flags.has(Flags::IGNORED)
+                        && process_of(history, graph, event.host, event.target, other)
+                            == victim =>
+                {
+                    signals.push(other);
+                }
+                _ => {}
+            }
+        }
+        let proven = signals.len() <= 1;
+        let from = (index, Side::Begin);
+        for signal in signals {
+            let lane = history.events[signal as usize].in_kernel_lane();
+            let side = if lane { Side::Begin } else { Side::End };
+            push_if(history, graph, proven, from, (signal, side), EdgeKind::Signal);
+        }
+        for death in deaths {
+            push_if(history, graph, proven, from, (death, Side::End), EdgeKind::Signal);
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Program order: a thread does one thing after another.
+
+use std::collections::HashMap;
+
+use super::group::group;
+use super::{EdgeKind, Graph, Proof, Side, Thread};
+use crate::event::{Event, EventIndex, History, Op};
+
+/// Finds the threads and their events. A tid that is used again is another thread.
+pub(super) fn index(history: &History, graph: &mut Graph) {
+    let (groups, mut members) =
+        group(&history.events, |e| (!e.in_kernel_lane()).then_some((e.host, e.tid)));
+    let mut births: HashMap<(u16, u32), Vec<u64>> = HashMap::new();
+    for fork in history.events.iter().filter(|e| e.op == Op::Fork) {
+        births.entry((fork.host, fork.target)).or_default().push(fork.time_ns);
+    }
+    for ((host, tid), range) in groups {
+        let events = &mut members[range.start as usize..range.end as usize];
+        order_ties(history, events);
+        let born = births.get(&(host, tid)).map_or(&[][..], Vec::as_slice);
+        let mut start = 0;
+        for end in 1..=events.len() {
+            if end < events.len() && !begins_anew(history, &events[start..=end], born) {
+                continue;
+            }
+            graph.threads.push(Thread {
+                host,
+                pid: history.events[events[start] as usize].pid,
+                tid,
+                events: range.start + start as u32..range.start + end as u32,
+            });
+            start = end;
+        }
+    }
+    graph.thread_events = members;
+}
+
+/// Two events of a thread in the same nanosecond, in different rings, are told apart by its own counter.
+fn order_ties(history: &History, events: &mut [EventIndex]) {
+    let key = |&e: &EventIndex| {
+        (history.events[e as usize].time_ns, history.events[e as usize].task_count)
+    };
+    if !events.is_sorted_by_key(key) {
+        events.sort_by_key(key);
+    }
+}
+
+/// Whether the last of a tid's events belongs to another thread than those before it.
+fn begins_anew(history: &History, life: &[EventIndex], born: &[u64]) -> bool {
+    let [.., previous, event] = life else { return false };
+    let (previous, event) = (&history.events[*previous as usize], &history.events[*event as usize]);
+    if previous.pid != event.pid {
+        return true;
+    }
+    let counted = previous.task_count != 0 && event.task_count != 0;
+    if counted && event.task_count <= previous.task_count {
+        return true;
+    }
+    if (previous.op == Op::Exit || after_exit(previous)) && !after_exit(event) {
+        let exited = life.iter().rev().skip(1).map(|&e| &history.events[e as usize]);
+        if exited.take_while(|e| e.op == Op::Exit || after_exit(e)).any(|e| e.op == Op::Exit) {
+            return true;
+        }
+    }
+    // Forked again in between: the thread before has ended, whether or not that was seen.
+    let first = born.partition_point(|&ns| ns <= previous.time_ns);
+    born.get(first).is_some_and(|&ns| ns <= event.time_ns)
+}
+
+/// What a thread still does when its exit has been noted: closing its files, telling its parent.
+fn after_exit(event: &Event) -> bool {
+    matches!(event.op, Op::Close | Op::Abort | Op::Unlisten | Op::Signal)
+}
+
+/// One edge from each event's end to the next one's begin. A lost event between them does not make the
+/// order less certain.
+pub(super) fn edges(graph: &mut Graph) {
+    for thread in 0..graph.threads.len() {
+        let range = graph.threads[thread].events.clone();
+        for place in range.start as usize + 1..range.end as usize {
+            let (from, to) = (graph.thread_events[place - 1], graph.thread_events[place]);
+            graph.push((from, Side::End), (to, Side::Begin), EdgeKind::Program, Proof::Must);
+        }
+    }
+}
+
+/// Whether events of the thread are known to be missing between two neighbours in its program order.
+pub fn gap_between(previous: &Event, event: &Event) -> bool {
+    let counted = previous.task_count != 0 && event.task_count != 0;
+    event.flags.has(crate::event::Flags::AFTER_GAP)
+        || counted && event.task_count != previous.task_count.wrapping_add(1)
+}

@@ -1,0 +1,260 @@
+//! A pattern bound to one history: its names and addresses are sets of numbers, so that testing an event
+//! compares no text.
+
+use super::value::{Lane, TimeOfDay, Value};
+use super::{Key, Kind, Pattern, Relation, Test};
+use crate::event::{Address, Event, Flags, History, Name, Proof};
+
+const DAY_NS: i128 = 86_400_000_000_000;
+
+/// What [`Pattern::bind`] makes. Good for the history it was bound to, and no other.
+#[derive(Clone, Debug)]
+pub struct Bound {
+    tests: Vec<BoundTest>,
+    /// Per host: wall clock minus monotonic clock.
+    wall_offsets_ns: Vec<i64>,
+}
+
+#[derive(Clone, Debug)]
+struct BoundTest {
+    key: Key,
+    /// `!=`: the opposite of the check.
+    negated: bool,
+    check: Check,
+}
+
+#[derive(Clone, Debug)]
+enum Check {
+    /// The column's number is in the set, or there is none and that is asked for.
+    Set {
+        set: Set,
+        none: bool,
+        any: bool,
+    },
+    Flags {
+        any_of: u16,
+        none: bool,
+    },
+    Numbers {
+        numbers: Vec<i128>,
+        none: bool,
+        any: bool,
+    },
+    Times(Vec<TimeOfDay>),
+    /// The number lies here, both ends included.
+    Range {
+        from: i128,
+        to: i128,
+    },
+}
+
+/// Numbers from 0, a bit each.
+#[derive(Clone, Debug, Default)]
+struct Set {
+    words: Vec<u64>,
+}
+
+impl Set {
+    fn insert(&mut self, number: u32) {
+        let word = number as usize / 64;
+        if word >= self.words.len() {
+            self.words.resize(word + 1, 0);
+        }
+        self.words[word] |= 1 << (number % 64);
+    }
+
+    fn contains(&self, number: u32) -> bool {
+        self.words.get(number as usize / 64).is_some_and(|word| word >> (number % 64) & 1 == 1)
+    }
+}
+
+impl Bound {
+    pub(super) fn new(pattern: &Pattern, history: &History) -> Self {
+        let bind = |test: &Test| BoundTest {
+            key: test.key,
+            negated: test.relation == Relation::IsNot,
+            check: check(test, history),
+        };
+        Self {
+            tests: pattern.tests.iter().map(bind).collect(),
+            wall_offsets_ns: history.hosts.iter().map(|host| host.wall_offset_ns).collect(),
+        }
+    }
+
+    pub fn matches(&self, event: &Event) -> bool {
+        self.tests.iter().all(|test| self.holds(test, event) != test.negated)
+    }
+
+    fn holds(&self, test: &BoundTest, event: &Event) -> bool {
+        match &test.check {
+            Check::Set { set, none, any } => {
+                code(test.key, event).map_or(*none, |code| *any || set.contains(code))
+            }
+            Check::Flags { any_of, none } => {
+                let named = event.flags.0 & !Flags::RANGE.0;
+                named & any_of != 0 || (*none && named == 0)
+            }
+            Check::Numbers { numbers, none, any } => {
+                number(test.key, event).map_or(*none, |n| *any || numbers.contains(&n))
+            }
+            Check::Times(times) => {
+                let now = self.time_of_day_ns(event);
+                times.iter().any(|t| (i128::from(t.start_ns)..end_ns(t)).contains(&now))
+            }
+            Check::Range { from, to } => {
+                let number = match test.key {
+                    Key::Time => Some(self.time_of_day_ns(event)),
+                    key => number(key, event),
+                };
+                number.is_some_and(|n| (*from..=*to).contains(&n))
+            }
+        }
+    }
+
+    fn time_of_day_ns(&self, event: &Event) -> i128 {
+        let offset_ns = self.wall_offsets_ns.get(usize::from(event.host)).copied().unwrap_or(0);
+        (i128::from(event.time_ns) + i128::from(offset_ns)).rem_euclid(DAY_NS)
+    }
+}
+
+/// The first nanosecond after a time as it was written.
+fn end_ns(time: &TimeOfDay) -> i128 {
+    i128::from(time.start_ns) + i128::from(time.length_ns)
+}
+
+fn check(test: &Test, history: &History) -> Check {
+    if test.relation.orders() {
+        return range(test);
+    }
+    let none = test.values.contains(&Value::None);
+    let any = test.values.contains(&Value::Any);
+    match test.key.kind() {
+        Kind::TimeOfDay => Check::Times(
+            test.values
+                .iter()
+                .filter_map(|value| match value {
+                    Value::TimeOfDay(time) => Some(*time),
+                    _ => None,
+                })
+                .collect(),
+        ),
+        Kind::Number | Kind::Nanoseconds | Kind::Duration => Check::Numbers {
+            numbers: test
+                .values
+                .iter()
+                .filter_map(|value| match value {
+                    Value::Number(number) => Some(*number),
+                    _ => None,
+                })
+                .collect(),
+            none,
+            any,
+        },
+        Kind::Word if test.key == Key::Flag => Check::Flags {
+            any_of: test.values.iter().fold(0, |bits, value| bits | flag_bits(value)),
+            none,
+        },
+        Kind::Text | Kind::Address | Kind::Word => {
+            let mut set = Set::default();
+            for value in &test.values {
+                insert(&mut set, test.key, value, history);
+            }
+            // A name that is missing is the empty text.
+            let empty = test.values.iter().any(|v| matches!(v, Value::Text(g) if g.matches("")));
+            Check::Set { set, none: none || empty, any }
+        }
+    }
+}
+
+fn flag_bits(value: &Value) -> u16 {
+    match value {
+        Value::Flag(flag) => flag.bits().0,
+        Value::Any => !0,
+        _ => 0,
+    }
+}
+
+/// `<=` and `>` take in or leave out the whole of what a time of day names.
+fn range(test: &Test) -> Check {
+    let (start, end) = match test.values.first() {
+        Some(Value::Number(number)) => (*number, number + 1),
+        Some(Value::TimeOfDay(time)) => (i128::from(time.start_ns), end_ns(time)),
+        _ => (1, 0),
+    };
+    let (from, to) = match test.relation {
+        Relation::Greater => (end, i128::MAX),
+        Relation::GreaterOrEqual => (start, i128::MAX),
+        Relation::Less => (i128::MIN, start - 1),
+        _ => (i128::MIN, end - 1),
+    };
+    Check::Range { from, to }
+}
+
+/// Puts the codes (see [`code`]) of all that has this value into the set.
+fn insert(set: &mut Set, key: Key, value: &Value, history: &History) {
+    match value {
+        Value::Text(glob) if key == Key::Host => {
+            let hosts = history.hosts.iter().zip(0..);
+            hosts.filter(|(host, _)| glob.matches(&host.name)).for_each(|(_, i)| set.insert(i));
+        }
+        Value::Text(glob) => {
+            let texts = history.names.texts().iter().zip(0..);
+            texts.filter(|(text, _)| glob.matches(text)).for_each(|(_, i)| set.insert(i));
+        }
+        Value::Address(test) => {
+            let addresses = history.names.addresses().iter().zip(0..);
+            addresses.filter(|(a, _)| test.matches(**a)).for_each(|(_, i)| set.insert(i));
+        }
+        Value::Op(op) => set.insert(*op as u32),
+        Value::Tcp => set.insert(0),
+        Value::Error(error) => set.insert(u32::from(*error)),
+        Value::Signal(signal) => set.insert(u32::from(*signal)),
+        Value::Ring(ring) => set.insert(*ring as u32),
+        Value::Lane(lane) => set.insert(*lane as u32),
+        _ => {}
+    }
+}
+
+/// The small number that stands for a text, address or word; nothing if the event has none.
+fn code(key: Key, event: &Event) -> Option<u32> {
+    let present = |number: u32| (number != 0).then_some(number);
+    match key {
+        Key::Host => Some(u32::from(event.host)),
+        Key::Comm => (event.comm != Name::NONE).then_some(event.comm.0),
+        Key::Cgroup => (event.cgroup != Name::NONE).then_some(event.cgroup.0),
+        Key::Local => (event.local != Address::NONE).then_some(event.local.0),
+        Key::Remote => (event.remote != Address::NONE).then_some(event.remote.0),
+        Key::Op => Some(event.op as u32),
+        Key::Protocol => event.op.protocol().map(|_| 0),
+        Key::Error => present(u32::from(event.error)),
+        Key::Signal => present(u32::from(event.signal)),
+        Key::Ring => Some(event.ring as u32),
+        Key::Lane if event.in_kernel_lane() => Some(Lane::Kernel as u32),
+        Key::Lane => Some(Lane::Thread as u32),
+        _ => None,
+    }
+}
+
+/// The number in a column; nothing if the event has none.
+fn number(key: Key, event: &Event) -> Option<i128> {
+    let present = |number: u64| (number != 0).then_some(i128::from(number));
+    let known = event.proof != Proof::Unknown;
+    match key {
+        Key::Pid => present(event.pid.into()),
+        Key::Tid => present(event.tid.into()),
+        Key::Netns => present(event.netns.into()),
+        Key::Socket => present(event.socket),
+        Key::Target => present(event.target.into()),
+        Key::Iss => known.then_some(event.iss.into()),
+        Key::Irs => known.then_some(event.irs.into()),
+        Key::StreamStart => event.has_range().then_some(event.stream_start.into()),
+        Key::StreamEnd => event.has_range().then_some(event.stream_end.into()),
+        Key::Result => event.outcome().map(i128::from),
+        Key::Cpu => Some(event.cpu.into()),
+        Key::Position => Some(event.position.into()),
+        Key::BeginNs => Some(event.begin_ns.into()),
+        Key::TimeNs => Some(event.time_ns.into()),
+        Key::Duration => Some(event.time_ns.saturating_sub(event.begin_ns).into()),
+        _ => None,
+    }
+}

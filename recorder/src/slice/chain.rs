@@ -1,0 +1,135 @@
+//! The chain that a person reads first: one proven way from the symptom back to an origin.
+//!
+//! Many ways lead back. At each step the chain takes the cause that tells most: a signal before the end of
+//! a connection, that before bytes, those before the making of a connection. Where an event has
+//! no cause outside its thread, the thread's earlier events are looked through for one that has.
+
+use std::cmp::Reverse;
+
+use petgraph::Direction;
+use petgraph::graph::EdgeIndex;
+use petgraph::visit::EdgeRef;
+
+use super::Slice;
+use crate::event::{EventIndex, History, Op};
+use crate::graph::{EdgeKind, Graph, Node, Proof, Side, event_of, node};
+
+/// One event of a chain, and what joins it to the one before it (which is nearer to the symptom).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    pub event: EventIndex,
+    pub link: Link,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// It is the symptom.
+    Symptom,
+    /// A proven edge leads from this event to the step before.
+    Edge(EdgeIndex<u32>),
+    /// The same thread did this earlier.
+    Thread,
+}
+
+/// How far a thread's earlier events are looked through.
+const LOOK_BACK: usize = 256;
+/// No chain is longer.
+const STEPS_MAX: usize = 256;
+
+/// The chain from a symptom of a backward slice to its origin: an event that nothing outside its own
+/// thread must precede.
+pub fn chain(history: &History, graph: &Graph, slice: &Slice, symptom: EventIndex) -> Vec<Step> {
+    let mut steps = vec![Step { event: symptom, link: Link::Symptom }];
+    let mut at = node(symptom, Side::End);
+    let mut seen = std::collections::HashSet::from([symptom]);
+    while steps.len() < STEPS_MAX {
+        let event = event_of(at).0;
+        let earlier = cause(history, graph, at, steps.len() == 1)
+            .map(|edge| (event, edge))
+            .or_else(|| thread_cause(history, graph, slice, event));
+        let Some((through, edge)) = earlier else { break };
+        let Some((from, _)) = graph.nodes.edge_endpoints(edge) else { break };
+        let next = event_of(from).0;
+        if !seen.insert(next) {
+            break;
+        }
+        if through != event {
+            seen.insert(through);
+            steps.push(Step { event: through, link: Link::Thread });
+        }
+        steps.push(Step { event: next, link: Link::Edge(edge) });
+        at = from;
+    }
+    steps
+}
+
+/// The most telling cause of a node outside its thread: of its event's begin and, for an end, its end.
+fn cause(history: &History, graph: &Graph, at: Node, symptom: bool) -> Option<EdgeIndex<u32>> {
+    let (event, side) = event_of(at);
+    let sides = [Some(at), (side == Side::End).then(|| node(event, Side::Begin))];
+    let edges = sides.into_iter().flatten();
+    edges
+        .flat_map(|at| graph.nodes.edges_directed(at, Direction::Incoming))
+        .filter(|edge| edge.weight().proof == Proof::Must)
+        .filter_map(|edge| {
+            let cause = event_of(edge.source()).0;
+            let rank = rank(history, edge.weight().kind, event, symptom)?;
+            Some((rank, Reverse(history.events[cause as usize].time_ns), edge.id()))
+        })
+        .min()
+        .map(|(_, _, edge)| edge)
+}
+
+/// How telling a cause is: the least is the most. `None`: not worth a step.
+fn rank(history: &History, kind: EdgeKind, event: EventIndex, symptom: bool) -> Option<u8> {
+    let event = &history.events[event as usize];
+    match kind {
+        // That a child has ended is rarely why its parent did something; it would hide the rest.
+        EdgeKind::Signal if i32::from(event.signal) == libc::SIGCHLD && !symptom => None,
+        EdgeKind::Signal => Some(0),
+        EdgeKind::Close => Some(1),
+        EdgeKind::Bytes => Some(2),
+        EdgeKind::Connection => Some(3),
+        // Every thread was made by another: that explains nothing but a symptom without other causes.
+        EdgeKind::Task => symptom.then_some(4),
+        EdgeKind::Program if event.in_kernel_lane() => Some(5),
+        EdgeKind::Interval | EdgeKind::Program => None,
+    }
+}
+
+/// The earlier event of the same thread that tells most, with its cause. An answer is explained by what
+/// happened since its request arrived; anything else by the nearest event that has a cause.
+fn thread_cause(
+    history: &History,
+    graph: &Graph,
+    slice: &Slice,
+    event: EventIndex,
+) -> Option<(EventIndex, EdgeIndex<u32>)> {
+    let here = &history.events[event as usize];
+    if here.in_kernel_lane() {
+        return None;
+    }
+    let lives = graph.lives_of(here.host, here.tid).iter();
+    let mut lives = lives.map(|life| graph.events_of_thread(life));
+    let (life, place) = lives.find_map(|l| l.iter().position(|&e| e == event).map(|p| (l, p)))?;
+    let mut best: Option<(u8, EventIndex, EdgeIndex<u32>)> = None;
+    for &earlier in life[..place].iter().rev().take(LOOK_BACK) {
+        debug_assert_eq!(slice.direction, Direction::Incoming, "chains lead back");
+        let at = node(earlier, Side::End);
+        let Some(edge) = cause(history, graph, at, false) else { continue };
+        let kind = graph.nodes[edge].kind;
+        let rank = rank(history, kind, earlier, false).unwrap_or(u8::MAX);
+        let then = &history.events[earlier as usize];
+        let request = then.op == Op::Recv && then.socket == here.socket && kind == EdgeKind::Bytes;
+        if request {
+            return best.map_or(Some((earlier, edge)), |(_, event, edge)| Some((event, edge)));
+        }
+        if best.is_none_or(|(least, ..)| rank < least) {
+            best = Some((rank, earlier, edge));
+        }
+        if here.op != Op::Send {
+            break;
+        }
+    }
+    best.map(|(_, event, edge)| (event, edge))
+}

@@ -1,0 +1,327 @@
+"""What a program of the truth suite knows: every socket call it makes, in which thread, over which bytes.
+
+A `Socket` behaves like `socket.socket` and notes each call: process, thread, the stream offsets of the bytes,
+and CLOCK_MONOTONIC just before and just after. One file of JSON lines per process; README.md says what is in it.
+"""
+
+import ctypes
+import errno
+import itertools
+import json
+import os
+import re
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+
+_now = time.monotonic_ns
+_numbers = itertools.count()
+_records = []
+_directory = None
+
+
+def open_in(directory):
+    """Logs into `directory` from now on. A thread that fails ends the program."""
+    global _directory
+    _directory = directory
+    threading.excepthook = _end_program
+
+
+def _end_program(failed):
+    traceback.print_exception(failed.exc_type, failed.exc_value, failed.exc_traceback)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def write(**record):
+    _records.append(record)
+
+
+def flush():
+    """Writes what this process has logged."""
+    path = os.path.join(_directory, f"{os.getpid()}.jsonl")
+    with open(path, "a", encoding="utf-8") as file:
+        file.writelines(json.dumps(record) + "\n" for record in _records)
+    _records.clear()
+
+
+def address_text(address):
+    """`127.0.0.1:80`, `[::1]:80`; an IPv4 address in IPv6 clothes is written as what it is."""
+    host, port = address[:2]
+    if host.startswith("::ffff:") and "." in host:
+        host = host[len("::ffff:"):]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _error_name(error):
+    number = errno.EAGAIN if error.errno == errno.EWOULDBLOCK else error.errno
+    return "EAGAIN" if number == errno.EAGAIN else errno.errorcode[number]
+
+
+class Socket(socket.socket):
+    """A TCP socket that notes its calls. `sent` and `received` are the offsets its own calls have reached."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.endpoint = None
+        self.sent = 0
+        self.received = 0
+        self.finished = False
+
+    # Life of a connection.
+
+    def accept(self):
+        fd, address = self._accept()
+        connection = Socket(self.family, self.type, self.proto, fileno=fd)
+        if self.gettimeout() and socket.getdefaulttimeout() is None:
+            connection.setblocking(True)
+        connection._established(self.getsockname(), address)
+        return connection, address
+
+    def connect(self, address):
+        super().connect(address)
+        self._established(self.getsockname(), address)
+
+    def _established(self, local, remote):
+        """`local` may be the listener's address: an accepted socket that was reset meanwhile forgets its own."""
+        try:
+            local = self.getsockname() if self.getsockname()[1] else local
+        except OSError:
+            pass
+        self.endpoint = f"{os.getpid()}.{next(_numbers)}"
+        write(op="endpoint", endpoint=self.endpoint, time=_now(), local=address_text(local),
+              remote=address_text(remote))
+
+    def name_connection(self, name):
+        """Says which connection this is, where addresses do not (NAT). Both ends must say the same."""
+        write(op="name", endpoint=self.endpoint, name=name)
+
+    def shutdown(self, how):
+        before = _now()
+        super().shutdown(how)
+        if how != socket.SHUT_RD:
+            self._log_end("close", before)
+
+    def close(self):
+        before = _now()
+        was_open = self.fileno() >= 0
+        super().close()
+        if was_open and self.endpoint is not None:
+            self._log_end("close", before)
+
+    def abort(self):
+        """Throws the connection away: the other end gets a reset."""
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        before = _now()
+        super().close()
+        self._log_end("abort", before)
+
+    def drop(self):
+        """Closes this process's copy of a descriptor another process still holds: nothing goes out."""
+        super().close()
+
+    def _log_end(self, op, before):
+        if not self.finished:
+            self.finished = True
+            write(op=op, endpoint=self.endpoint, pid=os.getpid(), tid=threading.get_native_id(),
+                  ranges=[[self.sent, self.sent + 1]], before=before, after=_now())
+
+    # Sends.
+
+    def send(self, data, flags=0):
+        return self._send(super().send, data, flags)
+
+    def sendall(self, data, flags=0):
+        view = memoryview(data).cast("B")
+        while view:
+            view = view[self.send(view, flags):]
+
+    def sendmsg(self, buffers, ancdata=(), flags=0, *rest):
+        return self._send(super().sendmsg, buffers, ancdata, flags, *rest)
+
+    def sendfile(self, file, offset=0, count=None):
+        """One `sendfile` call. The kernel may hand it to the socket in parts, so it may be several events."""
+        return self._send(os.sendfile, self.fileno(), file.fileno(), offset, count, split=True)
+
+    def send_as(self, writer, span_start, data):
+        """A send that races with others: `writer` is in every byte, the reader logs which byte came where."""
+        return self._send(super().send, data, writer=writer, span_start=span_start)
+
+    def _send(self, function, *args, writer=None, span_start=0, split=False):
+        before = _now()
+        try:
+            count = function(*args)
+        except OSError as error:
+            self._log("send", before, None, 0, _error_name(error))
+            raise
+        if writer is not None:
+            self._log("send", before, None, count, None, writer=writer, span=[span_start, span_start + count])
+            return count
+        start = self.sent
+        self.sent += count
+        self._log("send", before, [[start, start + count]], count, None, **({"split": True} if split else {}))
+        return count
+
+    # Receives.
+
+    def recv(self, size, flags=0):
+        return self._recv(super().recv, len, flags, size, flags)
+
+    def recv_into(self, buffer, size=0, flags=0):
+        return self._recv(super().recv_into, int, flags, buffer, size, flags)
+
+    def recvmsg(self, size, ancillary=0, flags=0):
+        return self._recv(super().recvmsg, lambda r: len(r[0]), flags, size, ancillary, flags)
+
+    def recvmsg_into(self, buffers, ancillary=0, flags=0):
+        return self._recv(super().recvmsg_into, lambda r: r[0], flags, buffers, ancillary, flags)
+
+    def recv_counted(self, size):
+        """A receive that races with others: where its bytes stand is in the bytes (`counted`)."""
+        return self._recv(super().recv, len, 0, size, counted=True)
+
+    def _recv(self, function, length, flags, *args, counted=False):
+        before = _now()
+        try:
+            value = function(*args)
+        except OSError as error:
+            self._log("recv", before, None, 0, _error_name(error))
+            raise
+        count = length(value)
+        after = _now()
+        more = {}
+        ranges = [[self.received, self.received + count]]
+        if flags & socket.MSG_PEEK:
+            more["peek"] = True
+        elif counted and count:
+            start = counted_start(value)
+            ranges = None if start is None else [[start, start + count]]
+            if start is None:
+                more["bytes"] = value.hex()
+        else:
+            self.received += count
+        if count == 0:
+            more["eof"] = True
+            ranges = None
+        self._log("recv", before, ranges, count, None, after=after, **more)
+        return value
+
+    def _log(self, op, before, ranges, result, error, after=None, **more):
+        if error is not None and error != "EAGAIN":
+            self.finished = True  # reset: a close has nothing left to say
+        write(op=op, endpoint=self.endpoint, pid=os.getpid(), tid=threading.get_native_id(), ranges=ranges,
+              result=result, error=error, before=before, after=after or _now(), **more)
+
+
+def counted(start_word, words):
+    """Bytes that say where they stand: word i of 8 bytes holds i, and only its first byte has the top bit."""
+    out = bytearray()
+    for number in range(start_word, start_word + words):
+        out += bytes([0x80 | (number >> 49) & 0x7F] + [(number >> shift) & 0x7F for shift in range(42, -1, -7)])
+    return bytes(out)
+
+
+def counted_start(data):
+    """The offset of the first byte of a stretch of `counted` bytes; None when it is too short to tell."""
+    first = next((i for i, byte in enumerate(data[:8]) if byte & 0x80), None)
+    if first is None or len(data) < first + 8:
+        return None
+    number = 0
+    for byte in data[first:first + 8]:
+        number = number << 7 | byte & 0x7F
+    return number * 8 - first
+
+
+def layout(connection, data):
+    """Logs which bytes came from whom, in a stream whose racing writers each repeat one byte: 32 times its number."""
+    runs = [[run[1][0] >> 5, len(run[0])] for run in re.finditer(rb"((?s:.))\1*", data)]
+    write(op="layout", endpoint=connection.endpoint, runs=runs)
+
+
+# Listening, connecting, processes and threads.
+
+
+def listen(host="127.0.0.1", port=0, backlog=128):
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = Socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is accepted inherits it
+    listener.bind((host, port))
+    listener.listen(backlog)
+    return listener
+
+
+def connect(address, prepare=None):
+    """A connection to `address`; `prepare` may set options before it is made."""
+    connection = Socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, socket.SOCK_STREAM)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if prepare:
+        prepare(connection)
+    connection.connect(address)
+    return connection
+
+
+def spawn(function, *args, inside=None):
+    """Runs `function` in a child process, first calling `inside` there (to enter a namespace)."""
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        _die_with_parent()
+        _records.clear()
+        if inside:
+            inside()
+        function(*args)
+        flush()
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+        os.kill(os.getppid(), signal.SIGTERM)  # it may be waiting for what will not come
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _die_with_parent():
+    """A case that is stopped leaves no process behind."""
+    parent_death_signal = 1
+    ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGKILL)
+
+
+def wait(*pids):
+    """Waits for children; all must have done well."""
+    failed = [pid for pid in pids if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0]
+    if failed:
+        raise RuntimeError(f"{len(failed)} of {len(pids)} child processes failed")
+
+
+def together(function, arguments):
+    """Calls `function` with each of `arguments` (tuples), each in its own thread, and waits."""
+    arguments = list(arguments)
+    barrier = threading.Barrier(len(arguments))  # so that the pool really has that many threads
+
+    def one(args):
+        barrier.wait()
+        return function(*args)
+
+    with ThreadPoolExecutor(len(arguments)) as pool:
+        return list(pool.map(one, arguments))
+
+
+def until_recorded(timeout_s=60):
+    """For programs older than their recorder: tells the runner to start it, and waits until it runs.
+
+    Calls that ended before are part of the truth about offsets, but not expected in the recording."""
+    with open(os.path.join(_directory, "ready"), "w", encoding="utf-8"):
+        pass
+    deadline = time.monotonic() + timeout_s
+    while not os.path.exists(os.path.join(_directory, "go")):
+        if time.monotonic() > deadline:
+            raise TimeoutError("nobody started a recorder")
+        time.sleep(0.01)
+    write(op="recorded_from", time=_now())

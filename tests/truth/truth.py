@@ -1,0 +1,317 @@
+#!/usr/bin/env python3
+"""Runs programs that know which send's bytes reached which receive, and compares a recording of them with that.
+
+    truth.py                                   every case, with `wherefore`
+    truth.py --case fan_in --case tls          some cases
+    truth.py --self-test                       without a tracer: is the comparison itself right?
+    truth.py --record "mytracer -o {out} -- {cmd}" --record-all "mytracer -o {out}" --graph "mytracer-json {out}"
+
+Exit status 0: everything right; 1: something is off; 2: the suite could not run. README.md describes the JSON.
+"""
+
+import argparse
+import copy
+import importlib
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from dataclasses import asdict
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.dont_write_bytecode = True  # root runs this in somebody's source tree
+sys.path.insert(0, HERE)
+
+import compare  # noqa: E402
+import log  # noqa: E402
+import oracle  # noqa: E402
+
+CASES = sorted(name[:-3] for name in os.listdir(os.path.join(HERE, "cases")) if name.endswith(".py"))
+TIME_LIMIT_S = 60
+COLUMNS = ["case", "calls", "true edges", "must edges", "wrong must", "precision", "recall", "must share"]
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--case", action="append", metavar="NAME", choices=CASES, help="only this case (repeatable)")
+    parser.add_argument("--list", action="store_true", help="print the cases' names")
+    parser.add_argument("--self-test", action="store_true", help="compare a perfect tracer and flawed ones, no kernel")
+    parser.add_argument("--json", action="store_true", help="the results as one JSON object")
+    parser.add_argument("--keep", metavar="FOLDER", help="keep logs, recordings and graphs there")
+    parser.add_argument("--record", default="wherefore record -o {out} -- {cmd}",
+                        help="records a command (default: %(default)s)")
+    parser.add_argument("--record-all", default="wherefore record -o {out} --all",
+                        help="records everything until SIGINT (default: %(default)s)")
+    parser.add_argument("--graph", default="wherefore graph {out} --to json",
+                        help="prints a recording's graph (default: %(default)s)")
+    parser.add_argument("--ready", metavar="REGEX", help="what --record-all prints on stderr when it is recording")
+    parser.add_argument("--settle", type=float, default=2.0, metavar="SECONDS",
+                        help="without --ready: how long --record-all takes to start (default: %(default)s)")
+    parser.add_argument("--run", nargs=2, metavar=("CASE", "FOLDER"), help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+class Failed(Exception):
+    """A case could not be judged: the program, the recorder or the graph command failed."""
+
+
+def run_program(name, folder):
+    """Inside the recorded process: runs one case, logging into the folder."""
+    log.open_in(folder)
+    case(name).run()
+    log.flush()
+    with open(os.path.join(folder, "done"), "w", encoding="utf-8"):
+        pass
+
+
+def case(name):
+    return importlib.import_module(f"cases.{name}")
+
+
+def reason_to_skip(module):
+    return module.needs() if hasattr(module, "needs") else None
+
+
+def fill(template, **values):
+    """A command template as an argument list; `{cmd}` becomes as many arguments as it has."""
+    words = []
+    for word in shlex.split(template):
+        if word == "{cmd}":
+            words.extend(values["cmd"])
+        else:
+            words.append(word.format(**values))
+    return words
+
+
+def finish(process, what, timeout_s):
+    try:
+        output, errors = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        try:
+            output, errors = process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            output, errors = process.communicate()
+        raise Failed(f"{what} took more than {timeout_s} s: {tail(errors)}") from None
+    return output, errors
+
+
+def tail(errors):
+    text = errors.decode(errors="replace") if isinstance(errors, bytes) else errors or ""
+    return " | ".join(text.strip().splitlines()[-6:])
+
+
+def start(words, **kwargs):
+    try:
+        return subprocess.Popen(words, **kwargs)
+    except OSError as error:
+        raise Failed(f"{words[0]}: {error.strerror}") from None
+
+
+def record(name, module, folder, options):
+    """Runs a case under the recorder (or, without options, alone)."""
+    command = [sys.executable, os.path.abspath(__file__), "--run", name, folder]
+    out = os.path.join(folder, "recording")
+    if getattr(module, "OLDER", False):
+        program = start(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        try:
+            record_from_the_middle(program, folder, out, options)
+        finally:
+            if program.poll() is None:
+                program.terminate()
+                program.wait()
+    else:
+        words = fill(options.record, out=out, cmd=command) if options else command
+        program = start(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        _, errors = finish(program, "the recorded program" if options else "the program", TIME_LIMIT_S)
+        if not os.path.exists(os.path.join(folder, "done")):
+            raise Failed(f"the program did not end well: {tail(errors)}")
+        if program.returncode != 0:
+            raise Failed(f"{shlex.join(words[:3])}… exited with {program.returncode}: {tail(errors)}")
+    return out
+
+
+def record_from_the_middle(program, folder, out, options):
+    """The program runs first; when its connections stand, the recorder is started, then it goes on."""
+    deadline = time.monotonic() + TIME_LIMIT_S
+    while not os.path.exists(os.path.join(folder, "ready")):
+        if program.poll() is not None or time.monotonic() > deadline:
+            raise Failed(f"the program did not get ready: {tail(program.stderr.read())}")
+        time.sleep(0.02)
+    errors_path = os.path.join(folder, "recorder-stderr")
+    recorder = None
+    try:
+        if options:
+            with open(errors_path, "wb") as errors:
+                recorder = start(fill(options.record_all, out=out, cmd=[], pid=program.pid),
+                                 stdout=subprocess.DEVNULL, stderr=errors)
+            await_recorder(recorder, errors_path, options)
+        with open(os.path.join(folder, "go"), "w", encoding="utf-8"):
+            pass
+        _, errors = finish(program, "the program", TIME_LIMIT_S)
+        if not os.path.exists(os.path.join(folder, "done")):
+            raise Failed(f"the program did not end well: {tail(errors)}")
+    finally:
+        if recorder is not None:
+            recorder.send_signal(signal.SIGINT)
+            try:
+                recorder.wait(60)
+            except subprocess.TimeoutExpired:
+                recorder.kill()
+                recorder.wait()
+                raise Failed("the recorder did not end within 60 s of SIGINT") from None
+    if recorder is not None and recorder.returncode != 0:
+        with open(errors_path, "rb") as file:
+            raise Failed(f"the recorder exited with {recorder.returncode}: {tail(file.read())}")
+
+
+def await_recorder(recorder, errors_path, options):
+    deadline = time.monotonic() + (30 if options.ready else options.settle)
+    while time.monotonic() < deadline:
+        if recorder.poll() is not None:
+            break
+        if options.ready:
+            with open(errors_path, encoding="utf-8", errors="replace") as file:
+                if re.search(options.ready, file.read()):
+                    return
+        time.sleep(0.02)
+    if recorder.poll() is not None:
+        with open(errors_path, "rb") as file:
+            raise Failed(f"the recorder ended at once with {recorder.returncode}: {tail(file.read())}")
+    if options.ready:
+        raise Failed(f"the recorder did not print /{options.ready}/ within 30 s")
+
+
+def graph_of(out, folder, options):
+    words = fill(options.graph, out=out, cmd=[])
+    path = os.path.join(folder, "graph.json")
+    with open(path, "wb") as file:
+        process = start(words, stdout=file, stderr=subprocess.PIPE)
+        _, errors = finish(process, "the graph command", TIME_LIMIT_S)
+    if process.returncode != 0:
+        raise Failed(f"{shlex.join(words)} exited with {process.returncode}: {tail(errors)}")
+    try:
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    except ValueError as error:
+        raise Failed(f"the graph is not JSON: {error}") from None
+
+
+def judge(name, folder, options):
+    """One case: (report, reason it was skipped, problems)."""
+    module = case(name)
+    if reason := reason_to_skip(module):
+        return None, reason, []
+    out = record(name, module, folder, options)
+    truth = compare.load(folder)
+    report = compare.compare(truth, graph_of(out, folder, options), getattr(module, "RACING", False))
+    return report, None, report.problems
+
+
+def self_test(name, folder):
+    """One case without a recorder: the perfect graph is accepted, each flaw is found."""
+    module = case(name)
+    if reason := reason_to_skip(module):
+        return None, reason, []
+    record(name, module, folder, None)
+    truth = compare.load(folder)
+    racing = getattr(module, "RACING", False)
+    graph = oracle.perfect(truth)
+    report = compare.compare(truth, graph, racing)
+    problems = [f"the perfect graph is rejected: {text}" for text in report.problems]
+    if len(truth.calls) > 20_000:
+        return report, None, problems  # once is enough of this one
+    for flaw, kinds in oracle.FLAWS.items():
+        if racing and flaw in oracle.NOT_WHERE_RACING:
+            continue
+        flawed = copy.deepcopy(graph)
+        if flaw(flawed):
+            continue  # the case offers no place for it
+        found = {text.split(":")[0] for text in compare.compare(truth, flawed, racing).problems}
+        if not found & kinds:
+            problems.append(f"{flaw.__name__} went unseen (only {sorted(found) or 'nothing'})")
+    return report, None, problems
+
+
+def run_case(name, options):
+    base = options.keep
+    if base:
+        os.makedirs(base, exist_ok=True)
+    holder = None if base else tempfile.TemporaryDirectory(prefix="truth-")
+    folder = os.path.join(base, name) if base else holder.name
+    if base:
+        if os.path.isdir(folder):
+            for entry in os.listdir(folder):
+                os.remove(os.path.join(folder, entry))
+        os.makedirs(folder, exist_ok=True)
+    try:
+        if options.self_test:
+            return self_test(name, folder)
+        return judge(name, folder, options)
+    except Failed as error:
+        return None, None, [str(error)]
+    except (KeyError, TypeError, AttributeError) as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        return None, None, [f"the graph has not the expected shape: {error!r} at {os.path.basename(where.filename)}:"
+                            f"{where.lineno}"]
+    finally:
+        if holder:
+            holder.cleanup()
+
+
+def row(name, report):
+    if report is None:
+        return [name] + ["-"] * 7
+    return [name, str(report.calls), str(report.true_edges), str(report.must_edges), str(report.wrong_must),
+            share(report.precision), share(report.recall), share(report.must_share)]
+
+
+def share(value):
+    """Never rounds up to 100 %."""
+    return "100 %" if value == 1 else f"{min(value, 0.9999):.2%}".replace("%", " %")
+
+
+def table_line(cells):
+    return "  ".join([cells[0].ljust(22)] + [cell.rjust(len(title)) for cell, title in zip(cells[1:], COLUMNS[1:])])
+
+
+def main():
+    options = arguments()
+    if options.list:
+        print("\n".join(CASES))
+        return 0
+    if options.run:
+        run_program(*options.run)
+        return 0
+    results, off, skipped = {}, 0, 0
+    if not options.json:
+        print(table_line(COLUMNS))
+    for name in options.case or CASES:
+        report, skip, problems = run_case(name, options)
+        off += bool(problems)
+        skipped += bool(skip)
+        results[name] = {"skipped": skip, "problems": problems, **(asdict(report) if report else {})}
+        if report:
+            results[name].update(precision=report.precision, recall=report.recall, must_share=report.must_share,
+                                 problems=problems)
+        if not options.json:
+            print(f"{name.ljust(22)}  skipped: {skip}" if skip else table_line(row(name, report)), flush=True)
+            for problem in problems:
+                print(f"    {problem}", flush=True)
+    right = len(results) - off - skipped
+    if options.json:
+        print(json.dumps({"cases": results, "right": right, "off": off, "skipped": skipped}, indent=1))
+    else:
+        print(f"{len(results)} cases: {right} right, {off} off, {skipped} skipped")
+    return 1 if off else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
