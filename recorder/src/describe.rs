@@ -51,7 +51,6 @@ pub fn act(history: &History, event: &Event) -> String {
         }
         Op::Deliver => format!("took {}", signal_name(event.signal)),
         Op::OomKill => format!("out of memory: kill {}", event.target),
-        Op::Rename => format!("named {}", comm()),
     }
 }
 

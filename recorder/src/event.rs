@@ -217,13 +217,9 @@ impl Op {
     /// The protocol of the socket the event is about; nothing for events of tasks.
     pub const fn protocol(self) -> Option<&'static str> {
         match self {
-            Self::Fork
-            | Self::Exec
-            | Self::Exit
-            | Self::Signal
-            | Self::Deliver
-            | Self::OomKill
-            | Self::Rename => None,
+            Self::Fork | Self::Exec | Self::Exit | Self::Signal | Self::Deliver | Self::OomKill => {
+                None
+            }
             _ => Some("tcp"),
         }
     }

@@ -7,7 +7,7 @@ mod json;
 mod svg;
 
 pub use dot::dot;
-pub use json::json;
+pub use json::{EventRow, json};
 pub use svg::{MAX_EVENTS as SVG_MAX_EVENTS, SvgError, svg};
 
 use crate::event::{EventIndex, History};

@@ -13,7 +13,10 @@ pub mod pattern;
 pub mod graph;
 pub mod slice;
 
+pub mod describe;
 pub mod export;
+
+pub mod explain;
 
 pub mod doctor;
 

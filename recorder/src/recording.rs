@@ -14,11 +14,18 @@ pub mod columns;
 pub mod write;
 
 pub mod index;
+pub mod read;
 
 mod checkpoint;
+mod decode;
 mod encode;
+mod file;
 mod footer;
+mod merge;
 mod pages;
+mod repair;
+
+pub use repair::repair;
 
 /// Rows of a full row group: what [`write::Writer`] holds in memory before it writes.
 pub const PART_ROWS: usize = 131_072;

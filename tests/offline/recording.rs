@@ -1,29 +1,63 @@
 //! Recordings: written, read back, cut off, damaged, merged, and opened by other tools.
 
+mod broken;
+mod cost;
+mod duckdb;
+mod golden;
+mod merge;
+mod round_trip;
 mod traffic;
-use std::time::Instant;
 
-use recorder::event::History;
-use recorder::recording::write;
+use std::path::{Path, PathBuf};
 
-fn write(history: &History) -> Vec<u8> {
+use recorder::event::{Event, History};
+use recorder::recording::read::{self, ReadError, Recording};
+use recorder::recording::write::Writer;
+
+/// The recording of a history of one host, in memory, in parts of at most `part` events.
+fn recorded(history: &History, part: usize) -> Vec<u8> {
     let host = &history.hosts[0];
-    let mut writer = write::Writer::new(Vec::new(), "memory", host).expect("write the head");
-    writer.append(&history.names, &history.events).expect("write parts");
+    let mut writer = Writer::new(Vec::new(), "memory", host).expect("write the head");
+    for events in history.events.chunks(part) {
+        writer.append(&history.names, events).expect("take events");
+        writer.flush().expect("write a part");
+    }
     writer.finish(host).expect("write the end")
 }
 
-#[test]
-fn size_and_speed() {
-    let history = traffic::requests(1_000_000);
-    let begin = Instant::now();
-    let file = write(&history);
-    let took = begin.elapsed();
-    let events = history.events.len() as f64;
-    let per_event = file.len() as f64 / events;
-    println!(
-        "{per_event:.1} bytes/event, {:.1} M rows/s written",
-        events / took.as_secs_f64() / 1e6
-    );
-    std::fs::write("/tmp/wf-rec-tmp/a.parquet", file);
+/// A file with these bytes, in a folder of its own.
+fn file(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("make a folder");
+    let path = folder.path().join("a.parquet");
+    std::fs::write(&path, bytes).expect("write a file");
+    (folder, path)
+}
+
+fn open(path: &Path) -> Result<Recording, ReadError> {
+    read::open(&[path.to_owned()])
+}
+
+fn open_bytes(bytes: &[u8]) -> Result<Recording, ReadError> {
+    let (_folder, path) = file(bytes);
+    open(&path)
+}
+
+/// An event with its names written out, so that events of histories with different names compare.
+fn written_out(history: &History, event: &Event) -> String {
+    let names = &history.names;
+    let (comm, cgroup) = (names.text(event.comm), names.text(event.cgroup));
+    let (local, remote) = (names.address(event.local), names.address(event.remote));
+    let blank = Event::blank(event.op);
+    let numbers = Event {
+        comm: blank.comm,
+        cgroup: blank.cgroup,
+        local: blank.local,
+        remote: blank.remote,
+        ..*event
+    };
+    format!("{comm} {cgroup} {local:?} {remote:?} {numbers:?}")
+}
+
+fn all_written_out(history: &History) -> Vec<String> {
+    history.events.iter().map(|event| written_out(history, event)).collect()
 }

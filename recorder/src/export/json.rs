@@ -30,7 +30,7 @@ fn rows(rows: impl Iterator<Item = impl Serialize>, out: &mut dyn Write) -> io::
 
 /// One event, in the order of its columns.
 #[derive(Serialize)]
-struct EventRow<'a> {
+pub struct EventRow<'a> {
     id: EventIndex,
     host: &'a str,
     begin_ns: u64,
@@ -63,7 +63,7 @@ struct EventRow<'a> {
 }
 
 impl<'a> EventRow<'a> {
-    fn new(history: &'a History, id: EventIndex) -> Self {
+    pub fn new(history: &'a History, id: EventIndex) -> Self {
         let event = &history.events[id as usize];
         let host = history.hosts.get(usize::from(event.host));
         let numbers_known = event.proof != Proof::Unknown;

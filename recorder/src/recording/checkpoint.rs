@@ -30,6 +30,8 @@ pub(super) struct Trailer {
     /// Where the part's row group begins in the file; it ends where the checkpoint begins.
     pub(super) from: u64,
     pub(super) rows: u64,
+    /// Rows of all parts before, so that it is known how many a damaged checkpoint hides.
+    pub(super) rows_before: u64,
     /// [`part_hash`] of the row group.
     pub(super) part_hash: u64,
     /// Where the checkpoint before this one ends in the file; 0: this is the first.
@@ -40,7 +42,7 @@ pub(super) struct Trailer {
 }
 
 pub(super) const TRAILER_SIZE: usize = size_of::<Trailer>();
-const _: () = assert!(TRAILER_SIZE == 64 && cfg!(target_endian = "little"));
+const _: () = assert!(TRAILER_SIZE == 72 && cfg!(target_endian = "little"));
 
 /// One part as the footer lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

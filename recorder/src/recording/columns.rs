@@ -43,8 +43,11 @@ const SCHEMA: &str = "message event {
 }";
 
 /// Columns that grow from row to row: differences are smaller than the values, and hardly repeat.
-const COUNTERS: [&str; 7] =
-    ["time_ns", "wall_ns", "begin_ns", "stream_start", "stream_end", "task_count", "position"];
+const COUNTERS: [&str; 5] = ["time_ns", "wall_ns", "begin_ns", "task_count", "position"];
+
+/// Offsets of many interleaved streams: their differences are as large as they are, but where both ends
+/// are recorded the same eight bytes come twice within reach of the compressor (1.8 instead of 2.8 bytes).
+const OFFSETS: [&str; 2] = ["stream_start", "stream_end"];
 
 /// What compresses pages: more costs more than it saves.
 pub(super) const ZSTD_LEVEL: i32 = 1;
@@ -53,11 +56,16 @@ pub(super) fn schema() -> TypePtr {
     Arc::new(parse_message_type(SCHEMA).expect("the schema is a constant and parses"))
 }
 
+/// Who wrote a file, as its metadata says it.
+pub(super) fn created_by() -> String {
+    format!("wherefore {}", env!("CARGO_PKG_VERSION"))
+}
+
 /// One page per column and row group; dictionaries without a limit, since a part bounds them.
 pub(super) fn properties() -> WriterPropertiesPtr {
     let zstd = ZstdLevel::try_new(ZSTD_LEVEL).expect("level 1 exists");
     let mut builder = WriterProperties::builder()
-        .set_created_by(format!("wherefore {}", env!("CARGO_PKG_VERSION")))
+        .set_created_by(created_by())
         .set_compression(Compression::ZSTD(zstd))
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_offset_index_disabled(true)
@@ -65,10 +73,12 @@ pub(super) fn properties() -> WriterPropertiesPtr {
         .set_data_page_size_limit(usize::MAX)
         .set_dictionary_page_size_limit(usize::MAX)
         .set_write_batch_size(8192);
-    for name in COUNTERS {
+    let counters = COUNTERS.map(|name| (name, Encoding::DELTA_BINARY_PACKED));
+    let offsets = OFFSETS.map(|name| (name, Encoding::PLAIN));
+    for (name, encoding) in counters.into_iter().chain(offsets) {
         builder = builder
             .set_column_dictionary_enabled(ColumnPath::from(name), false)
-            .set_column_encoding(ColumnPath::from(name), Encoding::DELTA_BINARY_PACKED);
+            .set_column_encoding(ColumnPath::from(name), encoding);
     }
     Arc::new(builder.build())
 }

@@ -1,16 +1,18 @@
 //! What a recording says of itself in Parquet's metadata: its version, its host, its parts.
 
 use std::hash::Hasher;
+use std::sync::Arc;
 
 use parquet::errors::Result;
 use parquet::file::metadata::{
-    FileMetaData, KeyValue, ParquetMetaData, ParquetMetaDataWriter, RowGroupMetaData,
+    FileMetaData, KeyValue, ParquetMetaData, ParquetMetaDataReader, ParquetMetaDataWriter,
+    RowGroupMetaData,
 };
-use parquet::schema::types::SchemaDescPtr;
+use parquet::schema::types::{SchemaDescPtr, SchemaDescriptor};
 use twox_hash::XxHash64;
 
-use super::SCHEMA_VERSION;
 use super::checkpoint::Part;
+use super::{SCHEMA_VERSION, columns};
 use crate::event::Host;
 
 pub(super) const SCHEMA: &str = "wherefore.schema";
@@ -62,4 +64,83 @@ fn encode(file: FileMetaData, row_groups: Vec<RowGroupMetaData>) -> Result<Vec<u
     let mut bytes = Vec::new();
     ParquetMetaDataWriter::new(&mut bytes, &ParquetMetaData::new(file, row_groups)).finish()?;
     Ok(bytes)
+}
+
+/// What the metadata of a recording says.
+pub(super) struct Footer {
+    pub(super) host: Host,
+    pub(super) parts: Vec<(RowGroupMetaData, Part)>,
+}
+
+/// Why a footer does not give a [`Footer`].
+pub(super) enum Unusable {
+    /// There is none, or it is damaged.
+    Damaged,
+    /// It is that of another Parquet file.
+    Foreign,
+    Newer(u32),
+}
+
+/// Reads a footer's metadata (without the tail).
+pub(super) fn decode(bytes: &[u8]) -> std::result::Result<Footer, Unusable> {
+    let metadata = decode_metadata(bytes).ok_or(Unusable::Damaged)?;
+    let value = |key: &str| {
+        let pairs = metadata.file_metadata().key_value_metadata()?;
+        pairs.iter().find(|pair| pair.key == key)?.value.as_deref()
+    };
+    let version = value(SCHEMA).ok_or(Unusable::Foreign)?;
+    let (host, parts) = (value(HOST).unwrap_or_default(), value(PARTS).unwrap_or_default());
+    // Later versions keep these keys and the rule of the check, or have none.
+    let intact = value(CHECK).is_none_or(|found| found == check(version, host, parts));
+    let version: u32 = version.parse().map_err(|_| Unusable::Damaged)?;
+    if version > SCHEMA_VERSION && intact {
+        return Err(Unusable::Newer(version));
+    }
+    if !intact || !schema_fits(&metadata) {
+        return Err(Unusable::Damaged);
+    }
+    let host = serde_json::from_str(host).map_err(|_| Unusable::Damaged)?;
+    let parts: Vec<Part> = serde_json::from_str(parts).map_err(|_| Unusable::Damaged)?;
+    if parts.len() != metadata.num_row_groups() {
+        return Err(Unusable::Damaged);
+    }
+    Ok(Footer { host, parts: metadata.row_groups().iter().cloned().zip(parts).collect() })
+}
+
+/// The row group that [`encode_row_group`] described.
+pub(super) fn decode_row_group(bytes: &[u8]) -> Option<RowGroupMetaData> {
+    let metadata = decode_metadata(bytes)?;
+    (metadata.num_row_groups() == 1 && schema_fits(&metadata))
+        .then(|| metadata.row_group(0).clone())
+}
+
+fn decode_metadata(bytes: &[u8]) -> Option<ParquetMetaData> {
+    // Thrift of unknown origin goes into a parser that has panicked on such before.
+    std::panic::catch_unwind(|| ParquetMetaDataReader::decode_metadata(bytes)).ok()?.ok()
+}
+
+/// Whether the columns are those this program writes, by name, type and whether they may be null.
+fn schema_fits(metadata: &ParquetMetaData) -> bool {
+    let ours = SchemaDescriptor::new(columns::schema());
+    let theirs = metadata.file_metadata().schema_descr();
+    ours.num_columns() == theirs.num_columns()
+        && ours.columns().iter().zip(theirs.columns()).all(|(a, b)| {
+            a.path() == b.path()
+                && a.physical_type() == b.physical_type()
+                && (a.max_def_level(), a.max_rep_level()) == (b.max_def_level(), b.max_rep_level())
+        })
+}
+
+/// A footer for row groups that have none, with its tail: what makes a cut-off recording whole again.
+pub(super) fn encode_footer(host: &Host, parts: &[(RowGroupMetaData, Part)]) -> Result<Vec<u8>> {
+    let schema = Arc::new(SchemaDescriptor::new(columns::schema()));
+    let listed: Vec<Part> = parts.iter().map(|(_, part)| part.clone()).collect();
+    let rows = parts.iter().map(|(row_group, _)| row_group.num_rows()).sum();
+    let pairs = Some(key_values(host, &listed));
+    let numbered = parts.iter().enumerate().map(|(ordinal, (row_group, _))| {
+        row_group.clone().into_builder().set_ordinal(ordinal as i32).build()
+    });
+    let created_by = Some(columns::created_by());
+    let file = FileMetaData::new(1, rows, created_by, pairs, schema, None);
+    encode(file, numbered.collect::<Result<_>>()?)
 }

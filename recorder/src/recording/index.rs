@@ -11,7 +11,8 @@ use crate::event::{Event, Op, Ring};
 /// What a recording's parts hold, in their order in the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Index {
-    pub parts: Vec<Part>,
+    /// `None` where a part's index is damaged: it may hold anything, and every question includes it.
+    pub parts: Vec<Option<Part>>,
 }
 
 /// What one part (one Parquet row group) holds.
@@ -78,7 +79,8 @@ impl Index {
 
     /// The parts that satisfy a test.
     pub fn row_groups(&self, test: impl Fn(&Part) -> bool) -> Vec<usize> {
-        (0..self.parts.len()).filter(|&number| test(&self.parts[number])).collect()
+        let passes = |&number: &usize| self.parts[number].as_ref().is_none_or(&test);
+        (0..self.parts.len()).filter(passes).collect()
     }
 }
 

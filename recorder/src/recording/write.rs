@@ -189,8 +189,13 @@ impl<W: Write + Send> Writer<W> {
         let host = if self.host_changed { footer::encode_host(&self.host) } else { String::new() };
         let blocks = Blocks { metadata, index, host: host.as_bytes() };
         let file = self.file.as_mut().ok_or_else(failed_before)?;
-        let trailer =
-            Trailer { schema_version: SCHEMA_VERSION, previous: self.checkpoint, ..trailer };
+        let rows_before = self.parts.iter().map(|part| part.rows).sum();
+        let trailer = Trailer {
+            schema_version: SCHEMA_VERSION,
+            previous: self.checkpoint,
+            rows_before,
+            ..trailer
+        };
         file.write_all(&checkpoint::encode(blocks, trailer))?;
         file.flush()?;
         self.checkpoint = file.inner().position;

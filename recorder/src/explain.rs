@@ -1,0 +1,301 @@
+//! The answer to "why did this happen?": the chain that leads to a symptom, what else may have influenced
+//! it, and what cannot have. Data only; the command line makes text of it.
+
+pub mod missing;
+
+use std::collections::BTreeMap;
+
+use petgraph::Direction;
+
+use crate::describe;
+use crate::event::{Event, EventIndex, Flags, History, Op, Window};
+use crate::graph::{EdgeKind, Graph, Side, node};
+use crate::pattern::Bound;
+use crate::slice::{self, Link, Options, Reach, Slice};
+
+/// Why an event happened.
+#[derive(Debug)]
+pub struct Answer {
+    /// Nearest to the symptom first; the last is the origin.
+    pub chain: Vec<Step>,
+    pub processes: Processes,
+    /// Bytes in the chain that came from outside the recording, and stretches that are missing.
+    pub frontiers: Vec<String>,
+    pub slice: Slice,
+}
+
+/// One event of the chain.
+#[derive(Clone, Debug)]
+pub struct Step {
+    pub event: EventIndex,
+    /// What joins it to the step before: the kind of edge, or nothing where the same thread did both.
+    pub kind: Option<EdgeKind>,
+    /// In words: `bytes 0..497`, `same thread, 69 µs before`.
+    pub proof: String,
+}
+
+/// What the slice says of every process.
+#[derive(Debug, Default)]
+pub struct Processes {
+    /// Events of theirs must precede the symptom.
+    pub must: Vec<Process>,
+    /// Some of theirs may, none must; latest first.
+    pub may: Vec<Process>,
+    /// None can.
+    pub excluded: Vec<Process>,
+    /// None is known to, but the recording is not complete.
+    pub cannot_say: Vec<Process>,
+}
+
+/// A process in the light of a slice.
+#[derive(Clone, Debug)]
+pub struct Process {
+    pub host: u16,
+    pub pid: u32,
+    pub comm: String,
+    /// Events that the slice reached, of all it had.
+    pub reached: usize,
+    pub events: usize,
+    pub threads: usize,
+    /// How long before the symptom the last event that was reached ended, ns; nothing across hosts.
+    pub before_ns: Option<u64>,
+}
+
+/// Explains one event.
+pub fn why(history: &History, graph: &Graph, symptom: EventIndex, options: Options) -> Answer {
+    let slice = slice::backward(history, graph, &[symptom], options);
+    let steps = slice::chain(history, graph, &slice, symptom);
+    let mut chain: Vec<Step> = Vec::new();
+    for step in steps {
+        let after = chain.last().map(|s| s.event);
+        chain.push(described(history, graph, step, after));
+    }
+    if let Some(depth) = options.depth {
+        chain.truncate(depth as usize + 1);
+    }
+    let frontiers = frontiers(history, graph, &chain);
+    let processes = processes(history, &slice, symptom);
+    Answer { chain, processes, frontiers, slice }
+}
+
+fn described(
+    history: &History,
+    graph: &Graph,
+    step: slice::Step,
+    after: Option<EventIndex>,
+) -> Step {
+    let event = &history.events[step.event as usize];
+    let (kind, proof) = match step.link {
+        Link::Symptom => (None, String::new()),
+        Link::Thread => (None, same_thread(history, step.event, after)),
+        Link::Edge(edge) => {
+            let kind = graph.nodes[edge].kind;
+            (Some(kind), proof(history, event, kind, after))
+        }
+    };
+    Step { event: step.event, kind, proof }
+}
+
+fn same_thread(history: &History, event: EventIndex, after: Option<EventIndex>) -> String {
+    let end = history.events[event as usize].time_ns;
+    match after.map(|after| &history.events[after as usize]) {
+        Some(after) if after.time_ns >= end => {
+            format!("same thread, {} before", short_duration(after.time_ns - end))
+        }
+        _ => "same thread".to_owned(),
+    }
+}
+
+/// Why the edge from `event` to the step before holds, in words.
+fn proof(history: &History, event: &Event, kind: EdgeKind, after: Option<EventIndex>) -> String {
+    match kind {
+        EdgeKind::Bytes => after
+            .and_then(|after| common_bytes(event, &history.events[after as usize]))
+            .unwrap_or_else(|| "bytes".to_owned()),
+        EdgeKind::Program if event.in_kernel_lane() => "same socket, in order".to_owned(),
+        EdgeKind::Program => "same thread".to_owned(),
+        EdgeKind::Interval => "the same call".to_owned(),
+        EdgeKind::Connection => "makes the connection".to_owned(),
+        EdgeKind::Close if event.flags.has(Flags::EOF) => "its end of stream".to_owned(),
+        EdgeKind::Close => "ends the connection".to_owned(),
+        EdgeKind::Task => "starts it".to_owned(),
+        EdgeKind::Signal => "the signal".to_owned(),
+    }
+}
+
+/// The bytes that both events cover.
+fn common_bytes(from: &Event, to: &Event) -> Option<String> {
+    if !from.has_range() || !to.has_range() {
+        return None;
+    }
+    let start = from.stream_start.max(to.stream_start);
+    let end = from.stream_end.min(to.stream_end);
+    (start < end).then(|| format!("bytes {start}..{end}"))
+}
+
+/// A duration for people: three digits and a unit.
+pub fn short_duration(ns: u64) -> String {
+    let scaled = |value: f64, unit: &str| match value {
+        v if v >= 100.0 => format!("{v:.0} {unit}"),
+        v if v >= 10.0 => format!("{v:.1} {unit}"),
+        v => format!("{v:.2} {unit}"),
+    };
+    match ns {
+        0..1_000 => format!("{ns} ns"),
+        1_000..1_000_000 => scaled(ns as f64 / 1e3, "µs"),
+        1_000_000..1_000_000_000 => scaled(ns as f64 / 1e6, "ms"),
+        _ => scaled(ns as f64 / 1e9, "s"),
+    }
+}
+
+/// Where the chain meets what was not recorded.
+fn frontiers(history: &History, graph: &Graph, chain: &[Step]) -> Vec<String> {
+    let mut found = Vec::new();
+    for step in chain {
+        let event = &history.events[step.event as usize];
+        if event.op == Op::Recv && event.has_range() && !has_cause(graph, step.event) {
+            let from = history.names.address(event.remote);
+            let from = from.map_or_else(|| "an unknown address".to_owned(), |a| a.to_string());
+            let range = describe::byte_range(event).unwrap_or_default();
+            found.push(format!("{range} came from {from}, whose sender is not in the recording"));
+        }
+        if let Some(hole) = graph.hole_before(step.event) {
+            found.push(format!(
+                "bytes {}..{} before {} were moved by nobody who was recorded",
+                hole.start,
+                hole.end,
+                describe::describe(history, event)
+            ));
+        }
+        if event.flags.has(Flags::AFTER_GAP) {
+            found.push(format!(
+                "events of {} are missing before {}",
+                describe::lane(history, event),
+                describe::clock(history, event)
+            ));
+        }
+    }
+    found.dedup();
+    found
+}
+
+/// Whether anything outside its thread precedes an event's end.
+fn has_cause(graph: &Graph, event: EventIndex) -> bool {
+    use petgraph::visit::EdgeRef;
+    graph
+        .nodes
+        .edges_directed(node(event, Side::End), Direction::Incoming)
+        .any(|edge| !matches!(edge.weight().kind, EdgeKind::Interval | EdgeKind::Program) && edge.source().index() / 2 != event as usize)
+}
+
+/// Sorts every process of the history by what the slice says of it.
+fn processes(history: &History, slice: &Slice, symptom: EventIndex) -> Processes {
+    let mut found: BTreeMap<(u16, u32), Tally> = BTreeMap::new();
+    for (index, event) in history.events.iter().enumerate() {
+        if event.in_kernel_lane() || event.pid == 0 {
+            continue;
+        }
+        let tally = found.entry((event.host, event.pid)).or_default();
+        tally.add(history, index as EventIndex, event, slice);
+    }
+    for (number, host) in history.hosts.iter().enumerate() {
+        for task in host.tasks.iter().filter(|t| t.tid == t.pid && t.pid != 0) {
+            let tally = found.entry((number as u16, task.pid)).or_default();
+            if tally.comm.is_empty() {
+                tally.comm.clone_from(&task.comm);
+            }
+        }
+    }
+    let complete = history.hosts.iter().all(|h| h.lost == 0 && h.gaps.is_empty());
+    let symptom = &history.events[symptom as usize];
+    let mut processes = Processes::default();
+    for ((host, pid), tally) in found {
+        let reach = tally.reach;
+        let process = tally.process(host, pid, symptom);
+        match reach {
+            Reach::Must => processes.must.push(process),
+            Reach::May => processes.may.push(process),
+            Reach::Not if complete => processes.excluded.push(process),
+            Reach::Not => processes.cannot_say.push(process),
+        }
+    }
+    processes.may.sort_by_key(|p| p.before_ns.unwrap_or(u64::MAX));
+    processes.excluded.sort_by_key(|p| std::cmp::Reverse(p.events));
+    processes
+}
+
+#[derive(Default)]
+struct Tally {
+    comm: String,
+    reach: Reach,
+    reached: usize,
+    events: usize,
+    threads: Vec<u32>,
+    last_ns: Option<u64>,
+}
+
+impl Tally {
+    fn add(&mut self, history: &History, index: EventIndex, event: &Event, slice: &Slice) {
+        // The newest name is what it is known by.
+        let comm = history.comm(event);
+        if !comm.is_empty() && (self.comm != comm) {
+            comm.clone_into(&mut self.comm);
+        }
+        self.events += 1;
+        let reach = slice.reach(index);
+        if reach == Reach::Not {
+            return;
+        }
+        self.reach = self.reach.max(reach);
+        self.reached += 1;
+        self.last_ns = self.last_ns.max(Some(event.time_ns));
+        if !self.threads.contains(&event.tid) {
+            self.threads.push(event.tid);
+        }
+    }
+
+    fn process(self, host: u16, pid: u32, symptom: &Event) -> Process {
+        let before_ns = self
+            .last_ns
+            .filter(|_| host == symptom.host)
+            .map(|last| symptom.time_ns.saturating_sub(last));
+        Process {
+            host,
+            pid,
+            comm: self.comm,
+            reached: self.reached,
+            events: self.events,
+            threads: self.threads.len(),
+            before_ns,
+        }
+    }
+}
+
+/// The last event that matches, and how many do.
+pub fn last_match(history: &History, pattern: &Bound) -> Option<(EventIndex, usize)> {
+    let matching = |(_, event): &(usize, &Event)| pattern.matches(event);
+    let count = history.events.iter().enumerate().filter(matching).count();
+    let last = latest(history, |event| pattern.matches(event))?;
+    Some((last, count))
+}
+
+/// The last error: what is asked about when nothing is said. That a call would have had to wait is none.
+pub fn last_error(history: &History) -> Option<EventIndex> {
+    const WAITS: [i32; 2] = [libc::EAGAIN, libc::EINPROGRESS];
+    latest(history, |event| event.error != 0 && !WAITS.contains(&i32::from(event.error)))
+}
+
+/// The latest by the wall clock, since hosts' own clocks cannot be compared.
+fn latest(history: &History, wanted: impl Fn(&Event) -> bool) -> Option<EventIndex> {
+    let events = history.events.iter().enumerate().filter(|(_, event)| wanted(event));
+    let last = events.max_by_key(|(_, event)| describe::wall_ns(history, event));
+    last.map(|(index, _)| index as EventIndex)
+}
+
+/// The stretch for which a host's recording is complete: both rings' common window.
+pub fn window(host: &crate::event::Host) -> Window {
+    Window {
+        from_ns: host.bulk_window.from_ns.max(host.rare_window.from_ns),
+        to_ns: host.bulk_window.to_ns.min(host.rare_window.to_ns),
+    }
+}

@@ -1,0 +1,132 @@
+//! Why something did *not* happen: what was outstanding, how far it got, and what each thread and socket
+//! there was last seen doing.
+//!
+//! Faults show as the absence of a message. The question names the event that is missing; the last
+//! thing its threads asked for is followed forward to its frontier.
+
+use crate::event::{Event, EventIndex, Flags, History, Op};
+use crate::graph::Graph;
+use crate::pattern::{Key, Pattern};
+use crate::slice::{self, Options, Reach, Slice};
+
+/// What is known about an event that is missing.
+#[derive(Debug)]
+pub struct Missing {
+    /// The last event that does match, if there is one.
+    pub last: Option<EventIndex>,
+    /// What the same threads last asked of others: a send or a connect.
+    pub outstanding: EventIndex,
+    /// Threads that what was asked reached, with where they stopped.
+    pub frontier: Vec<Stop>,
+    /// Bytes that were sent and that nobody is known to have taken.
+    pub undelivered: Vec<Undelivered>,
+}
+
+/// Where a thread was last seen.
+#[derive(Clone, Debug)]
+pub struct Stop {
+    /// The first event of the thread that what was asked reached.
+    pub reached: EventIndex,
+    /// Its last event.
+    pub last: EventIndex,
+    /// How long before the end of the recording it was, ns.
+    pub silent_ns: u64,
+    /// Whether the thread ended.
+    pub ended: bool,
+    /// Whether it is certain that what was asked got there.
+    pub must: bool,
+}
+
+/// Bytes on their way.
+#[derive(Clone, Debug)]
+pub struct Undelivered {
+    pub send: EventIndex,
+    pub bytes: u64,
+    /// Whether the other end is in the recording at all.
+    pub peer_seen: bool,
+}
+
+/// Answers for a pattern of an event that did not happen. `None`: its threads asked nobody for anything.
+pub fn missing(history: &History, graph: &Graph, pattern: &Pattern, options: Options) -> Option<Missing> {
+    let last = super::last_match(history, &pattern.bind(history)).map(|(last, _)| last);
+    let about = about(pattern).bind(history);
+    let outstanding = super::latest(history, |event| {
+        matches!(event.op, Op::Send | Op::Connect) && event.error == 0 && about.matches(event)
+    })?;
+    let slice = slice::forward(history, graph, &[outstanding], options);
+    Some(Missing {
+        last,
+        outstanding,
+        frontier: frontier(history, graph, &slice),
+        undelivered: undelivered(history, graph, &slice),
+    })
+}
+
+/// Who and with whom, without what: the tests that hold for the request as well as for its answer.
+fn about(pattern: &Pattern) -> Pattern {
+    let kept = [
+        Key::Host,
+        Key::Pid,
+        Key::Tid,
+        Key::Comm,
+        Key::Cgroup,
+        Key::Protocol,
+        Key::Local,
+        Key::Remote,
+        Key::Netns,
+        Key::Socket,
+    ];
+    let tests = pattern.tests.iter().filter(|test| kept.contains(&test.key)).cloned();
+    Pattern { tests: tests.collect() }
+}
+
+fn frontier(history: &History, graph: &Graph, slice: &Slice) -> Vec<Stop> {
+    let mut stops = Vec::new();
+    for thread in &graph.threads {
+        let events = graph.events_of_thread(thread);
+        let reached = |&&event: &&EventIndex| slice.reach(event) != Reach::Not;
+        let (Some(&first), Some(&last)) = (events.iter().find(reached), events.last()) else {
+            continue;
+        };
+        let event = &history.events[last as usize];
+        let end_ns = history.hosts.get(usize::from(thread.host)).map_or(0, |h| h.rare_window.to_ns);
+        stops.push(Stop {
+            reached: first,
+            last,
+            silent_ns: end_ns.saturating_sub(event.time_ns),
+            ended: events.iter().any(|&e| history.events[e as usize].op == Op::Exit),
+            must: events.iter().any(|&e| slice.reach(e) == Reach::Must),
+        });
+    }
+    // What certainly got there first, and of these those that were silent longest.
+    stops.sort_by_key(|s| (std::cmp::Reverse(s.must), std::cmp::Reverse(s.silent_ns)));
+    stops
+}
+
+/// For every connection that the slice sent on: what lies beyond the last byte that the other end took.
+fn undelivered(history: &History, graph: &Graph, slice: &Slice) -> Vec<Undelivered> {
+    let mut found = Vec::new();
+    for (number, endpoint) in graph.endpoints.iter().enumerate() {
+        let events = graph.events_of_endpoint(endpoint);
+        let sent = |&&event: &&EventIndex| {
+            let e = &history.events[event as usize];
+            e.op == Op::Send && e.has_range() && slice.reach(event) != Reach::Not
+        };
+        let Some(&send) = events.iter().rev().find(sent) else { continue };
+        let peers = graph.peers(number as u32).map(|(peer, _)| peer).collect::<Vec<_>>();
+        let end = history.events[send as usize].stream_end;
+        let taken = peers.iter().map(|&peer| taken(history, graph, peer)).max().unwrap_or(0);
+        if taken < end {
+            let bytes = end - taken;
+            found.push(Undelivered { send, bytes, peer_seen: !peers.is_empty() });
+        }
+    }
+    found
+}
+
+/// Up to where an endpoint has taken its stream.
+fn taken(history: &History, graph: &Graph, endpoint: u32) -> u64 {
+    let events = graph.events_of_endpoint(&graph.endpoints[endpoint as usize]).iter();
+    let consumed = |e: &&Event| e.op == Op::Recv && e.has_range() && !e.flags.has(Flags::PEEK);
+    events.map(|&e| &history.events[e as usize]).filter(consumed).map(|e| e.stream_end).max().unwrap_or(0)
+}
