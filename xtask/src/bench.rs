@@ -47,13 +47,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let directory = Directory::make()?;
     let server = redis::Server::start(&directory.0)?;
     let mut table = Table::default();
-    capture::per_event(&mut table, &server, &directory.0, arguments.requests)?;
+    capture::per_event(&mut table, &server, &directory.0, arguments)?;
     syscall::unrecorded(&mut table, &directory.0, arguments.pairs)?;
     capture::rings_only(&mut table, &server, &directory.0, arguments)?;
     capture::followed(&mut table, &server, &directory.0, arguments)?;
-    questions::snapshot(&mut table, &server, &directory.0, "16MiB", 131_072)?;
+    questions::snapshot(&mut table, &server, &directory.0, &questions::SMALL)?;
     if !arguments.small {
-        let recording = questions::snapshot(&mut table, &server, &directory.0, "2GiB", 10_000_000)?;
+        let recording = questions::snapshot(&mut table, &server, &directory.0, &questions::LARGE)?;
         questions::why(&mut table, &recording)?;
     }
     table.print();

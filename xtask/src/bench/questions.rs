@@ -12,31 +12,43 @@ use super::redis::Server;
 use super::table::{Budget, Table};
 use crate::process::{self, say, wherefore};
 
-/// Fills rings with the load until they must hold `events`, and keeps what they hold.
+/// Rings to be filled to the brim.
+pub struct Fill {
+    pub ring: &'static str,
+    /// How many events of the load these rings hold.
+    pub slots: u32,
+    /// Four events each, since both ends send and receive; more than would do, since CPUs differ.
+    pub requests: u32,
+    pub budget_s: f64,
+}
+
+pub const SMALL: Fill = Fill { ring: "16MiB", slots: 131_072, requests: 131_072, budget_s: 0.5 };
+pub const LARGE: Fill =
+    Fill { ring: "2GiB", slots: 16_777_216, requests: 8_388_608, budget_s: 10.0 };
+
+/// Fills rings with the load and keeps what they hold.
 pub fn snapshot(
     table: &mut Table,
     server: &Server,
     directory: &Path,
-    ring: &str,
-    events: u32,
+    fill: &Fill,
 ) -> Result<PathBuf> {
-    say(format_args!("filling {ring} of rings …"));
-    let recorder = Recorder::start(Mode::RingsOnly, ring, directory)?;
-    let counted = recorder.output.with_file_name("snapshot.parquet");
-    // Each request is four events: both ends send and receive.
-    server.run(events / 4 + events / 8)?;
-    let output = recorder.output.clone();
+    say(format_args!("filling {} of rings …", fill.ring));
+    let recorder = Recorder::start(Mode::RingsOnly, fill.ring, directory)?;
+    server.run(fill.requests)?;
+    let (output, kept) = (recorder.output.clone(), directory.join("snapshot.parquet"));
     let summary = recorder.stop()?;
-    fs::rename(output, &counted)?;
-    ensure!(summary.events * 10 > u64::from(events) * 9, "only {} events are left", summary.events);
-    let (taken, budget) =
-        (summary.stopping.as_secs_f64(), if events < 1_000_000 { 0.5 } else { 10.0 });
+    fs::rename(output, &kept)?;
+    let enough = summary.events * 10 > u64::from(fill.slots) * 8;
+    ensure!(enough, "only {} events are in {} of rings", summary.events, fill.ring);
     let note = format!("{} events, {} bytes", summary.events, summary.bytes);
-    table.add(format!("snapshot of {ring} of rings"), taken, "s", Budget::AtMost(budget), note);
-    Ok(counted)
+    let taken = summary.stopping.as_secs_f64();
+    let what = format!("snapshot of {} of rings", fill.ring);
+    table.add(what, taken, "s", Budget::AtMost(fill.budget_s), note);
+    Ok(kept)
 }
 
-/// `why` and `check` on the recording, read from the disk.
+/// `why` on the recording, read from the disk.
 pub fn why(table: &mut Table, recording: &Path) -> Result<()> {
     let mut question = Command::new(wherefore());
     question.arg("why").arg(recording).arg("comm=redis-server op=recv");

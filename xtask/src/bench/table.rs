@@ -7,6 +7,8 @@ use crate::process::say;
 pub enum Budget {
     AtMost(f64),
     AtLeast(f64),
+    /// Nothing is promised: the value explains others.
+    None,
 }
 
 struct Row {
@@ -46,14 +48,18 @@ impl Table {
 
 impl Row {
     fn text(&self) -> String {
-        let (sign, bound, is_kept) = match self.budget {
-            Budget::AtMost(bound) => ("≤", bound, self.value <= bound),
-            Budget::AtLeast(bound) => ("≥", bound, self.value >= bound),
+        let (bound, verdict) = match self.budget {
+            Budget::AtMost(bound) => (format!("≤ {}", number(bound)), self.value <= bound),
+            Budget::AtLeast(bound) => (format!("≥ {}", number(bound)), self.value >= bound),
+            Budget::None => ("–".to_owned(), true),
         };
-        let verdict = if is_kept { "kept" } else { "**missed**" };
-        let (what, unit, note) = (&self.what, self.unit, &self.note);
-        let (value, bound) = (number(self.value), number(bound));
-        format!("| {what} | {value} {unit} | {sign} {bound} {unit} | {verdict} | {note} |")
+        let verdict = match (self.budget, verdict) {
+            (Budget::None, _) => "",
+            (_, true) => "kept",
+            (_, false) => "**missed**",
+        };
+        let (what, value, unit, note) = (&self.what, number(self.value), self.unit, &self.note);
+        format!("| {what} | {value} {unit} | {bound} | {verdict} | {note} |")
     }
 }
 
@@ -77,15 +83,9 @@ mod tests {
         let row = |value, budget| {
             Row { what: "x".into(), value, unit: "ns", budget, note: String::new() }.text()
         };
-        assert_eq!(row(79.96, Budget::AtMost(80.0)), "| x | 80.0 ns | ≤ 80.0 ns | kept |  |");
-        assert_eq!(
-            row(1.06, Budget::AtMost(1.05)),
-            "| x | 1.060 ns | ≤ 1.050 ns | **missed** |  |"
-        );
-        assert_eq!(
-            row(0.9, Budget::AtLeast(0.97)),
-            "| x | 0.9000 ns | ≥ 0.9700 ns | **missed** |  |"
-        );
+        assert_eq!(row(79.96, Budget::AtMost(80.0)), "| x | 80.0 ns | ≤ 80.0 | kept |  |");
+        assert_eq!(row(1.06, Budget::AtMost(1.05)), "| x | 1.060 ns | ≤ 1.050 | **missed** |  |");
+        assert_eq!(row(0.9, Budget::AtLeast(0.97)), "| x | 0.9000 ns | ≥ 0.9700 | **missed** |  |");
         assert!(row(f64::NAN, Budget::AtMost(1.0)).contains("missed"));
     }
 }
