@@ -26,8 +26,8 @@ pub const BOX_HEIGHT: f64 = 9.0;
 pub const LABEL_GAP: f64 = 10.0;
 /// Left of everything.
 pub const MARGIN: f64 = 20.0;
-/// How far a label is raised out of the way of an arrow that leaves below it.
-const RAISED: f64 = 8.0;
+/// How far a label is moved out of an arrow's way: less than half of what is left of a row.
+const SHIFT: f64 = 6.0;
 const HEADING: f64 = 30.0;
 const GUTTER_CHARACTERS: usize = 15;
 const GROUP_PADDING: f64 = 10.0;
@@ -78,14 +78,14 @@ pub struct Mark {
     pub bottom: f64,
     pub label: String,
     pub label_left: bool,
-    /// Whether arrows are on the label's side, too: it then stands above them.
-    pub label_raised: bool,
+    /// How far down the label is moved, out of the way of arrows on its side.
+    pub label_shift: f64,
 }
 
 impl Mark {
     /// Baseline of the label.
     pub fn label_y(&self) -> f64 {
-        self.end() + FONT * 0.36 - if self.label_raised { RAISED } else { 0.0 }
+        self.end() + FONT * 0.36 + self.label_shift
     }
 
     pub fn y(&self, side: Side) -> f64 {
@@ -135,7 +135,7 @@ pub fn layout(excerpt: &Excerpt<'_>, top: f64) -> Layout {
             bottom: 0.0,
             label: describe::act(history, &history.events[event as usize]),
             label_left: false,
-            label_raised: false,
+            label_shift: 0.0,
         })
         .collect();
     let arrows = arrows(excerpt, &marks);
@@ -238,19 +238,34 @@ fn arrows(excerpt: &Excerpt<'_>, marks: &[Mark]) -> Vec<Arrow> {
         .collect()
 }
 
-/// Labels stand where fewer arrows are.
+/// Labels stand where fewer arrows are; where there are some on both sides, above those that go down or
+/// below those that come from above.
 fn choose_label_sides(marks: &mut [Mark], arrows: &[Arrow]) {
-    let mut counts = vec![[0u32; 2]; marks.len()];
+    /// Arrows of one mark on one of its sides.
+    #[derive(Clone, Copy, Default)]
+    struct Side {
+        count: u32,
+        from_above: u32,
+    }
+    let mut sides = vec![[Side::default(); 2]; marks.len()];
     for arrow in arrows {
-        let (from, to) = (marks[arrow.from].lane, marks[arrow.to].lane);
-        if from != to {
-            counts[arrow.from][usize::from(to > from)] += 1;
-            counts[arrow.to][usize::from(from > to)] += 1;
+        for (here, there) in [(arrow.from, arrow.to), (arrow.to, arrow.from)] {
+            let (lane, other) = (marks[here].lane, marks[there].lane);
+            if lane != other {
+                let side = &mut sides[here][usize::from(other > lane)];
+                side.count += 1;
+                side.from_above += u32::from(there < here);
+            }
         }
     }
-    for (mark, [left, right]) in marks.iter_mut().zip(counts) {
-        mark.label_left = right > left;
-        mark.label_raised = left.min(right) > 0;
+    for (mark, [left, right]) in marks.iter_mut().zip(sides) {
+        mark.label_left = right.count > left.count;
+        let beside = if mark.label_left { left } else { right };
+        mark.label_shift = match beside {
+            Side { count: 0, .. } => 0.0,
+            Side { count, from_above } if count == from_above => SHIFT,
+            _ => -SHIFT,
+        };
     }
 }
 

@@ -94,6 +94,24 @@ fn boxes_of_a_lane_follow_each_other_and_arrows_go_down() {
     }
 }
 
+/// With a receiver whose clock is behind, a send's effect stands above its cause.
+#[test]
+fn boxes_of_a_lane_follow_each_other_when_clocks_differ() {
+    let (mut history, graph) = example::busy(100);
+    let behind =
+        Host { wall_offset_ns: history.hosts[0].wall_offset_ns - 500_000, ..Host::default() };
+    history.hosts.push(behind);
+    history.events.iter_mut().for_each(|event| event.host = u16::from(event.pid == 700));
+    let selection: Vec<_> = (0..history.events.len() as u32).collect();
+    let excerpt =
+        Excerpt { history: &history, graph: &graph, selection: &selection, interval_edges: false };
+    let mut bottoms = HashMap::new();
+    for mark in &layout(&excerpt, 50.0).marks {
+        let above = bottoms.insert(mark.lane, mark.bottom).unwrap_or(0.0);
+        assert!(above < mark.top && mark.top < mark.bottom);
+    }
+}
+
 #[test]
 fn a_picture_of_too_many_events_is_refused_with_advice() {
     let (history, graph) = example::busy(151);
