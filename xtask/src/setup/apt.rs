@@ -11,6 +11,10 @@ pub fn is_here() -> bool {
     find("apt-get").is_some() && find("dpkg").is_some()
 }
 
+pub fn may_install() -> bool {
+    as_root(Path::new("true")).is_ok()
+}
+
 /// Whether the archive has all of these packages. A fresh machine's lists may be empty: they are fetched then.
 pub fn knows(packages: &[&str]) -> bool {
     let listed = |p: &&str| succeeds(Command::new("apt-cache").args(["show", "--quiet=2", p]));
