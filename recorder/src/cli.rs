@@ -1,7 +1,11 @@
 //! The command line: what can be asked, and how answers and errors are told. One file per command.
 
+mod check;
 mod doctor;
+mod graph;
+mod input;
 mod record;
+mod why;
 
 use std::ffi::OsString;
 use std::io;
@@ -22,6 +26,9 @@ struct Arguments {
 enum Command {
     Doctor(doctor::Arguments),
     Record(record::Arguments),
+    Why(why::Arguments),
+    Graph(graph::Arguments),
+    Check(check::Arguments),
 }
 
 /// Runs the command that the words ask for.
@@ -40,6 +47,9 @@ pub fn run(words: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     match arguments.command {
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::Record(arguments) => record::run(arguments),
+        Command::Why(arguments) => why::run(arguments),
+        Command::Graph(arguments) => graph::run(arguments),
+        Command::Check(arguments) => check::run(arguments),
     }
 }
 
@@ -52,11 +62,16 @@ pub struct Hinted {
 }
 
 /// Tells an error: `wherefore: what: why`, and a hint where there is one.
-#[expect(clippy::print_stderr, reason = "errors are told on stderr")]
 pub fn explain(error: &anyhow::Error) {
-    eprintln!("wherefore: {error:#}");
-    for hint in error.chain().filter_map(|e| e.downcast_ref::<Hinted>()) {
-        eprintln!("hint: {}", hint.hint);
+    let hint = error.chain().find_map(|e| e.downcast_ref::<Hinted>()).map(|h| h.hint.as_str());
+    tell(&format!("{error:#}"), hint);
+}
+
+#[expect(clippy::print_stderr, reason = "errors are told on stderr")]
+fn tell(message: &str, hint: Option<&str>) {
+    eprintln!("wherefore: {message}");
+    if let Some(hint) = hint {
+        eprintln!("hint: {hint}");
     }
 }
 

@@ -1,12 +1,14 @@
 //! A history and its graph in forms that other programs, and people, read; one file per form.
 
 mod dot;
+mod edges;
 #[cfg(test)]
 mod example;
 mod json;
 mod svg;
 
 pub use dot::dot;
+pub use edges::edges;
 pub use json::{EventRow, json};
 pub use svg::{MAX_EVENTS as SVG_MAX_EVENTS, SvgError, svg};
 

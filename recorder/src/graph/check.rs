@@ -17,3 +17,9 @@ pub struct Violation {
 pub fn check(_history: &History, _graph: &Graph) -> Vec<Violation> {
     Vec::new()
 }
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.rule, self.text)
+    }
+}

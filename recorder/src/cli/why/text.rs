@@ -1,0 +1,308 @@
+//! Answers as text that a tired person on call can read: the chain first, then what else is possible, what
+//! is excluded, and how far the recording can be trusted.
+
+use std::collections::HashMap;
+use std::io::{Result, Write};
+
+use super::Suspicion;
+use crate::cli::input::Symptom;
+use crate::cli::record::grouped;
+use crate::describe::{clock, describe, lane, printable};
+use crate::event::{EventIndex, Flags, History, Op};
+use crate::explain::missing::Missing;
+use crate::explain::{Answer, Process, Step, short_duration, window};
+use crate::pattern::Pattern;
+use crate::slice::{Reach, Slice, Verdict};
+
+/// One line of a table of events.
+struct Row {
+    label: &'static str,
+    clock: String,
+    lane: String,
+    what: String,
+    why: String,
+}
+
+impl Row {
+    fn new(history: &History, event: EventIndex, label: &'static str, why: String) -> Self {
+        let event = &history.events[event as usize];
+        Self {
+            label,
+            clock: clock(history, event),
+            lane: lane(history, event),
+            what: describe(history, event),
+            why,
+        }
+    }
+}
+
+/// Columns are as wide as what they hold, up to a bound; a longer cell pushes its own line out.
+fn table(rows: &[Row], out: &mut impl Write) -> Result<()> {
+    let width = |cell: fn(&Row) -> &str, most: usize| {
+        rows.iter().map(|row| cell(row).chars().count()).max().unwrap_or(0).min(most)
+    };
+    let lane = width(|row| &row.lane, 36);
+    let what = width(|row| &row.what, 44);
+    for row in rows {
+        let line = format!(
+            "{:<8} {:<15}  {:<lane$}  {:<what$}  {}",
+            row.label, row.clock, row.lane, row.what, row.why
+        );
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    Ok(())
+}
+
+pub fn why(history: &History, symptom: &Symptom, answer: &Answer, out: &mut impl Write) -> Result<()> {
+    table(&chain(history, &answer.chain), out)?;
+    let origin = answer.chain.last().map(|step| step.event);
+    if answer.chain.len() == 1 {
+        writeln!(out, "         nothing outside its own thread must precede it")?;
+    } else if let Some(origin) = origin {
+        let lane = lane(history, &history.events[origin as usize]);
+        writeln!(out, "         nothing outside {lane} must precede it")?;
+    }
+    for frontier in &answer.frontiers {
+        writeln!(out, "frontier {frontier}")?;
+    }
+    writeln!(out)?;
+    involved(history, &answer.processes.must, out)?;
+    possible(history, &answer.processes.may, out)?;
+    excluded(history, "excluded", "no path in a complete window", &answer.processes.excluded, out)?;
+    excluded(history, "unknown", "no path seen, but events were lost", &answer.processes.cannot_say, out)?;
+    windows(history, out)?;
+    if symptom.matched > 1 {
+        writeln!(out, "matched  {} events; this is about the last", grouped(symptom.matched as u64))?;
+    }
+    Ok(())
+}
+
+/// The chain's rows, with a run of steps that repeats told once.
+fn chain(history: &History, steps: &[Step]) -> Vec<Row> {
+    let mut rows = Vec::new();
+    let mut at = 0;
+    while at < steps.len() {
+        let (length, times) = repetition(history, &steps[at..]);
+        for (i, step) in steps[at..at + length].iter().enumerate() {
+            let number = at + i;
+            let last = number + 1 == steps.len();
+            let label = match number {
+                0 => "symptom",
+                _ if last => "origin",
+                _ => "  must",
+            };
+            rows.push(Row::new(history, step.event, label, step.proof.clone()));
+        }
+        if times > 1 {
+            let what = if length == 1 { "this step" } else { "these steps" };
+            let last = &mut rows.last_mut().expect("a run has at least one step").why;
+            let told = format!("{what} × {times}");
+            *last = if last.is_empty() { told } else { format!("{last}; {told}") };
+        }
+        at += length * times;
+    }
+    rows
+}
+
+/// Longest run that is looked for.
+const RUN_MAX: usize = 8;
+/// How often a run must come to be told once.
+const TIMES_MIN: usize = 3;
+
+/// Length of the run at the beginning, and how often it comes one after another; `(1, 1)` without any.
+fn repetition(history: &History, steps: &[Step]) -> (usize, usize) {
+    for length in 1..=RUN_MAX.min(steps.len() / TIMES_MIN) {
+        let times = steps
+            .chunks_exact(length)
+            .take_while(|run| run.iter().zip(steps).all(|(a, b)| alike(history, a, b)))
+            .count();
+        // The origin is told by itself.
+        let times = if length * times == steps.len() { times - 1 } else { times };
+        if times >= TIMES_MIN {
+            return (length, times);
+        }
+    }
+    (1, 1)
+}
+
+fn alike(history: &History, a: &Step, b: &Step) -> bool {
+    let (x, y) = (&history.events[a.event as usize], &history.events[b.event as usize]);
+    (a.kind, x.op, x.tid, x.comm, x.remote, x.error) == (b.kind, y.op, y.tid, y.comm, y.remote, y.error)
+}
+
+fn name(history: &History, process: &Process) -> String {
+    let comm = if process.comm.is_empty() { "?".to_owned() } else { printable(&process.comm).into_owned() };
+    match history.hosts.get(usize::from(process.host)) {
+        Some(host) if history.hosts.len() > 1 => {
+            format!("{}:{comm}[{}]", printable(&host.name), process.pid)
+        }
+        _ => format!("{comm}[{}]", process.pid),
+    }
+}
+
+fn involved(history: &History, processes: &[Process], out: &mut impl Write) -> Result<()> {
+    let names = processes.iter().map(|p| name(history, p)).collect::<Vec<_>>();
+    list("involved", &names, "", out)
+}
+
+/// Processes of which some are named.
+const NAMED: usize = 6;
+
+fn list(label: &str, names: &[String], note: &str, out: &mut impl Write) -> Result<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let shown = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    let more = match names.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        1 => " and 1 other process".to_owned(),
+        more => format!(" and {more} other processes"),
+    };
+    let note = if note.is_empty() { String::new() } else { format!(": {note}") };
+    writeln!(out, "{label:<8} {shown}{more}{note}")
+}
+
+fn possible(history: &History, processes: &[Process], out: &mut impl Write) -> Result<()> {
+    for process in processes.iter().take(NAMED) {
+        let ago = process.before_ns.map_or_else(String::new, |ns| {
+            format!(", last active {} before", short_duration(ns))
+        });
+        let threads = if process.threads == 1 { "1 thread" } else { &format!("{} threads", process.threads) };
+        writeln!(
+            out,
+            "possible {}: through channels that are not observed ({threads}, {} of {} events{ago})",
+            name(history, process),
+            process.reached,
+            process.events,
+        )?;
+    }
+    if processes.len() > NAMED {
+        writeln!(out, "possible {} other processes", processes.len() - NAMED)?;
+    }
+    Ok(())
+}
+
+fn excluded(
+    history: &History,
+    label: &str,
+    note: &str,
+    processes: &[Process],
+    out: &mut impl Write,
+) -> Result<()> {
+    let names = processes.iter().map(|p| name(history, p)).collect::<Vec<_>>();
+    list(label, &names, note, out)
+}
+
+/// Until when each recording is complete, and what is missing.
+fn windows(history: &History, out: &mut impl Write) -> Result<()> {
+    for (number, host) in history.hosts.iter().enumerate() {
+        let window = window(host);
+        let at = |time_ns| {
+            let event = crate::event::Event {
+                time_ns,
+                host: number as u16,
+                ..crate::event::Event::blank(Op::Exit)
+            };
+            clock(history, &event)
+        };
+        let loss = match (host.lost, host.gaps.len()) {
+            (0, 0) => "nothing lost".to_owned(),
+            (lost, gaps) => format!("{} events lost in {gaps} gaps", grouped(lost)),
+        };
+        writeln!(
+            out,
+            "window   {}: {} .. {} UTC, {} CPUs, {loss}",
+            printable(&host.name),
+            at(window.from_ns),
+            at(window.to_ns),
+            host.cpus,
+        )?;
+    }
+    Ok(())
+}
+
+/// Rows of consequences that are told one by one.
+const FORWARD_ROWS: usize = 40;
+
+pub fn forward(history: &History, symptom: &Symptom, slice: &Slice, out: &mut impl Write) -> Result<()> {
+    let mut rows = vec![Row::new(history, symptom.event, "event", String::new())];
+    let reached = |reach| slice.order.iter().skip(1).filter(move |&&e| slice.reach(e) == reach);
+    let mut told: HashMap<(u32, Op, u32), usize> = HashMap::new();
+    for &event in reached(Reach::Must) {
+        let e = &history.events[event as usize];
+        // One row for what one thread does over and over with one other end.
+        let key = (if e.in_kernel_lane() { e.pid } else { e.tid }, e.op, e.remote.0);
+        if let Some(&row) = told.get(&key) {
+            let row: &mut Row = &mut rows[row];
+            let times = row.why.strip_prefix("× ").and_then(|n| n.parse::<u64>().ok()).unwrap_or(1);
+            row.why = format!("× {}", times + 1);
+        } else if rows.len() < FORWARD_ROWS {
+            told.insert(key, rows.len());
+            rows.push(Row::new(history, event, "  must", String::new()));
+        }
+    }
+    table(&rows, out)?;
+    let (must, may) = (reached(Reach::Must).count(), reached(Reach::May).count());
+    writeln!(
+        out,
+        "\nit must have influenced {} events and may have influenced {} more",
+        grouped(must as u64),
+        grouped(may as u64)
+    )?;
+    windows(history, out)
+}
+
+pub fn suspicion(suspect: &Pattern, found: &Suspicion, out: &mut impl Write) -> Result<()> {
+    let verdict = match found.worst {
+        Verdict::Must => "must: it is part of what led to the symptom",
+        Verdict::May => "may: nothing proves it, but channels that are not observed could carry it",
+        Verdict::Excluded => "excluded: nothing leads from it to the symptom, and nothing is missing",
+        Verdict::CannotSay => "cannot say: nothing is known to lead from it, but events were lost",
+    };
+    writeln!(out, "{verdict}")?;
+    let counts = [
+        (found.must, "must"),
+        (found.may, "may"),
+        (found.excluded, "excluded"),
+        (found.cannot_say, "cannot say"),
+    ];
+    let told = counts.iter().filter(|(n, _)| *n > 0);
+    let told = told.map(|(n, what)| format!("{} {what}", grouped(*n as u64))).collect::<Vec<_>>();
+    writeln!(out, "events that match `{suspect}`: {}", told.join(", "))
+}
+
+/// Threads of a frontier that are told one by one.
+const STOPS: usize = 12;
+
+pub fn missing(history: &History, pattern: &Pattern, missing: &Missing, out: &mut impl Write) -> Result<()> {
+    writeln!(out, "missing  {pattern}")?;
+    let mut rows = Vec::new();
+    if let Some(last) = missing.last {
+        rows.push(Row::new(history, last, "last", "the last that did happen".to_owned()));
+    }
+    rows.push(Row::new(history, missing.outstanding, "asked", "outstanding".to_owned()));
+    for stop in missing.frontier.iter().take(STOPS) {
+        let since = match stop.ended {
+            true => "the thread ended".to_owned(),
+            false => format!("then nothing for {}", short_duration(stop.silent_ns)),
+        };
+        rows.push(Row::new(history, stop.last, if stop.must { "  must" } else { "  may" }, since));
+    }
+    table(&rows, out)?;
+    if missing.frontier.len() > STOPS {
+        writeln!(out, "         and {} other threads", missing.frontier.len() - STOPS)?;
+    }
+    for bytes in &missing.undelivered {
+        let send = &history.events[bytes.send as usize];
+        let who = if bytes.peer_seen { "the other end has not taken them" } else { "the other end is not in the recording" };
+        let queued = if send.flags.has(Flags::URGENT) { "urgent bytes" } else { "bytes" };
+        writeln!(
+            out,
+            "waiting  {} {queued} of {}, {}: {who}",
+            grouped(bytes.bytes),
+            lane(history, send),
+            describe(history, send)
+        )?;
+    }
+    windows(history, out)
+}
