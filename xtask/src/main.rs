@@ -13,6 +13,7 @@ mod build;
 mod lint;
 mod test;
 
+mod bench;
 mod demo;
 
 #[derive(Parser)]
@@ -38,6 +39,8 @@ enum Task {
     Lint,
     /// Record a real three-tier system in which a request fails, and explain why it failed.
     Demo,
+    /// Measure what recording costs and what questions take, and print it beside the budgets.
+    Bench(bench::Arguments),
     /// Run every test this machine can run; those that load probes need root or sudo.
     Test,
 }
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Task::Lint => lint::run(),
         Task::Test => test::run(),
         Task::Demo => demo::run(),
+        Task::Bench(arguments) => bench::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

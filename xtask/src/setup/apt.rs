@@ -11,9 +11,19 @@ pub fn is_here() -> bool {
     find("apt-get").is_some() && find("dpkg").is_some()
 }
 
-/// Whether the archive, as far as this machine's lists go, has all of these packages.
+pub fn may_install() -> bool {
+    as_root(Path::new("true")).is_ok()
+}
+
+/// Whether the archive has all of these packages. A fresh machine's lists may be empty: they are fetched then.
 pub fn knows(packages: &[&str]) -> bool {
-    packages.iter().all(|p| succeeds(Command::new("apt-cache").args(["show", "--quiet=2", p])))
+    let listed = |p: &&str| succeeds(Command::new("apt-cache").args(["show", "--quiet=2", p]));
+    let all = || packages.iter().all(listed);
+    all() || (fetch_lists().is_ok() && all())
+}
+
+fn fetch_lists() -> Result<()> {
+    run(as_root(Path::new("apt-get"))?.args(["update", "--quiet=2"]))
 }
 
 /// Installs the packages without starting, or leaving enabled, the services some of them bring.

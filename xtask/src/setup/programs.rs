@@ -21,12 +21,12 @@ const fn program(name: &'static str, package: &'static str, why: &'static str) -
 }
 
 const PROGRAMS: [Program; 13] = [
-    program("nginx", "nginx", "demo; tests of a proxy"),
-    program("redis-server", "redis-server", "demo; tests and benchmarks under load"),
+    program("nginx", "nginx", "demo, tests of a proxy"),
+    program("redis-server", "redis-server", "demo, tests and benchmarks under load"),
     program("redis-cli", "redis-tools", "tests"),
     program("redis-benchmark", "redis-tools", "tests and benchmarks under load"),
-    program("python3", "python3", "demo; tests of threads, asyncio and TLS"),
-    program("curl", "curl", "demo; tests"),
+    program("python3", "python3", "demo, tests of threads, asyncio and TLS"),
+    program("curl", "curl", "demo, tests"),
     program("wrk", "wrk", "tests under load"),
     program("initdb", "postgresql", "tests under load"),
     program("postgres", "postgresql", "tests under load"),

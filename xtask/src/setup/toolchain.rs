@@ -79,7 +79,8 @@ pub fn install_compiler() -> Result<()> {
     if let Some(prefix) = prefixes().into_iter().find(|prefix| has_core_for_bpf(prefix)) {
         return link(&prefix);
     }
-    if apt::is_here() && apt::knows(&PACKAGES) {
+    // Without root there still is rustup, which installs for oneself.
+    if apt::is_here() && apt::may_install() && apt::knows(&PACKAGES) {
         let clippy = apt::knows(&[CLIPPY_PACKAGE]).then_some(CLIPPY_PACKAGE);
         apt::install(&PACKAGES.into_iter().chain(clippy).collect::<Vec<_>>())?;
         return link(Path::new("/usr"));
