@@ -1,5 +1,7 @@
 //! What a recording costs: bytes and time per event. The bounds on time are wide: the machine may be busy.
 
+#![expect(clippy::print_stdout, reason = "what was measured is worth seeing, with --nocapture")]
+
 use std::time::Instant;
 
 use recorder::recording::read;
