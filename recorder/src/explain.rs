@@ -182,10 +182,10 @@ fn frontiers(history: &History, graph: &Graph, chain: &[Step]) -> Vec<String> {
 /// Whether anything outside its thread precedes an event's end.
 fn has_cause(graph: &Graph, event: EventIndex) -> bool {
     use petgraph::visit::EdgeRef;
-    graph
-        .nodes
-        .edges_directed(node(event, Side::End), Direction::Incoming)
-        .any(|edge| !matches!(edge.weight().kind, EdgeKind::Interval | EdgeKind::Program) && edge.source().index() / 2 != event as usize)
+    graph.nodes.edges_directed(node(event, Side::End), Direction::Incoming).any(|edge| {
+        !matches!(edge.weight().kind, EdgeKind::Interval | EdgeKind::Program)
+            && edge.source().index() / 2 != event as usize
+    })
 }
 
 /// Sorts every process of the history by what the slice says of it.
