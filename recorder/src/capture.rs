@@ -114,6 +114,7 @@ impl Capture {
         self.read += (self.waiting.len() - before) as u64;
         self.waiting.sort_unstable_by_key(Raw::order);
         let ready = self.waiting.partition_point(|raw| raw.slot.time_ns <= until_ns);
+        self.decoder.look_ahead(&self.waiting[..ready]);
         let mut events = Vec::with_capacity(ready);
         for raw in self.waiting.drain(..ready) {
             self.decoder.decode(&raw, &mut events);
