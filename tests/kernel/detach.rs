@@ -9,8 +9,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use recorder::event::{Op, Ring};
 use recorder::recording::read::{self, Note};
+use tests::command::wherefore;
 
-use crate::recorded::{assert_sound, require_root, wherefore};
+use crate::recorded::{assert_sound, require_root};
 
 /// Numbers of the BPF programs and maps that a process holds.
 fn held(pid: u32) -> (Vec<u32>, Vec<u32>) {

@@ -7,10 +7,13 @@
 mod recorded;
 
 mod detach;
+mod load;
 mod names;
+mod refused;
 mod ring;
 mod scope;
 mod signal;
 mod socket;
 mod task;
 mod tcp;
+mod unchanged;

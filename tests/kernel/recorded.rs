@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{env, thread};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -251,17 +251,6 @@ pub fn tasks(history: &History) -> String {
         writeln!(lanes[index].1, "  {}", line(history, event)).expect("strings grow");
     }
     lanes.into_iter().map(|(_, text)| text).collect()
-}
-
-/// The command under test: `$WHEREFORE_BIN`, else the one built beside this test.
-pub fn wherefore() -> PathBuf {
-    if let Some(path) = env::var_os("WHEREFORE_BIN") {
-        return path.into();
-    }
-    let test = env::current_exe().expect("a running program has a path");
-    let path = test.ancestors().nth(2).expect("it lies in target/PROFILE/deps").join("wherefore");
-    assert!(path.exists(), "{} is missing: cargo build -p recorder", path.display());
-    path
 }
 
 /// These tests load probes; without root they prove nothing, and say so.

@@ -1,5 +1,6 @@
 //! Tests that need no kernel and no privileges.
 
+mod cli;
 mod named;
 mod properties;
 mod recording;

@@ -44,7 +44,7 @@ pub struct Arguments {
     #[arg(long)]
     snapshot: bool,
     /// Exit with the command's own status
-    #[arg(long, requires = "command")]
+    #[arg(long, requires = "command", conflicts_with_all = ["all", "pid", "cgroup"])]
     pass_status: bool,
     /// Show the probes' own diagnostics
     #[arg(long)]

@@ -1,0 +1,42 @@
+//! The command under test, and what it answers.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+/// `$WHEREFORE_BIN`, else the one built beside the running test.
+///
+/// # Panics
+/// When it has not been built.
+pub fn wherefore() -> PathBuf {
+    if let Some(path) = env::var_os("WHEREFORE_BIN") {
+        return path.into();
+    }
+    let test = env::current_exe().expect("a running program has a path");
+    let path = test.ancestors().nth(2).expect("it lies in target/PROFILE/deps").join("wherefore");
+    assert!(path.exists(), "{} is missing: cargo build -p recorder", path.display());
+    path
+}
+
+/// Runs a command as if on a terminal 100 columns wide, and gives all that it says.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn answer(command: &mut Command) -> String {
+    told(&command.env("COLUMNS", "100").output().expect("it starts"))
+}
+
+/// The exit code, and what was said where.
+pub fn told(output: &Output) -> String {
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let code =
+        output.status.code().map_or(output.status.to_string(), |code| format!("exit {code}"));
+    let mut text = code + "\n";
+    for (name, said) in [("stdout", out), ("stderr", err)] {
+        if !said.is_empty() {
+            text += &format!("--- {name}\n{said}");
+        }
+    }
+    text
+}
