@@ -241,8 +241,10 @@ impl Decoder {
     fn name_socket(&mut self, raw: &Raw) {
         let name: SocketName = bytemuck::cast(raw.detail);
         let before = self.sockets.get(raw.slot.socket).cloned();
+        // The port is given back before the socket's last events.
+        let known = before.as_ref().filter(|_| name.local_port == 0).map(|s| s.local);
         let socket = Socket {
-            local: self.address(name.local, name.local_port),
+            local: known.unwrap_or_else(|| self.address(name.local, name.local_port)),
             remote: self.address(name.remote, name.remote_port),
             netns: name.netns,
             iss: name.iss,
