@@ -118,14 +118,18 @@ pub mod flag {
     pub const FIN_SEEN: u8 = 1;
     /// Everything that has arrived has been read (`copied_seq == rcv_nxt`).
     pub const DRAINED: u8 = 2;
+    /// One position is left: the FIN, if it has arrived.
+    pub const ONE_LEFT: u8 = 4;
     /// The last thread of its process (exits).
-    pub const LAST_THREAD: u8 = 4;
+    pub const LAST_THREAD: u8 = 8;
     /// `signal_generate` had no `siginfo` but the kernel's own (`SEND_SIG_PRIV`).
-    pub const FROM_KERNEL: u8 = 8;
+    pub const FROM_KERNEL: u8 = 16;
     /// `signal_generate` had no `siginfo`, the caller's own act (`SEND_SIG_NOINFO`).
-    pub const NO_INFO: u8 = 16;
+    pub const NO_INFO: u8 = 32;
     /// A reset that answers a segment, as against one sent on the owner's behalf.
-    pub const ANSWERS: u8 = 32;
+    pub const ANSWERS: u8 = 64;
+    /// The thread slept since its last event: the call may have let go of the socket on its way.
+    pub const SLEPT: u8 = 128;
 }
 
 /// How the initial sequence numbers of a [`SocketName`] are known.

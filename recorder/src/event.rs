@@ -280,6 +280,9 @@ impl Flags {
     pub const AFTER_GAP: Self = Self(128);
     /// This end asked for the connection (it sent the SYN).
     pub const ACTIVE: Self = Self(256);
+    /// The call may have let others in between its bytes: a send whose thread slept, a receive that waits
+    /// for all (`MSG_WAITALL`).
+    pub const SPLIT: Self = Self(512);
 
     pub const fn has(self, flag: Self) -> bool {
         self.0 & flag.0 != 0

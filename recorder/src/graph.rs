@@ -13,7 +13,11 @@ mod endpoint;
 mod group;
 mod signal;
 mod task;
+#[cfg(test)]
+mod tests;
 mod thread;
+#[cfg(test)]
+pub(crate) mod written;
 
 pub use thread::gap_between;
 

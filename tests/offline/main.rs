@@ -1,3 +1,7 @@
-//! Tests that need no kernel and no root.
+//! Tests that need no kernel and no privileges.
 
+mod named;
+mod properties;
 mod recording;
+mod simulator;
+mod written;

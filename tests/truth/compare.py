@@ -27,7 +27,7 @@ class Call:
     peek: bool
     eof: bool
     split: bool
-    expected: bool = True  # False: it ended before the recorder ran
+    expected: bool = True  # False: it ended before the recorder ran, or is of a kind that none can see
     local: str = ""
     remote: str = ""
     pieces: list = field(default_factory=list)  # (start, end, event or None), filled by the mapping
@@ -58,7 +58,8 @@ def load(directory):
             continue
         call = Call(record["op"], record["pid"], record["tid"], record["endpoint"], record["before"], record["after"],
                     record["ranges"], record.get("result", 0), record.get("error"), record.get("peek", False),
-                    record.get("eof", False), record.get("split", False), record["after"] >= recorded_from,
+                    record.get("eof", False), record.get("split", False),
+                    record["after"] >= recorded_from and not record.get("unseen", False),
                     ends[record["endpoint"]]["local"], ends[record["endpoint"]]["remote"])
         if "writer" in record:
             call.ranges = _stream_ranges(layouts.get(call.endpoint, []), record["writer"], *record["span"])
@@ -247,11 +248,14 @@ def _plain(address):
 
 
 def _within(calls, events):
-    """Shares out events, sorted by time, to calls, sorted by time; what is in no call is extra."""
+    """Shares out events, sorted by time, to calls, sorted by time; what is in no call is extra.
+
+    Calls with the very same times are one system call's: they have an event each."""
     found, extra, position = [], [], 0
-    for call in calls:
+    for call, after in zip(calls, calls[1:] + [None]):
         group = []
-        while position < len(events) and events[position]["time_ns"] <= call.after:
+        in_batch = after is not None and (call.before, call.after) == (after.before, after.after)
+        while position < len(events) and events[position]["time_ns"] <= call.after and not (in_batch and group):
             (group if events[position]["time_ns"] >= call.before else extra).append(events[position])
             position += 1
         found.append(group)

@@ -147,23 +147,27 @@ class Socket(socket.socket):
         """One `sendfile` call. The kernel may hand it to the socket in parts, so it may be several events."""
         return self._send(os.sendfile, self.fileno(), file.fileno(), offset, count, split=True)
 
-    def send_as(self, writer, span_start, data):
+    def splice_from(self, pipe, count):
+        """Like `sendfile`, from a pipe."""
+        return self._send(os.splice, pipe, self.fileno(), count, split=True)
+
+    def send_as(self, writer, span_start, data, flags=0):
         """A send that races with others: `writer` is in every byte, the reader logs which byte came where."""
-        return self._send(super().send, data, writer=writer, span_start=span_start)
+        return self._send(super().send, data, flags, writer=writer, span_start=span_start)
 
     def _send(self, function, *args, writer=None, span_start=0, split=False):
         before = _now()
         try:
             count = function(*args)
         except OSError as error:
-            self._log("send", before, None, 0, _error_name(error))
+            self.note("send", before, None, 0, _error_name(error))
             raise
         if writer is not None:
-            self._log("send", before, None, count, None, writer=writer, span=[span_start, span_start + count])
+            self.note("send", before, None, count, None, writer=writer, span=[span_start, span_start + count])
             return count
         start = self.sent
         self.sent += count
-        self._log("send", before, [[start, start + count]], count, None, **({"split": True} if split else {}))
+        self.note("send", before, [[start, start + count]], count, None, **({"split": True} if split else {}))
         return count
 
     # Receives.
@@ -180,37 +184,40 @@ class Socket(socket.socket):
     def recvmsg_into(self, buffers, ancillary=0, flags=0):
         return self._recv(super().recvmsg_into, lambda r: r[0], flags, buffers, ancillary, flags)
 
-    def recv_counted(self, size):
+    def recv_counted(self, size, flags=0):
         """A receive that races with others: where its bytes stand is in the bytes (`counted`)."""
-        return self._recv(super().recv, len, 0, size, counted=True)
+        return self._recv(super().recv, len, flags, size, flags, counted=True)
 
-    def _recv(self, function, length, flags, *args, counted=False):
+    def splice_to(self, pipe, count):
+        """Takes bytes without a receive: no tracer of receives sees this call, only the hole it leaves."""
+        return self._recv(os.splice, int, 0, self.fileno(), pipe, count, unseen=True)
+
+    def _recv(self, function, length, flags, *args, counted=False, unseen=False):
         before = _now()
         try:
             value = function(*args)
         except OSError as error:
-            self._log("recv", before, None, 0, _error_name(error))
+            self.note("recv", before, None, 0, _error_name(error))
             raise
         count = length(value)
         after = _now()
-        more = {}
+        more = {"unseen": True} if unseen else {}
         ranges = [[self.received, self.received + count]]
         if flags & socket.MSG_PEEK:
             more["peek"] = True
         elif counted and count:
-            start = counted_start(value)
-            ranges = None if start is None else [[start, start + count]]
-            if start is None:
+            ranges = counted_ranges(value)
+            if ranges is None:
                 more["bytes"] = value.hex()
         else:
             self.received += count
         if count == 0:
             more["eof"] = True
             ranges = None
-        self._log("recv", before, ranges, count, None, after=after, **more)
+        self.note("recv", before, ranges, count, None, after=after, **more)
         return value
 
-    def _log(self, op, before, ranges, result, error, after=None, **more):
+    def note(self, op, before, ranges, result, error, after=None, **more):
         if error is not None and error != "EAGAIN":
             self.finished = True  # reset: a close has nothing left to say
         write(op=op, endpoint=self.endpoint, pid=os.getpid(), tid=threading.get_native_id(), ranges=ranges,
@@ -225,15 +232,24 @@ def counted(start_word, words):
     return bytes(out)
 
 
-def counted_start(data):
-    """The offset of the first byte of a stretch of `counted` bytes; None when it is too short to tell."""
+def counted_ranges(data):
+    """Where in the stream a stretch of `counted` bytes stands, in parts if a receive was interrupted between words;
+    None when it is too short to tell."""
     first = next((i for i, byte in enumerate(data[:8]) if byte & 0x80), None)
     if first is None or len(data) < first + 8:
         return None
-    number = 0
-    for byte in data[first:first + 8]:
-        number = number << 7 | byte & 0x7F
-    return number * 8 - first
+    ranges = []
+    for at in range(first, len(data) - 7, 8):
+        number = 0
+        for byte in data[at:at + 8]:
+            number = number << 7 | byte & 0x7F
+        if ranges and ranges[-1][1] == number * 8:
+            ranges[-1][1] += 8
+        else:
+            ranges.append([number * 8, number * 8 + 8])
+    ranges[0][0] -= first
+    ranges[-1][1] += (len(data) - first) % 8
+    return ranges
 
 
 def layout(connection, data):
@@ -311,6 +327,41 @@ def together(function, arguments):
 
     with ThreadPoolExecutor(len(arguments)) as pool:
         return list(pool.map(one, arguments))
+
+
+class Flag:
+    """Set by one process, awaited by another."""
+
+    def __init__(self):
+        self.reader, self.writer = os.pipe()
+
+    def set(self):
+        os.write(self.writer, b".")
+
+    def wait(self):
+        os.close(self.writer)  # if the setter dies, the read ends
+        if os.read(self.reader, 1) != b".":
+            raise RuntimeError("the process to wait for ended early")
+
+
+class StartLine:
+    """Child processes that wait here go on at the same moment."""
+
+    def __init__(self):
+        self.reader, self.writer = os.pipe()
+
+    def wait(self):
+        os.close(self.writer)
+        self.turn_ns = int.from_bytes(os.read(self.reader, 8), "big")
+
+    def go(self, count):
+        os.write(self.writer, _now().to_bytes(8, "big") * count)
+
+    def next_turn(self, period_ns=2_000_000):
+        """Waits for the next of the moments that all have in common, so that they meet again."""
+        now = _now()
+        self.turn_ns += (now - self.turn_ns) // period_ns * period_ns + period_ns
+        time.sleep((self.turn_ns - now) / 1e9)
 
 
 def until_recorded(timeout_s=60):

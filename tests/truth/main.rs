@@ -23,6 +23,7 @@ macro_rules! cases {
 
 cases! {
     asyncio_streams
+    batches
     epoll_pipelined
     fan_in
     fan_out
@@ -32,9 +33,12 @@ cases! {
     ipv6
     keep_alive
     large_messages
+    many_readers_processes
     many_readers_racing
+    many_readers_waiting
     many_writers_blocked
     many_writers_locked
+    many_writers_processes
     many_writers_racing
     nat
     nonblocking
@@ -46,6 +50,7 @@ cases! {
     proxy
     reset
     sendfile
+    splice
     thread_per_connection
     thread_pool
     tls

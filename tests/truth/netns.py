@@ -106,18 +106,3 @@ def _remove_orphans():
     for name in re.findall(r"^wf-\d+-\w+", sh("ip", "netns", "list"), re.MULTILINE):
         if not os.path.exists(f"/proc/{name.split('-')[1]}"):
             subprocess.run(["ip", "netns", "delete", name], capture_output=True)
-
-
-class Flag:
-    """Set by one process, awaited by another."""
-
-    def __init__(self):
-        self.reader, self.writer = os.pipe()
-
-    def set(self):
-        os.write(self.writer, b".")
-
-    def wait(self):
-        os.close(self.writer)  # if the setter dies, the read ends
-        if os.read(self.reader, 1) != b".":
-            raise RuntimeError("the process to wait for ended early")

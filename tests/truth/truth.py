@@ -105,7 +105,7 @@ def finish(process, what, timeout_s):
 
 def tail(errors):
     text = errors.decode(errors="replace") if isinstance(errors, bytes) else errors or ""
-    return " | ".join(text.strip().splitlines()[-6:])
+    return " | ".join(line.strip()[:200] for line in text.strip().splitlines()[-6:])
 
 
 def start(words, **kwargs):
@@ -211,7 +211,8 @@ def judge(name, folder, options):
         return None, reason, []
     out = record(name, module, folder, options)
     truth = compare.load(folder)
-    report = compare.compare(truth, graph_of(out, folder, options), getattr(module, "RACING", False))
+    report = compare.compare(truth, graph_of(out, folder, options), getattr(module, "RACING", False),
+                             getattr(module, "MUST_SHARE", 1.0))
     return report, None, report.problems
 
 

@@ -31,6 +31,7 @@ pub static OFFSETS: Offsets = Offsets {
     task_start_time: ABSENT,
     task_exit_code: ABSENT,
     task_flags: ABSENT,
+    task_nvcsw: ABSENT,
     common_family: ABSENT,
     common_state: ABSENT,
     common_daddr: ABSENT,

@@ -13,7 +13,7 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::btf_map;
 use probe_ebpf::config::scope;
-use probe_ebpf::event::{RareSlot, Slot, SocketName, TaskName, kind, proven};
+use probe_ebpf::event::{RareSlot, Slot, SocketName, TaskName, flag, kind, proven};
 
 use crate::emit;
 use crate::kernel::{self, Pointer, config, field};
@@ -69,6 +69,8 @@ pub struct TaskState {
     pub count: u32,
     /// Place of its last name record.
     pub named: u64,
+    /// How often it had gone to sleep at its last event.
+    pub switches: u64,
 }
 
 /// What is remembered about a socket.
@@ -91,6 +93,7 @@ pub struct SocketState {
 pub struct Thread {
     pub pid: u32,
     pub tid: u32,
+    task: *mut task_struct,
     /// NULL for a thread that is not in scope.
     state: *mut TaskState,
 }
@@ -101,11 +104,16 @@ impl Thread {
     pub fn slot(&self, kind: u8) -> Slot {
         let mut slot = emit::slot(kind, self.pid, self.tid);
         if !self.state.is_null() {
+            let switches = field!(self.task.cast(), task_nvcsw, u64);
             // SAFETY: a live storage value; only the thread itself counts its events.
-            slot.task_count = unsafe {
+            unsafe {
                 (*self.state).count += 1;
-                (*self.state).count
-            };
+                slot.task_count = (*self.state).count;
+                if (*self.state).switches != switches {
+                    (*self.state).switches = switches;
+                    slot.flags = flag::SLEPT;
+                }
+            }
         }
         slot
     }
@@ -137,7 +145,7 @@ pub fn current() -> Option<Thread> {
             (*state).named = name_task(task, pid, tid);
         }
     }
-    Some(Thread { pid, tid, state })
+    Some(Thread { pid, tid, task, state })
 }
 
 /// The current thread, named whether it is in scope or not: for acts of strangers upon threads in scope.
@@ -148,7 +156,7 @@ pub fn stranger() -> Thread {
     let pid = field!(task.cast(), task_tgid, u32);
     let tid = field!(task.cast(), task_pid, u32);
     name_task(task, pid, tid);
-    Thread { pid, tid, state: ptr::null_mut() }
+    Thread { pid, tid, task, state: ptr::null_mut() }
 }
 
 /// Whether a task other than the current one is in scope.

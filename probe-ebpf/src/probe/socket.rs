@@ -47,14 +47,17 @@ fn transfer(ctx: &BtfTracePointContext, what: u8) -> Option<()> {
         let unacked = slot.sequence.wrapping_sub(field!(tcp, tcp_snd_una, u32));
         slot.count = field!(tcp, tcp_bytes_acked, u64) + unacked as u64;
     } else {
+        // In this order: a FIN that is seen here has been counted in `rcv_nxt`, which is read after it.
+        if field!(sk, common_flags, u64) & SOCK_DONE != 0 {
+            slot.flags |= flag::FIN_SEEN;
+        }
         slot.sequence = field!(tcp, tcp_copied_seq, u32);
         let unread = field!(tcp, tcp_rcv_nxt, u32).wrapping_sub(slot.sequence);
         slot.count = field!(tcp, tcp_bytes_received, u64).wrapping_sub(unread as u64);
-        if unread == 0 {
-            slot.flags |= flag::DRAINED;
-        }
-        if field!(sk, common_flags, u64) & SOCK_DONE != 0 {
-            slot.flags |= flag::FIN_SEEN;
+        match unread {
+            0 => slot.flags |= flag::DRAINED,
+            1 => slot.flags |= flag::ONE_LEFT,
+            _ => {}
         }
     }
     emit::bulk(&slot);

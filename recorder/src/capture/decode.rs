@@ -241,8 +241,10 @@ impl Decoder {
     fn name_socket(&mut self, raw: &Raw) {
         let name: SocketName = bytemuck::cast(raw.detail);
         let before = self.sockets.get(raw.slot.socket).cloned();
+        // The port is given back before the socket's last events.
+        let known = before.as_ref().filter(|_| name.local_port == 0).map(|s| s.local);
         let socket = Socket {
-            local: self.address(name.local, name.local_port),
+            local: known.unwrap_or_else(|| self.address(name.local, name.local_port)),
             remote: self.address(name.remote, name.remote_port),
             netns: name.netns,
             iss: name.iss,
@@ -311,34 +313,52 @@ fn transition(old: u8, new: u8, own_act: bool) -> Option<Op> {
 
 const MSG_OOB: u32 = libc::MSG_OOB as u32;
 const MSG_PEEK: u32 = libc::MSG_PEEK as u32;
+const MSG_WAITALL: u32 = libc::MSG_WAITALL as u32;
 const MSG_ERRQUEUE: u32 = libc::MSG_ERRQUEUE as u32;
 
 fn transfer(raw: &Raw, event: &mut Event) {
     let slot = &raw.slot;
-    event.result = i64::from(slot.result.max(0));
-    event.error = errno(slot.result.min(0));
+    let mut set = |flag| event.flags = event.flags.with(flag);
     if event.op == Op::Recv {
-        if slot.argument & MSG_PEEK != 0 {
-            event.flags = event.flags.with(Flags::PEEK);
+        let peek = slot.argument & MSG_PEEK != 0;
+        // The FIN has one position: read, or next to be read, which a peek leaves where it is.
+        let at_end = if peek { flag::ONE_LEFT | flag::DRAINED } else { flag::DRAINED };
+        let fin = slot.flags & flag::FIN_SEEN != 0 && slot.flags & at_end != 0;
+        if slot.result == 0 && fin {
+            set(Flags::EOF);
+        }
+        if peek {
+            set(Flags::PEEK);
         }
         if slot.argument & (MSG_OOB | MSG_ERRQUEUE) != 0 {
-            event.flags = event.flags.with(Flags::URGENT);
+            set(Flags::URGENT);
         }
-        let end = slot.result == 0 && slot.flags & flag::FIN_SEEN != 0;
-        if end && slot.flags & flag::DRAINED != 0 {
-            event.flags = event.flags.with(Flags::EOF);
+        if slot.argument & MSG_WAITALL != 0 {
+            set(Flags::SPLIT);
         }
+    } else if slot.flags & flag::SLEPT != 0 {
+        set(Flags::SPLIT);
     }
+    event.result = i64::from(slot.result.max(0));
+    event.error = errno(slot.result.min(0));
 }
 
 /// The stream offsets that an event covers, from where its stream stands after it.
 fn range(raw: &Raw, position: u64, event: &mut Event) {
     let length = event.result as u64;
+    let peek = event.flags.has(Flags::PEEK);
+    let (fin_seen, drained) =
+        (raw.slot.flags & flag::FIN_SEEN != 0, raw.slot.flags & flag::DRAINED != 0);
     let (start, end) = match event.op {
         Op::Send if length > 0 => (position.wrapping_sub(length), position),
         Op::Recv if event.flags.has(Flags::URGENT) => return,
+        Op::Recv if event.flags.has(Flags::EOF) && !drained => (position, position + 1),
         Op::Recv if event.flags.has(Flags::EOF) => (position.wrapping_sub(1), position),
-        Op::Recv if length > 0 && event.flags.has(Flags::PEEK) => (position, position + length),
+        Op::Recv if length > 0 && peek => (position, position + length),
+        // The call that takes the last bytes takes the FIN with them.
+        Op::Recv if length > 0 && fin_seen && drained => {
+            (position.wrapping_sub(length + 1), position.wrapping_sub(1))
+        }
         Op::Recv if length > 0 => (position.wrapping_sub(length), position),
         Op::Close => {
             event.flags = event.flags.with(Flags::EOF);

@@ -25,6 +25,7 @@ pub fn read() -> Result<(Offsets, Arguments)> {
         task_start_time: at("task_struct", "start_time"),
         task_exit_code: at("task_struct", "exit_code"),
         task_flags: at("task_struct", "flags"),
+        task_nvcsw: at("task_struct", "nvcsw"),
         common_family: at("sock_common", "skc_family"),
         common_state: at("sock_common", "skc_state"),
         common_daddr: at("sock_common", "skc_daddr"),

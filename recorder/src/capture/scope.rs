@@ -123,6 +123,7 @@ struct TaskState {
     marked: u32,
     count: u32,
     named: u64,
+    switches: u64,
 }
 
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
@@ -130,7 +131,7 @@ const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 /// Marks or unmarks a thread. aya has no task storage, so the call is made here.
 pub fn mark_thread(tasks: BorrowedFd<'_>, thread: BorrowedFd<'_>, marked: bool) -> io::Result<()> {
     let key = thread.as_raw_fd();
-    let value = TaskState { marked: u32::from(marked), count: 0, named: 0 };
+    let value = TaskState { marked: u32::from(marked), count: 0, named: 0, switches: 0 };
     let attributes = UpdateElement {
         map_fd: tasks.as_raw_fd() as u32,
         reserved: 0,

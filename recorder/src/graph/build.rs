@@ -4,7 +4,7 @@ use petgraph::graph::DiGraph;
 
 use super::{Edge, EdgeKind, Graph, Proof, Side, node};
 use super::{bytes, close, connection, endpoint, signal, task, thread};
-use crate::event::{EventIndex, History, Op};
+use crate::event::{Event, EventIndex, History, Op};
 
 /// One side of one event, as rules name it.
 pub(super) type Point = (EventIndex, Side);
@@ -12,8 +12,9 @@ pub(super) type Point = (EventIndex, Side);
 pub(super) fn build(history: &History) -> Graph {
     let mut graph = Graph::default();
     let events = history.events.len();
-    thread::index(history, &mut graph);
-    endpoint::index(history, &mut graph);
+    let rare = rare(history);
+    thread::index(history, &rare, &mut graph);
+    let notable = endpoint::index(history, &mut graph);
     // Interval and program edges are one per event each; bytes about one per call. What is reserved and
     // not used costs no memory, since it is never touched.
     graph.nodes = DiGraph::with_capacity(events * 2, events * 3 + events / 4 + 64);
@@ -24,15 +25,22 @@ pub(super) fn build(history: &History) -> Graph {
         graph.push((event, Side::Begin), (event, Side::End), EdgeKind::Interval, Proof::Must);
     }
     thread::edges(&mut graph);
-    task::edges(history, &mut graph);
+    task::edges(history, &rare, &mut graph);
     endpoint::connect(history, &mut graph);
-    endpoint::lane_edges(history, &mut graph);
-    connection::edges(history, &mut graph);
+    endpoint::lane_edges(history, &notable, &mut graph);
+    connection::edges(history, &rare, &notable, &mut graph);
     bytes::edges(history, &mut graph);
-    close::edges(history, &mut graph);
-    signal::edges(history, &mut graph);
+    close::edges(history, &rare, &notable, &mut graph);
+    signal::edges(history, &rare, &mut graph);
     graph.holes.sort_by_key(|hole| hole.before);
     graph
+}
+
+/// All events but sends and receives: few, and what most rules are about.
+fn rare(history: &History) -> Vec<EventIndex> {
+    let rare = |event: &Event| !matches!(event.op, Op::Send | Op::Recv);
+    let events = history.events.iter().enumerate();
+    events.filter(|(_, event)| rare(event)).map(|(index, _)| index as EventIndex).collect()
 }
 
 impl Graph {

@@ -1,9 +1,24 @@
 //! Verifies a graph, edge by edge, from the events alone and with none of the builder's code.
+//!
+//! What it derives is simpler than what the builder does, and never more certain: every edge must be
+//! allowed by its rule, and what must be there and is not is found too.
 
-use super::Graph;
-use crate::event::History;
+mod bytes;
+mod rules;
 
-/// An edge that is wrong, or something that an edge should be and is not.
+use std::collections::HashMap;
+
+use petgraph::algo::toposort;
+use petgraph::visit::{EdgeFiltered, EdgeRef};
+
+use super::{Edge, EdgeKind, Graph, Proof, event_of};
+use crate::event::{Event, EventIndex, History, Op};
+
+/// Clocks of one host's CPUs differ by less: they are read from one counter, which the kernel keeps
+/// synchronised to well under a microsecond or does not use.
+pub const CLOCK_ERROR_NS: u64 = 1000;
+
+/// An edge that is wrong, or something that should be in the graph and is not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     /// Number of the edge in [`Graph::nodes`]; `None` when the fault is of the whole.
@@ -14,8 +29,118 @@ pub struct Violation {
 }
 
 /// All that is wrong with a graph; nothing, if all is well.
-pub fn check(_history: &History, _graph: &Graph) -> Vec<Violation> {
-    Vec::new()
+pub fn check(history: &History, graph: &Graph) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    let known = Known::new(history);
+    for (number, edge) in graph.nodes.raw_edges().iter().enumerate() {
+        let (from, to) = (event_of(edge.source()), event_of(edge.target()));
+        let found = rules::broken(&known, from, to, &edge.weight)
+            .or_else(|| against_time(history, from.0, to.0));
+        if let Some((rule, why)) = found {
+            violations.push(Violation {
+                edge: Some(number as u32),
+                rule,
+                text: describe(history, from.0, to.0, &edge.weight, why),
+            });
+        }
+    }
+    violations.extend(cycle(graph));
+    violations.extend(rules::missing_program_edges(&known, graph));
+    violations.extend(bytes::uncovered(&known, graph));
+    violations
+}
+
+type Broken = Option<(&'static str, &'static str)>;
+
+/// Within a host, no effect ends before its cause begins.
+fn against_time(history: &History, from: EventIndex, to: EventIndex) -> Broken {
+    let (cause, effect) = (&history.events[from as usize], &history.events[to as usize]);
+    // The kernel notes these two when what they cause is already under way.
+    let late = matches!(cause.op, Op::ResetSent | Op::OomKill);
+    let against = cause.host == effect.host
+        && !late
+        && cause.begin_ns > effect.time_ns.saturating_add(CLOCK_ERROR_NS);
+    against.then_some(("time", "the effect ends before its cause begins"))
+}
+
+/// What is proven is free of cycles; what is only possible may contradict itself across hosts, whose
+/// clocks cannot tell which possibility it was.
+fn cycle(graph: &Graph) -> Option<Violation> {
+    let proven = EdgeFiltered::from_fn(&graph.nodes, |edge| edge.weight().proof == Proof::Must);
+    let cycle = toposort(&proven, None).err()?;
+    let (event, side) = event_of(cycle.node_id());
+    let text = format!("the {} of event {event} precedes itself", side.as_str());
+    Some(Violation { edge: None, rule: "acyclic", text })
+}
+
+fn describe(history: &History, from: EventIndex, to: EventIndex, edge: &Edge, why: &str) -> String {
+    let name = |index: EventIndex| {
+        let event = &history.events[index as usize];
+        let comm = history.comm(event);
+        format!("{} of {comm}[{}/{}] (event {index})", event.op, event.pid, event.tid)
+    };
+    let (proof, kind) = (edge.proof.as_str(), edge.kind.as_str());
+    format!("{proof} {kind} edge from {} to {}: {why}", name(from), name(to))
+}
+
+/// The history, and what the rules ask of it.
+struct Known<'a> {
+    history: &'a History,
+    /// The next event of each event's thread; the event itself where there is none.
+    next_in_thread: Vec<EventIndex>,
+    users: HashMap<(u16, u64, Op), bytes::Users>,
+    floors: Vec<u64>,
+}
+
+impl<'a> Known<'a> {
+    fn new(history: &'a History) -> Self {
+        let mut next_in_thread: Vec<EventIndex> = (0..history.events.len() as EventIndex).collect();
+        let mut threads: HashMap<(u16, u32), Vec<EventIndex>> = HashMap::new();
+        for (index, event) in history.events.iter().enumerate() {
+            if event.tid != 0 {
+                threads.entry((event.host, event.tid)).or_default().push(index as EventIndex);
+            }
+        }
+        for events in threads.values_mut() {
+            let event = |&e: &EventIndex| &history.events[e as usize];
+            events.sort_by_key(|e| (event(e).time_ns, event(e).task_count, *e));
+            for pair in events.windows(2) {
+                next_in_thread[pair[0] as usize] = pair[1];
+            }
+        }
+        let (users, floors) = bytes::users(&history.events);
+        Self { history, next_in_thread, users, floors }
+    }
+
+    fn event(&self, index: EventIndex) -> &'a Event {
+        &self.history.events[index as usize]
+    }
+}
+
+/// Whether two events' endpoints can be the two ends of one connection.
+fn mirrored(one: &Event, other: &Event) -> bool {
+    use crate::event::Proof as Numbers;
+    if one.proof == Numbers::Unknown || other.proof == Numbers::Unknown {
+        return false;
+    }
+    let is = |event: &Event, number: u32| {
+        event.iss == number
+            || event.proof == Numbers::Computed && event.iss.wrapping_sub(1) == number
+    };
+    is(one, other.irs) && is(other, one.irs)
+}
+
+/// The proven or possible causes of an event, of one kind.
+fn causes(
+    graph: &Graph,
+    event: EventIndex,
+    kind: EdgeKind,
+) -> impl Iterator<Item = EventIndex> + '_ {
+    [super::Side::Begin, super::Side::End].into_iter().flat_map(move |side| {
+        let edges =
+            graph.nodes.edges_directed(super::node(event, side), petgraph::Direction::Incoming);
+        edges.filter(move |e| e.weight().kind == kind).map(|e| event_of(e.source()).0)
+    })
 }
 
 impl std::fmt::Display for Violation {

@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 
 use super::connection::{Listeners, push_if};
+use super::endpoint::Notable;
 use super::{EdgeKind, Graph, Proof, Side};
 use crate::event::{Address, Event, EventIndex, Flags, History, Op};
 
 const KIND: EdgeKind = EdgeKind::Close;
 
-pub(super) fn edges(history: &History, graph: &mut Graph) {
-    let stray = stray_resets(history);
+pub(super) fn edges(history: &History, rare: &[EventIndex], notable: &Notable, graph: &mut Graph) {
+    let stray = stray_resets(history, rare);
     for endpoint in 0..graph.endpoints.len() as u32 {
-        let own = OwnEnd::of(history, graph, endpoint, &stray);
+        let own = OwnEnd::of(history, notable, graph, endpoint, &stray);
         own.reset_sent(history, graph);
         own.error(history, graph);
     }
@@ -20,25 +21,26 @@ pub(super) fn edges(history: &History, graph: &mut Graph) {
         let [a, b] = connection.ends;
         for (from, to, shift) in [(a, b, connection.shift[0]), (b, a, connection.shift[1])] {
             let proven = connection.proof == Proof::Must;
-            let closer = OwnEnd::of(history, graph, from, &stray);
-            let other = OwnEnd::of(history, graph, to, &stray);
+            let closer = OwnEnd::of(history, notable, graph, from, &stray);
+            let other = OwnEnd::of(history, notable, graph, to, &stray);
             fin(history, graph, (&closer, &other), shift, proven);
-            reset(history, graph, &closer, &other, proven);
+            reset(history, graph, (&closer, &other), to, proven);
         }
     }
-    refused(history, graph);
+    refused(history, rare, graph);
     unmatched_resets(history, graph, &stray);
 }
 
 /// Resets that were sent for no socket, by the addresses that they bear.
 type Stray = HashMap<(u16, Address, Address), Vec<EventIndex>>;
 
-fn stray_resets(history: &History) -> Stray {
+fn stray_resets(history: &History, rare: &[EventIndex]) -> Stray {
     let mut stray = Stray::new();
-    for (index, event) in history.events.iter().enumerate() {
+    for &index in rare {
+        let event = &history.events[index as usize];
         if event.op == Op::ResetSent && event.socket == 0 && event.local != Address::NONE {
             let key = (event.host, event.local, event.remote);
-            stray.entry(key).or_default().push(index as EventIndex);
+            stray.entry(key).or_default().push(index);
         }
     }
     stray
@@ -56,20 +58,18 @@ struct OwnEnd {
     errors: Vec<EventIndex>,
     eofs: Vec<EventIndex>,
     failures: Vec<EventIndex>,
-    /// The last sends, for what a reset may answer.
-    last_sends: Vec<EventIndex>,
     lossless: bool,
 }
 
 impl OwnEnd {
-    fn of(history: &History, graph: &Graph, endpoint: u32, stray: &Stray) -> Self {
-        let endpoint = &graph.endpoints[endpoint as usize];
+    fn of(history: &History, notable: &Notable, graph: &Graph, number: u32, stray: &Stray) -> Self {
+        let endpoint = &graph.endpoints[number as usize];
         let host = history.hosts.get(usize::from(endpoint.host));
         let mut own = Self {
             lossless: host.is_none_or(|h| h.lost == 0 && h.gaps.is_empty()),
             ..Self::default()
         };
-        for &index in graph.events_of_endpoint(endpoint) {
+        for &index in notable.of(number) {
             let event = &history.events[index as usize];
             match event.op {
                 Op::Close => own.closes.push(index),
@@ -79,12 +79,6 @@ impl OwnEnd {
                 Op::Error => own.errors.push(index),
                 Op::Recv if event.flags.has(Flags::EOF) => own.eofs.push(index),
                 Op::Send | Op::Recv if is_failure(event) => own.failures.push(index),
-                Op::Send => {
-                    if own.last_sends.len() == LAST_SENDS {
-                        own.last_sends.remove(0);
-                    }
-                    own.last_sends.push(index);
-                }
                 _ => {}
             }
         }
@@ -184,7 +178,13 @@ fn fin(
 }
 
 /// From the reset that one end sent, or the act that made it, to its arrival at the other.
-fn reset(history: &History, graph: &mut Graph, from: &OwnEnd, to: &OwnEnd, proven: bool) {
+fn reset(
+    history: &History,
+    graph: &mut Graph,
+    (from, to): (&OwnEnd, &OwnEnd),
+    receiver: u32,
+    proven: bool,
+) {
     let sent: Vec<EventIndex> =
         from.resets_sent.iter().chain(&from.resets_sent_after).copied().collect();
     let causes = if sent.is_empty() { &from.aborts } else { &sent };
@@ -195,23 +195,36 @@ fn reset(history: &History, graph: &mut Graph, from: &OwnEnd, to: &OwnEnd, prove
         }
     }
     // A reset that no abort explains answers something that the other end sent.
-    if from.aborts.is_empty() {
+    if from.aborts.is_empty() && !sent.is_empty() {
+        // Nothing that was sent after it came in made it.
+        let came = to.resets_received.first().copied().unwrap_or(EventIndex::MAX);
+        let sends = last_sends(history, graph, receiver, came);
         for &reset in &sent {
-            for &send in &to.last_sends {
+            for &send in &sends {
                 graph.push_may(history, (send, Side::Begin), (reset, Side::Begin), KIND);
             }
         }
     }
 }
 
+/// The last sends of an endpoint before an event.
+fn last_sends(history: &History, graph: &Graph, endpoint: u32, to: EventIndex) -> Vec<EventIndex> {
+    let events = graph.events_of_endpoint(&graph.endpoints[endpoint as usize]);
+    let sent = |&&e: &&EventIndex| {
+        let event = &history.events[e as usize];
+        e < to && event.op == Op::Send && event.error == 0
+    };
+    events.iter().rev().filter(sent).take(LAST_SENDS).copied().collect()
+}
+
 /// A connection is refused since nobody listens (any more).
-fn refused(history: &History, graph: &mut Graph) {
-    let listeners = Listeners::new(history);
-    for (index, error) in history.events.iter().enumerate() {
+fn refused(history: &History, rare: &[EventIndex], graph: &mut Graph) {
+    let listeners = Listeners::new(history, rare);
+    for &index in rare {
+        let error = &history.events[index as usize];
         if error.op != Op::Error || i32::from(error.error) != libc::ECONNREFUSED {
             continue;
         }
-        let index = index as EventIndex;
         let endpoint = graph.endpoint_of(history, index).map(|e| &graph.endpoints[e as usize]);
         let remote = endpoint.map_or(error.remote, |e| e.remote);
         let listened = listeners.before(history, error, remote, index);

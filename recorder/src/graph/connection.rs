@@ -1,35 +1,38 @@
 //! Connections: from the call that asks for one to its first use at both ends.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::build::{Point, in_time};
-use super::endpoint::{active, first};
+use super::endpoint::Notable;
 use super::{EdgeKind, Graph, Proof, Side};
 use crate::event::{Address, Event, EventIndex, History, Op};
 
-pub(super) fn edges(history: &History, graph: &mut Graph) {
+pub(super) fn edges(history: &History, rare: &[EventIndex], notable: &Notable, graph: &mut Graph) {
     for endpoint in 0..graph.endpoints.len() as u32 {
-        asked(history, graph, endpoint);
-        first_uses(history, graph, endpoint);
+        asked(history, notable, graph, endpoint);
+        first_uses(history, notable, graph, endpoint);
     }
     for connection in 0..graph.connections.len() {
         let connection = graph.connections[connection].clone();
         let [a, b] = connection.ends;
-        match (active(history, graph, a), active(history, graph, b)) {
+        match (notable.active(history, a), notable.active(history, b)) {
             (Some(true), Some(true)) => {}
-            (Some(true), _) | (None, Some(false)) => joined(history, graph, a, b, connection.proof),
-            (_, Some(true)) | (Some(false), None) => joined(history, graph, b, a, connection.proof),
+            (Some(true), _) | (None, Some(false)) => {
+                joined(history, notable, graph, (a, b), connection.proof)
+            }
+            (_, Some(true)) | (Some(false), None) => {
+                joined(history, notable, graph, (b, a), connection.proof)
+            }
             _ => {}
         }
     }
-    accepted(history, graph);
+    accepted(history, rare, graph);
 }
 
 /// A connect precedes what the kernel makes of it at the same end.
-fn asked(history: &History, graph: &mut Graph, endpoint: u32) {
+fn asked(history: &History, notable: &Notable, graph: &mut Graph, endpoint: u32) {
     let mut connect: Option<EventIndex> = None;
-    for place in graph.endpoints[endpoint as usize].events.clone() {
-        let index = graph.endpoint_events[place as usize];
+    for &index in notable.of(endpoint) {
         match history.events[index as usize].op {
             Op::Connect => connect = Some(index),
             Op::Established | Op::Error | Op::ResetReceived => {
@@ -63,10 +66,16 @@ fn returned(history: &History, graph: &mut Graph, connect: EventIndex, error: Ev
 }
 
 /// The end that asked is established before the end that accepts: the latter waits for its ACK.
-fn joined(history: &History, graph: &mut Graph, asked: u32, accepted: u32, proof: Proof) {
-    let Some(effect) = first(history, graph, accepted, Op::Established) else { return };
+fn joined(
+    history: &History,
+    notable: &Notable,
+    graph: &mut Graph,
+    (asked, accepted): (u32, u32),
+    proof: Proof,
+) {
+    let Some(effect) = notable.first(history, accepted, Op::Established) else { return };
     for op in [Op::Connect, Op::Established] {
-        let Some(cause) = first(history, graph, asked, op) else { continue };
+        let Some(cause) = notable.first(history, asked, op) else { continue };
         let (from, to) = ((cause, Side::Begin), (effect, Side::Begin));
         match proof {
             Proof::Must => graph.push(from, to, EdgeKind::Connection, Proof::Must),
@@ -76,15 +85,16 @@ fn joined(history: &History, graph: &mut Graph, asked: u32, accepted: u32, proof
 }
 
 /// Establishing precedes the first success that each thread has with the socket.
-fn first_uses(history: &History, graph: &mut Graph, endpoint: u32) {
-    let Some(established) = first(history, graph, endpoint, Op::Established) else { return };
-    let mut threads = HashSet::new();
+fn first_uses(history: &History, notable: &Notable, graph: &mut Graph, endpoint: u32) {
+    let Some(established) = notable.first(history, endpoint, Op::Established) else { return };
+    let mut threads = Vec::new();
     for place in graph.endpoints[endpoint as usize].events.clone() {
         let index = graph.endpoint_events[place as usize];
         let event = &history.events[index as usize];
         // With TCP Fast Open data may go before the connection stands.
         let uses = matches!(event.op, Op::Send | Op::Recv) && event.error == 0;
-        if uses && index > established && threads.insert(event.tid) {
+        if uses && index > established && !threads.contains(&event.tid) {
+            threads.push(event.tid);
             let (from, to) = ((established, Side::Begin), (index, Side::End));
             graph.push(from, to, EdgeKind::Connection, Proof::Must);
         }
@@ -92,15 +102,15 @@ fn first_uses(history: &History, graph: &mut Graph, endpoint: u32) {
 }
 
 /// Listening precedes what was accepted.
-fn accepted(history: &History, graph: &mut Graph) {
-    let listeners = Listeners::new(history);
-    let events = history.events.iter().enumerate().filter(|(_, e)| e.op == Op::Established);
-    for (index, event) in events {
-        if event.flags.has(crate::event::Flags::ACTIVE) {
+fn accepted(history: &History, rare: &[EventIndex], graph: &mut Graph) {
+    let listeners = Listeners::new(history, rare);
+    for &index in rare {
+        let event = &history.events[index as usize];
+        if event.op != Op::Established || event.flags.has(crate::event::Flags::ACTIVE) {
             continue;
         }
-        let open = listeners.open(history, event, event.local, index as EventIndex);
-        let (to, kind) = ((index as EventIndex, Side::Begin), EdgeKind::Connection);
+        let open = listeners.open(history, event, event.local, index);
+        let (to, kind) = ((index, Side::Begin), EdgeKind::Connection);
         match open[..] {
             [only] => graph.push((only, Side::Begin), to, kind, Proof::Must),
             _ => open.iter().for_each(|&l| graph.push_may(history, (l, Side::Begin), to, kind)),
@@ -112,13 +122,14 @@ fn accepted(history: &History, graph: &mut Graph) {
 pub(super) struct Listeners(HashMap<(u16, u16), Vec<EventIndex>>);
 
 impl Listeners {
-    pub(super) fn new(history: &History) -> Self {
+    pub(super) fn new(history: &History, rare: &[EventIndex]) -> Self {
         let mut ports: HashMap<(u16, u16), Vec<EventIndex>> = HashMap::new();
-        for (index, event) in history.events.iter().enumerate() {
+        for &index in rare {
+            let event = &history.events[index as usize];
             if matches!(event.op, Op::Listen | Op::Unlisten)
                 && let Some(local) = history.names.address(event.local)
             {
-                ports.entry((event.host, local.port())).or_default().push(index as EventIndex);
+                ports.entry((event.host, local.port())).or_default().push(index);
             }
         }
         Self(ports)

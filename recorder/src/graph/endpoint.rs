@@ -4,16 +4,19 @@
 //! mirrored. Nothing rewrites them on the way but a few middleboxes, so this holds across hosts, network
 //! namespaces, NAT and reused ports.
 
+use std::ops::Range;
+
 use super::build::in_time;
 use super::group::group;
 use super::{Connection, EdgeKind, Endpoint, Graph, Proof, Side};
-use crate::event::{Address, Event, Flags, History, Names, Op, Proof as Known};
+use crate::event::{Address, Event, EventIndex, Flags, History, Names, Op, Proof as Known};
 
 /// More possible peers than this are not looked at: sequence numbers that so many share prove nothing.
 const PEERS_MAX: u32 = 16;
 
 /// Finds the endpoints and their events. A socket that was connected anew is another endpoint.
-pub(super) fn index(history: &History, graph: &mut Graph) {
+pub(super) fn index(history: &History, graph: &mut Graph) -> Notable {
+    let mut notable = Notable::default();
     let (groups, members) =
         group(&history.events, |e| (e.socket != 0).then_some((e.host, e.socket)));
     for ((host, socket), range) in groups {
@@ -30,15 +33,17 @@ pub(super) fn index(history: &History, graph: &mut Graph) {
             }
             if numbers.is_some_and(|of| !same_connection(of, now)) {
                 let end = connect.unwrap_or(place);
-                graph.endpoints.push(life(history, host, socket, events, range.start, start..end));
+                let life = range.start + start as u32..range.start + end as u32;
+                graph.endpoints.push(notable.endpoint(history, host, socket, &members, life));
                 start = end;
             }
             (numbers, connect) = (Some(now), None);
         }
-        let last = start..events.len();
-        graph.endpoints.push(life(history, host, socket, events, range.start, last));
+        let life = range.start + start as u32..range.end;
+        graph.endpoints.push(notable.endpoint(history, host, socket, &members, life));
     }
     graph.endpoint_events = members;
+    notable
 }
 
 fn same_connection(one: &Event, other: &Event) -> bool {
@@ -47,43 +52,91 @@ fn same_connection(one: &Event, other: &Event) -> bool {
     one.irs == other.irs && (apart == 0 || computed && (apart == 1 || apart == u32::MAX))
 }
 
-fn life(
-    history: &History,
-    host: u16,
-    socket: u64,
-    events: &[u32],
-    offset: u32,
-    places: std::ops::Range<usize>,
-) -> Endpoint {
-    let mut endpoint = Endpoint {
-        host,
-        socket,
-        events: offset + places.start as u32..offset + places.end as u32,
-        iss: 0,
-        irs: 0,
-        proof: Known::Unknown,
-        local: Address::NONE,
-        remote: Address::NONE,
-        netns: 0,
-        connection: None,
-    };
-    for &index in &events[places] {
-        let event = &history.events[index as usize];
-        if event.proof > endpoint.proof {
-            (endpoint.iss, endpoint.irs, endpoint.proof) = (event.iss, event.irs, event.proof);
-        }
-        // The local port reads 0 before a connect has chosen it and after the end.
-        if better(&history.names, endpoint.local, event.local) {
-            endpoint.local = event.local;
-        }
-        if better(&history.names, endpoint.remote, event.remote) {
-            endpoint.remote = event.remote;
-        }
-        if endpoint.netns == 0 {
-            endpoint.netns = event.netns;
-        }
+/// What happened to endpoints but sends and receives that went well: few events, which most rules are
+/// about.
+#[derive(Default)]
+pub(super) struct Notable {
+    events: Vec<EventIndex>,
+    /// By endpoint: where its events begin.
+    starts: Vec<usize>,
+}
+
+impl Notable {
+    pub(super) fn of(&self, endpoint: u32) -> &[EventIndex] {
+        let endpoint = endpoint as usize;
+        let end = self.starts.get(endpoint + 1).copied().unwrap_or(self.events.len());
+        &self.events[self.starts[endpoint]..end]
     }
-    endpoint
+
+    /// The first event of an endpoint with the given operation.
+    pub(super) fn first(&self, history: &History, endpoint: u32, op: Op) -> Option<EventIndex> {
+        let mut events = self.of(endpoint).iter().copied();
+        events.find(|&e| history.events[e as usize].op == op)
+    }
+
+    /// Whether an endpoint asked for its connection rather than accepting it; `None` when that was not
+    /// seen.
+    pub(super) fn active(&self, history: &History, endpoint: u32) -> Option<bool> {
+        self.of(endpoint).iter().find_map(|&e| {
+            let event = &history.events[e as usize];
+            match event.op {
+                Op::Connect => Some(true),
+                Op::Established => Some(event.flags.has(Flags::ACTIVE)),
+                _ => None,
+            }
+        })
+    }
+
+    /// The endpoint that some events belong to; takes note of those that are notable.
+    fn endpoint(
+        &mut self,
+        history: &History,
+        host: u16,
+        socket: u64,
+        members: &[EventIndex],
+        life: Range<u32>,
+    ) -> Endpoint {
+        let mut endpoint = Endpoint {
+            host,
+            socket,
+            events: life.clone(),
+            iss: 0,
+            irs: 0,
+            proof: Known::Unknown,
+            local: Address::NONE,
+            remote: Address::NONE,
+            netns: 0,
+            connection: None,
+        };
+        self.starts.push(self.events.len());
+        for &index in &members[life.start as usize..life.end as usize] {
+            let event = &history.events[index as usize];
+            if !matches!(event.op, Op::Send | Op::Recv)
+                || event.error != 0
+                || event.flags.has(Flags::EOF)
+            {
+                self.events.push(index);
+            }
+            describe(history, &mut endpoint, event);
+        }
+        endpoint
+    }
+}
+
+fn describe(history: &History, endpoint: &mut Endpoint, event: &Event) {
+    if event.proof > endpoint.proof {
+        (endpoint.iss, endpoint.irs, endpoint.proof) = (event.iss, event.irs, event.proof);
+    }
+    // The local port reads 0 before a connect has chosen it and after the end.
+    if better(&history.names, endpoint.local, event.local) {
+        endpoint.local = event.local;
+    }
+    if better(&history.names, endpoint.remote, event.remote) {
+        endpoint.remote = event.remote;
+    }
+    if endpoint.netns == 0 {
+        endpoint.netns = event.netns;
+    }
 }
 
 fn better(names: &Names, old: Address, new: Address) -> bool {
@@ -186,11 +239,10 @@ fn score(history: &History, graph: &Graph, one: &Endpoint, other: &Endpoint) -> 
 
 /// Orders what the kernel did at one endpoint. Within one ring of one CPU the order is certain; between
 /// CPUs only where the connection's states allow no other.
-pub(super) fn lane_edges(history: &History, graph: &mut Graph) {
-    for endpoint in 0..graph.endpoints.len() {
+pub(super) fn lane_edges(history: &History, notable: &Notable, graph: &mut Graph) {
+    for endpoint in 0..graph.endpoints.len() as u32 {
         let mut previous: Option<u32> = None;
-        for place in graph.endpoints[endpoint].events.clone() {
-            let index = graph.endpoint_events[place as usize];
+        for &index in notable.of(endpoint) {
             let event = &history.events[index as usize];
             if !event.in_kernel_lane() {
                 continue;
@@ -213,24 +265,4 @@ pub(super) fn lane_edges(history: &History, graph: &mut Graph) {
 
 fn state_forces(earlier: Op, later: Op) -> bool {
     later == Op::Closed && matches!(earlier, Op::Established | Op::Retransmit | Op::ResetReceived)
-}
-
-/// Whether an endpoint asked for its connection rather than accepting it; `None` when it was not seen.
-pub(super) fn active(history: &History, graph: &Graph, endpoint: u32) -> Option<bool> {
-    let endpoint = &graph.endpoints[endpoint as usize];
-    graph.events_of_endpoint(endpoint).iter().find_map(|&e| {
-        let event = &history.events[e as usize];
-        match event.op {
-            Op::Connect => Some(true),
-            Op::Established => Some(event.flags.has(Flags::ACTIVE)),
-            _ => None,
-        }
-    })
-}
-
-/// The first event of an endpoint with the given operation.
-pub(super) fn first(history: &History, graph: &Graph, endpoint: u32, op: Op) -> Option<u32> {
-    let endpoint = &graph.endpoints[endpoint as usize];
-    let events = graph.events_of_endpoint(endpoint);
-    events.iter().copied().find(|&e| history.events[e as usize].op == op)
 }

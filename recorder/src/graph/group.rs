@@ -1,7 +1,7 @@
 //! Groups events by a key, in order of time within a group, with two `u32` per event and no allocation per group.
 
 use std::collections::HashMap;
-use std::hash::Hash;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::ops::Range;
 
 use crate::event::{Event, EventIndex};
@@ -15,7 +15,7 @@ pub(super) fn group<K: Copy + Eq + Hash + Ord>(
     key: impl Fn(&Event) -> Option<K>,
 ) -> Groups<K> {
     const NONE: u32 = u32::MAX;
-    let mut index: HashMap<K, u32> = HashMap::new();
+    let mut index: HashMap<K, u32, BuildHasherDefault<Mix>> = HashMap::default();
     let mut keys: Vec<K> = Vec::new();
     let mut counts: Vec<u32> = Vec::new();
     let mut last: Option<(K, u32)> = None;
@@ -55,4 +55,30 @@ pub(super) fn group<K: Copy + Eq + Hash + Ord>(
         }
     }
     (groups, members)
+}
+
+/// A hash for small numbers that nobody chooses to collide: a few instructions, since it is paid per event.
+#[derive(Default)]
+struct Mix(u64);
+
+impl Hasher for Mix {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u64(u64::from(byte)));
+    }
+
+    fn write_u16(&mut self, number: u16) {
+        self.write_u64(u64::from(number));
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.write_u64(u64::from(number));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0.rotate_left(5) ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0 ^ self.0 >> 32
+    }
 }

@@ -5,7 +5,7 @@
 //! ([`Flags::IGNORED`]). So a signal that is sent, and not ignored, replaces an earlier one of its number,
 //! which then was taken in a way that is not seen (`sigwait`, `signalfd`).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use super::connection::push_if;
 use super::{EdgeKind, Graph, Side};
@@ -28,15 +28,17 @@ struct Pending {
     sent: HashMap<(Scope, u8), VecDeque<EventIndex>>,
     /// All that were sent to a process or its threads and could kill it.
     deadly: HashMap<(u16, u32), Vec<EventIndex>>,
+    /// One of several that may have been taken: what is left is as uncertain.
+    doubtful: HashSet<EventIndex>,
     /// Threads of a process that exited, each with whether a signal made it.
     exits: HashMap<(u16, u32), Vec<(EventIndex, bool)>>,
 }
 
-pub(super) fn edges(history: &History, graph: &mut Graph) {
+pub(super) fn edges(history: &History, rare: &[EventIndex], graph: &mut Graph) {
     let mut pending = Pending::default();
     let mut dying: HashMap<(u16, u32), bool> = HashMap::new();
-    for (index, event) in history.events.iter().enumerate() {
-        let index = index as EventIndex;
+    for &index in rare {
+        let event = &history.events[index as usize];
         match event.op {
             Op::Signal if !event.flags.has(Flags::IGNORED) => {
                 pending.send(history, graph, event, index);
@@ -58,7 +60,7 @@ pub(super) fn edges(history: &History, graph: &mut Graph) {
             _ => {}
         }
     }
-    out_of_memory(history, graph);
+    out_of_memory(history, rare, graph);
 }
 
 impl Pending {
@@ -105,7 +107,11 @@ impl Pending {
         if let Some(deadly) = self.deadly.get_mut(&(event.host, event.pid)) {
             deadly.retain(|sent| candidates.iter().all(|(_, taken)| taken != sent));
         }
-        let proven = lossless && candidates.len() == 1;
+        if candidates.len() > 1 {
+            self.doubtful.extend(candidates.iter().map(|&(_, cause)| cause));
+        }
+        let certain = |&(_, cause): &(Scope, EventIndex)| !self.doubtful.contains(&cause);
+        let proven = lossless && candidates.iter().all(certain);
         for (_, cause) in candidates {
             push_if(history, graph, proven, (cause, Side::Begin), to, EdgeKind::Signal);
         }
@@ -169,17 +175,20 @@ fn process_of(history: &History, graph: &Graph, host: u16, tid: u32, at: EventIn
 }
 
 /// The kernel kills its victim before it notes that it chose it; the choice comes first all the same.
-fn out_of_memory(history: &History, graph: &mut Graph) {
-    for (index, kill) in history.events.iter().enumerate().filter(|(_, e)| e.op == Op::OomKill) {
-        let index = index as EventIndex;
+fn out_of_memory(history: &History, rare: &[EventIndex], graph: &mut Graph) {
+    for &index in rare {
+        let kill = &history.events[index as usize];
+        if kill.op != Op::OomKill {
+            continue;
+        }
         let victim = process_of(history, graph, kill.host, kill.target, index);
         let mut signals = Vec::new();
         let mut deaths = Vec::new();
-        for (other, event) in history.events.iter().enumerate() {
+        for &other in rare {
+            let event = &history.events[other as usize];
             if event.host != kill.host || event.signal != KILL {
                 continue;
             }
-            let other = other as EventIndex;
             match event.op {
                 Op::Deliver if event.pid == victim => deaths.push(other),
                 Op::Signal

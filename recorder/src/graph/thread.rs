@@ -7,11 +7,12 @@ use super::{EdgeKind, Graph, Proof, Side, Thread};
 use crate::event::{Event, EventIndex, History, Op};
 
 /// Finds the threads and their events. A tid that is used again is another thread.
-pub(super) fn index(history: &History, graph: &mut Graph) {
+pub(super) fn index(history: &History, rare: &[EventIndex], graph: &mut Graph) {
     let (groups, mut members) =
         group(&history.events, |e| (!e.in_kernel_lane()).then_some((e.host, e.tid)));
     let mut births: HashMap<(u16, u32), Vec<u64>> = HashMap::new();
-    for fork in history.events.iter().filter(|e| e.op == Op::Fork) {
+    let rare = rare.iter().map(|&e| &history.events[e as usize]);
+    for fork in rare.filter(|e| e.op == Op::Fork) {
         births.entry((fork.host, fork.target)).or_default().push(fork.time_ns);
     }
     for ((host, tid), range) in groups {

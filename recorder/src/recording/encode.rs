@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::sync::Arc;
 
+use parquet::basic::Type;
 use parquet::data_type::{DataType, Int32Type, Int64Type};
 use parquet::errors::Result;
 use parquet::file::metadata::RowGroupMetaData;
@@ -10,17 +11,17 @@ use parquet::file::writer::SerializedRowGroupWriter;
 use parquet::schema::types::SchemaDescPtr;
 
 use super::columns::{error_text, signal_text};
-use super::pages::{self, Dictionary, NULL};
+use super::pages::{self, Dictionary, NULL, Numbers, Texts};
 use crate::event::{Address, Event, Host, Name, Names, Proof, Ring};
 
 /// The events of the part to come. Their names and addresses are indices in the dictionaries here.
 #[derive(Default)]
 pub(super) struct Buffer {
     pub(super) events: Vec<Event>,
-    comms: Dictionary,
-    cgroups: Dictionary,
-    locals: Dictionary,
-    remotes: Dictionary,
+    comms: Texts,
+    cgroups: Texts,
+    locals: Texts,
+    remotes: Texts,
 }
 
 impl Buffer {
@@ -50,29 +51,28 @@ impl Buffer {
 
     pub(super) fn clear(&mut self) {
         self.events.clear();
-        for dictionary in [&mut self.comms, &mut self.cgroups, &mut self.locals, &mut self.remotes]
-        {
-            dictionary.clear();
+        for texts in [&mut self.comms, &mut self.cgroups, &mut self.locals, &mut self.remotes] {
+            texts.clear();
         }
     }
 }
 
 /// The column has no nulls: a thread without a name has an empty one. Keys are one up to make room for it.
-fn take_comm(dictionary: &mut Dictionary, names: &Names, comm: Name) -> Name {
-    Name(dictionary.index(comm.0.wrapping_add(1), || names.text(comm).to_owned()))
+fn take_comm(texts: &mut Texts, names: &Names, comm: Name) -> Name {
+    Name(texts.index(comm.0.wrapping_add(1), || names.text(comm).to_owned()))
 }
 
-fn take_cgroup(dictionary: &mut Dictionary, names: &Names, cgroup: Name) -> Name {
+fn take_cgroup(texts: &mut Texts, names: &Names, cgroup: Name) -> Name {
     match cgroup {
         Name::NONE => Name::NONE,
-        name => Name(dictionary.index(name.0, || names.text(name).to_owned())),
+        name => Name(texts.index(name.0, || names.text(name).to_owned())),
     }
 }
 
-fn take_address(dictionary: &mut Dictionary, names: &Names, address: Address) -> Address {
+fn take_address(texts: &mut Texts, names: &Names, address: Address) -> Address {
     match names.address(address) {
         None => Address::NONE,
-        Some(socket) => Address(dictionary.index(address.0, || socket.to_string())),
+        Some(socket) => Address(texts.index(address.0, || socket.to_string())),
     }
 }
 
@@ -89,32 +89,32 @@ pub(super) fn write<W: Write + Send>(
     columns.int64(|e| (e.time_ns as i64).wrapping_add(offset))?;
     columns.int64(|e| e.begin_ns as i64)?;
     columns.constant(&host.name)?;
-    columns.int32(|e| e.pid as i32)?;
-    columns.int32_or_null(|e| (e.tid != 0).then_some(e.tid as i32))?;
+    columns.repeated(|e| Some(i64::from(e.pid as i32)))?;
+    columns.repeated(|e| (e.tid != 0).then_some(i64::from(e.tid as i32)))?;
     columns.text(&buffer.comms, |e| e.comm.0)?;
     columns.text(&buffer.cgroups, |e| e.cgroup.0)?;
     columns.named(|e| Some(e.op as u32), |e| e.op.to_string())?;
     columns.named(|e| (e.socket != 0).then_some(0), |_| "tcp".to_owned())?;
     columns.text(&buffer.locals, |e| e.local.0)?;
     columns.text(&buffer.remotes, |e| e.remote.0)?;
-    columns.int64_or_null(|e| (e.netns != 0).then_some(i64::from(e.netns)))?;
-    columns.int64_or_null(|e| (e.socket != 0).then_some(e.socket as i64))?;
+    columns.repeated(|e| (e.netns != 0).then_some(i64::from(e.netns)))?;
+    columns.repeated(|e| (e.socket != 0).then_some(e.socket as i64))?;
     let known = |e: &Event| e.proof != Proof::Unknown;
-    columns.int64_or_null(|e| known(e).then_some(i64::from(e.iss)))?;
-    columns.int64_or_null(|e| known(e).then_some(i64::from(e.irs)))?;
+    columns.repeated(|e| known(e).then_some(i64::from(e.iss)))?;
+    columns.repeated(|e| known(e).then_some(i64::from(e.irs)))?;
     columns.named(
         |e| proof_text(e.proof).map(|_| e.proof as u32),
         |e| proof_text(e.proof).unwrap_or_default().to_owned(),
     )?;
     columns.int64_or_null(|e| e.has_range().then_some(e.stream_start as i64))?;
     columns.int64_or_null(|e| e.has_range().then_some(e.stream_end as i64))?;
-    columns.int64(|e| e.result)?;
+    columns.repeated(|e| Some(e.result))?;
     columns.named(|e| (e.error != 0).then_some(u32::from(e.error)), |e| error_text(e.error))?;
     columns.named(|e| (e.signal != 0).then_some(u32::from(e.signal)), |e| signal_text(e.signal))?;
-    columns.int32_or_null(|e| (e.target != 0).then_some(e.target as i32))?;
+    columns.repeated(|e| (e.target != 0).then_some(i64::from(e.target as i32)))?;
     columns.int32(|e| e.task_count as i32)?;
-    columns.int32(|e| i32::from(e.flags.0))?;
-    columns.int32(|e| i32::from(e.cpu))?;
+    columns.repeated(|e| Some(i64::from(e.flags.0)))?;
+    columns.repeated(|e| Some(i64::from(e.cpu)))?;
     columns.named(|e| Some(e.ring as u32), |e| ring_text(e.ring).to_owned())?;
     columns.int64(|e| e.position as i64)?;
     columns.named(|_| None, |_| String::new())?; // fault: nothing injects any yet
@@ -147,6 +147,7 @@ struct Columns<'a, 'w, W: Write> {
 }
 
 impl<W: Write + Send> Columns<'_, '_, W> {
+    /// A column whose numbers hardly repeat; encoded as [`columns::properties`](super::columns) says.
     fn int64(&mut self, value: impl Fn(&Event) -> i64) -> Result<()> {
         let values: Vec<i64> = self.events.iter().map(value).collect();
         self.number::<Int64Type>(&values, None)
@@ -163,12 +164,6 @@ impl<W: Write + Send> Columns<'_, '_, W> {
         self.number::<Int64Type>(&values, Some(&levels))
     }
 
-    fn int32_or_null(&mut self, value: impl Fn(&Event) -> Option<i32>) -> Result<()> {
-        let levels: Vec<i16> = self.events.iter().map(|e| value(e).is_some().into()).collect();
-        let values: Vec<i32> = self.events.iter().filter_map(value).collect();
-        self.number::<Int32Type>(&values, Some(&levels))
-    }
-
     fn number<T: DataType>(&mut self, values: &[T::T], levels: Option<&[i16]>) -> Result<()> {
         self.next += 1;
         let mut column = self.row_group.next_column()?.expect("the schema has as many columns");
@@ -176,13 +171,21 @@ impl<W: Write + Send> Columns<'_, '_, W> {
         column.close()
     }
 
+    /// A column of numbers that repeat.
+    fn repeated(&mut self, value: impl Fn(&Event) -> Option<i64>) -> Result<()> {
+        let width =
+            if self.schema.column(self.next).physical_type() == Type::INT32 { 4 } else { 8 };
+        let mut numbers = Numbers::new(width);
+        let rows =
+            self.events.iter().map(|e| value(e).map_or(NULL, |number| numbers.index(number)));
+        let rows: Vec<u32> = rows.collect();
+        self.dictionary(&rows, &numbers.dictionary)
+    }
+
     /// A column whose texts the caller has numbered; `NULL` has none.
-    fn text(&mut self, dictionary: &Dictionary, row: impl Fn(&Event) -> u32) -> Result<()> {
+    fn text(&mut self, texts: &Texts, row: impl Fn(&Event) -> u32) -> Result<()> {
         let rows: Vec<u32> = self.events.iter().map(row).collect();
-        let column = self.schema.column(self.next);
-        self.next += 1;
-        let (chunk, close) = pages::encode(column, &rows, dictionary)?;
-        self.row_group.append_column(&chunk, close)
+        self.dictionary(&rows, &texts.dictionary)
     }
 
     /// A column with one text per small number.
@@ -191,19 +194,20 @@ impl<W: Write + Send> Columns<'_, '_, W> {
         key: impl Fn(&Event) -> Option<u32>,
         text: impl Fn(&Event) -> String,
     ) -> Result<()> {
-        let mut dictionary = Dictionary::default();
-        let rows: Vec<u32> = self
-            .events
-            .iter()
-            .map(|e| key(e).map_or(NULL, |key| dictionary.index(key, || text(e))))
-            .collect();
-        let column = self.schema.column(self.next);
-        self.next += 1;
-        let (chunk, close) = pages::encode(column, &rows, &dictionary)?;
-        self.row_group.append_column(&chunk, close)
+        let mut texts = Texts::default();
+        let rows =
+            self.events.iter().map(|e| key(e).map_or(NULL, |key| texts.index(key, || text(e))));
+        let rows: Vec<u32> = rows.collect();
+        self.dictionary(&rows, &texts.dictionary)
     }
 
     fn constant(&mut self, text: &str) -> Result<()> {
         self.named(|_| Some(0), |_| text.to_owned())
+    }
+
+    fn dictionary(&mut self, rows: &[u32], dictionary: &Dictionary) -> Result<()> {
+        let (chunk, close) = pages::encode(self.schema.column(self.next), rows, dictionary)?;
+        self.next += 1;
+        self.row_group.append_column(&chunk, close)
     }
 }

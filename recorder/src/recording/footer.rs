@@ -15,11 +15,11 @@ use super::checkpoint::Part;
 use super::{SCHEMA_VERSION, columns};
 use crate::event::Host;
 
-pub(super) const SCHEMA: &str = "wherefore.schema";
-pub(super) const HOST: &str = "wherefore.host";
-pub(super) const PARTS: &str = "wherefore.parts";
+const SCHEMA: &str = "wherefore.schema";
+const HOST: &str = "wherefore.host";
+const PARTS: &str = "wherefore.parts";
 /// xxHash64 of the three above, in hexadecimal: Parquet's footer has no checksum.
-pub(super) const CHECK: &str = "wherefore.check";
+const CHECK: &str = "wherefore.check";
 
 /// A Parquet footer's tail: the length of the metadata, and `PAR1`.
 pub(super) const TAIL: usize = 8;
@@ -28,7 +28,7 @@ pub(super) fn encode_host(host: &Host) -> String {
     serde_json::to_string(host).expect("a host is plain data")
 }
 
-pub(super) fn key_values(host: &Host, parts: &[Part]) -> Vec<KeyValue> {
+fn key_values(host: &Host, parts: &[Part]) -> Vec<KeyValue> {
     let schema = SCHEMA_VERSION.to_string();
     let host = encode_host(host);
     let parts = serde_json::to_string(parts).expect("parts are plain data");
@@ -38,7 +38,7 @@ pub(super) fn key_values(host: &Host, parts: &[Part]) -> Vec<KeyValue> {
         .to_vec()
 }
 
-pub(super) fn check(schema: &str, host: &str, parts: &str) -> String {
+fn check(schema: &str, host: &str, parts: &str) -> String {
     let mut hasher = XxHash64::with_seed(0);
     for text in [schema, host, parts] {
         hasher.write(&(text.len() as u64).to_le_bytes());

@@ -261,10 +261,10 @@ fn take_u32(from: &mut &[u8]) -> Option<u32> {
 
 /// A hasher for the kernel's own numbers: nobody chooses them to collide, and SipHash would cost more
 /// than the rest of the indexing.
-type Quick = BuildHasherDefault<QuickHasher>;
+pub(super) type Quick = BuildHasherDefault<QuickHasher>;
 
 #[derive(Default)]
-struct QuickHasher(u64);
+pub(super) struct QuickHasher(u64);
 
 impl Hasher for QuickHasher {
     fn finish(&self) -> u64 {
@@ -279,6 +279,10 @@ impl Hasher for QuickHasher {
 
     fn write_u32(&mut self, number: u32) {
         self.write_u64(u64::from(number));
+    }
+
+    fn write_i64(&mut self, number: i64) {
+        self.write_u64(number as u64);
     }
 
     fn write_u64(&mut self, number: u64) {

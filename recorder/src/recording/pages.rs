@@ -1,35 +1,71 @@
-//! Text columns as Parquet dictionary pages, written and read by dictionary index instead of by string.
+//! Columns as Parquet dictionary pages, written (and texts read) by dictionary index instead of by value.
 //!
-//! The `parquet` crate hashes and compares the bytes of every row's string. Our names are numbers
-//! already, and most text columns hold the same one for thousands of rows: encoding the numbers directly
-//! makes such a column almost free, both ways. The layout is Parquet's own (encodings document, "RLE /
+//! The `parquet` crate hashes and compares the bytes of every row's value. Our names are numbers already,
+//! and most columns hold the same value for thousands of rows: encoding the indices directly makes such
+//! a column almost free, both ways. The layout is Parquet's own (encodings document, "RLE /
 //! bit-packing hybrid" and "dictionary encoding"); any reader reads it.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
-use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::basic::{Compression, Encoding, Type, ZstdLevel};
 use parquet::column::page::{CompressedPage, Page, PageReader, PageWriter};
 use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::ColumnChunkMetaData;
+use parquet::file::statistics::Statistics;
 use parquet::file::writer::{SerializedPageWriter, TrackedWrite};
 use parquet::schema::types::ColumnDescPtr;
 
 use super::columns::ZSTD_LEVEL;
+use super::index::Quick;
 
 /// Stands for a null among dictionary indices.
 pub(super) const NULL: u32 = u32::MAX;
 
-/// The texts of one column of one part, each once, numbered in order of appearance.
+/// The values of one column of one part, each once, in order of appearance.
 #[derive(Default)]
 pub(super) struct Dictionary {
-    /// By the caller's key, [`NULL`] where there is none yet. Keys are small: they are indices too.
-    index_of: Vec<u32>,
-    /// Parquet's PLAIN encoding: length as 4 bytes little endian, then the bytes.
+    /// Parquet's PLAIN encoding: numbers in little endian; texts after their length as 4 bytes.
     plain: Vec<u8>,
     count: u32,
+    /// Lowest and highest of the numbers, so that readers can pass over a part.
+    bounds: Option<(i64, i64)>,
 }
 
-impl Dictionary {
+/// A [`Dictionary`] of texts.
+#[derive(Default)]
+pub(super) struct Texts {
+    /// By the caller's key, [`NULL`] where there is none yet. Keys are small: they are indices too.
+    index_of: Vec<u32>,
+    pub(super) dictionary: Dictionary,
+}
+
+/// A [`Dictionary`] of numbers of `width` bytes.
+pub(super) struct Numbers {
+    index_of: HashMap<i64, u32, Quick>,
+    width: usize,
+    pub(super) dictionary: Dictionary,
+}
+
+impl Numbers {
+    pub(super) fn new(width: usize) -> Self {
+        Self { index_of: HashMap::default(), width, dictionary: Dictionary::default() }
+    }
+
+    pub(super) fn index(&mut self, number: i64) -> u32 {
+        let dictionary = &mut self.dictionary;
+        *self.index_of.entry(number).or_insert_with(|| {
+            dictionary.plain.extend_from_slice(&number.to_le_bytes()[..self.width]);
+            let (low, high) = dictionary.bounds.unwrap_or((number, number));
+            dictionary.bounds = Some((low.min(number), high.max(number)));
+            dictionary.count += 1;
+            dictionary.count - 1
+        })
+    }
+}
+
+impl Texts {
     /// The index of the text that the caller knows as `key`; `text` is asked for once per key.
     pub(super) fn index(&mut self, key: u32, text: impl FnOnce() -> String) -> u32 {
         let key = key as usize;
@@ -38,22 +74,23 @@ impl Dictionary {
         }
         if self.index_of[key] == NULL {
             let text = text();
-            self.plain.extend_from_slice(&(text.len() as u32).to_le_bytes());
-            self.plain.extend_from_slice(text.as_bytes());
-            self.index_of[key] = self.count;
-            self.count += 1;
+            let Dictionary { plain, count, .. } = &mut self.dictionary;
+            plain.extend_from_slice(&(text.len() as u32).to_le_bytes());
+            plain.extend_from_slice(text.as_bytes());
+            self.index_of[key] = *count;
+            *count += 1;
         }
         self.index_of[key]
     }
 
     pub(super) fn clear(&mut self) {
         self.index_of.clear();
-        self.plain.clear();
-        self.count = 0;
+        self.dictionary = Dictionary::default();
     }
 
     pub(super) fn texts(&self) -> Vec<&str> {
-        split_plain(&self.plain, self.count).expect("written by `index`")
+        let Dictionary { plain, count, .. } = &self.dictionary;
+        split_plain(plain, *count).expect("written by `index`")
     }
 }
 
@@ -87,15 +124,19 @@ pub(super) fn encode(
     let head = pages.write_page(CompressedPage::new(page, dictionary.plain.len()))?;
     let data = pages.write_page(data_page(rows, dictionary.count, column.max_def_level() > 0)?)?;
     pages.close()?;
-    let metadata = ColumnChunkMetaData::builder(column)
+    let mut metadata = ColumnChunkMetaData::builder(column.clone())
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
         .set_encodings(vec![Encoding::PLAIN, Encoding::RLE, Encoding::RLE_DICTIONARY])
         .set_num_values(rows.len() as i64)
         .set_dictionary_page_offset(Some(head.offset as i64))
         .set_data_page_offset(data.offset as i64)
         .set_total_compressed_size((head.compressed_size + data.compressed_size) as i64)
-        .set_total_uncompressed_size((head.uncompressed_size + data.uncompressed_size) as i64)
-        .build()?;
+        .set_total_uncompressed_size((head.uncompressed_size + data.uncompressed_size) as i64);
+    if let Some(bounds) = dictionary.bounds {
+        let nulls = rows.iter().filter(|&&row| row == NULL).count() as u64;
+        metadata = metadata.set_statistics(statistics(column.physical_type(), bounds, nulls));
+    }
+    let metadata = metadata.build()?;
     let close = ColumnCloseResult {
         bytes_written: head.bytes_written + data.bytes_written,
         rows_written: rows.len() as u64,
@@ -105,6 +146,15 @@ pub(super) fn encode(
         offset_index: None,
     };
     Ok((sink.into_inner()?.into(), close))
+}
+
+fn statistics(of: Type, (low, high): (i64, i64), nulls: u64) -> Statistics {
+    match of {
+        Type::INT32 => {
+            Statistics::int32(Some(low as i32), Some(high as i32), None, Some(nulls), false)
+        }
+        _ => Statistics::int64(Some(low), Some(high), None, Some(nulls), false),
+    }
 }
 
 /// A version 2 page: its levels stay uncompressed, and so do values that zstd cannot shrink.

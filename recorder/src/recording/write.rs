@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use bytemuck::Zeroable;
 use parquet::errors::ParquetError;
-use parquet::file::writer::SerializedFileWriter;
+use parquet::file::metadata::RowGroupMetaData;
+use parquet::file::properties::WriterPropertiesPtr;
+use parquet::file::writer::{SerializedRowGroupWriter, TrackedWrite};
 use parquet::schema::types::{SchemaDescPtr, SchemaDescriptor};
 use thiserror::Error;
 
@@ -29,16 +31,20 @@ pub struct WriteError {
     pub source: io::Error,
 }
 
+/// What a Parquet file begins with, and ends with.
+const MAGIC: [u8; 4] = *b"PAR1";
+
 /// Writes the events of one host. If it is dropped unfinished, only what is still buffered is lost.
 pub struct Writer<W: Write + Send> {
     /// None once writing has failed: what is complete stays as it is.
-    file: Option<SerializedFileWriter<Hashed<W>>>,
+    output: Option<TrackedWrite<Hashed<W>>>,
     schema: SchemaDescPtr,
+    properties: WriterPropertiesPtr,
     what: String,
     host: Host,
     host_changed: bool,
     buffer: Buffer,
-    parts: Vec<Part>,
+    parts: Vec<(RowGroupMetaData, Part)>,
     /// Where the last checkpoint ends.
     checkpoint: u64,
 }
@@ -72,8 +78,9 @@ impl<W: Write + Send> Writer<W> {
     /// Writes to anything, standard output for one; `what` names it in errors.
     pub fn new(output: W, what: &str, host: &Host) -> Result<Self, WriteError> {
         let mut writer = Self {
-            file: None,
+            output: Some(TrackedWrite::new(Hashed::new(output))),
             schema: Arc::new(SchemaDescriptor::new(columns::schema())),
+            properties: columns::properties(),
             what: what.to_owned(),
             host: host.clone(),
             host_changed: true,
@@ -81,7 +88,7 @@ impl<W: Write + Send> Writer<W> {
             parts: Vec::new(),
             checkpoint: 0,
         };
-        writer.attempt("the head", |writer| writer.write_head(output))?;
+        writer.attempt("the head", Self::write_head)?;
         Ok(writer)
     }
 
@@ -129,7 +136,7 @@ impl<W: Write + Send> Writer<W> {
 
     /// How many events can be read from the output as it is now.
     pub fn complete_rows(&self) -> u64 {
-        self.parts.iter().map(|part| part.rows).sum()
+        self.parts.iter().map(|(_, part)| part.rows).sum()
     }
 
     fn attempt<T>(
@@ -138,7 +145,7 @@ impl<W: Write + Send> Writer<W> {
         step: impl FnOnce(&mut Self) -> Result<T, ParquetError>,
     ) -> Result<T, WriteError> {
         step(self).map_err(|error| {
-            self.file = None;
+            self.output = None;
             WriteError {
                 what: self.what.clone(),
                 act: act.to_owned(),
@@ -149,33 +156,31 @@ impl<W: Write + Send> Writer<W> {
     }
 
     /// The first checkpoint has the host alone: a file cut off before its first part still says whose it is.
-    fn write_head(&mut self, output: W) -> Result<(), ParquetError> {
-        let file = SerializedFileWriter::new(
-            Hashed::new(output),
-            columns::schema(),
-            columns::properties(),
-        )?;
-        self.file = Some(file);
+    fn write_head(&mut self) -> Result<(), ParquetError> {
+        self.output.as_mut().ok_or_else(failed_before)?.write_all(&MAGIC)?;
         self.write_checkpoint(&[], &[], Trailer::zeroed())
     }
 
     /// The buffered events as a row group, and its checkpoint.
     fn write_part(&mut self) -> Result<(), ParquetError> {
         self.buffer.sort();
-        let file = self.file.as_mut().ok_or_else(failed_before)?;
-        file.inner_mut().take();
-        let from = file.inner().position;
-        let row_group =
-            encode::write(file.next_row_group()?, &self.schema, &self.buffer, &self.host)?;
-        file.flush()?;
-        let hash = part_hash(file.inner_mut().take(), &row_group);
-        let to = file.inner().position;
+        let output = self.output.as_mut().ok_or_else(failed_before)?;
+        output.inner_mut().take();
+        let from = output.inner().position;
+        let (schema, properties) = (self.schema.clone(), self.properties.clone());
+        let ordinal = self.parts.len() as i32;
+        let row_group = SerializedRowGroupWriter::new(schema, properties, output, ordinal, None);
+        let row_group = encode::write(row_group, &self.schema, &self.buffer, &self.host)?;
+        output.flush()?;
+        let hash = part_hash(output.inner_mut().take(), &row_group);
+        let to = output.inner().position;
         let rows = row_group.num_rows() as u64;
         let metadata = footer::encode_row_group(&self.schema, &row_group)?;
         let index = index::Part::of(&self.buffer.events, self.buffer.comms()).encode();
         let trailer = Trailer { from, rows, part_hash: hash, ..Trailer::zeroed() };
         self.write_checkpoint(&metadata, &index, trailer)?;
-        self.parts.push(Part { from, to, rows, hash, checkpoint: self.checkpoint });
+        let part = Part { from, to, rows, hash, checkpoint: self.checkpoint };
+        self.parts.push((Arc::unwrap_or_clone(row_group), part));
         self.buffer.clear();
         Ok(())
     }
@@ -188,17 +193,17 @@ impl<W: Write + Send> Writer<W> {
     ) -> Result<(), ParquetError> {
         let host = if self.host_changed { footer::encode_host(&self.host) } else { String::new() };
         let blocks = Blocks { metadata, index, host: host.as_bytes() };
-        let file = self.file.as_mut().ok_or_else(failed_before)?;
-        let rows_before = self.parts.iter().map(|part| part.rows).sum();
+        let rows_before = self.complete_rows();
         let trailer = Trailer {
             schema_version: SCHEMA_VERSION,
             previous: self.checkpoint,
             rows_before,
             ..trailer
         };
-        file.write_all(&checkpoint::encode(blocks, trailer))?;
-        file.flush()?;
-        self.checkpoint = file.inner().position;
+        let output = self.output.as_mut().ok_or_else(failed_before)?;
+        output.write_all(&checkpoint::encode(blocks, trailer))?;
+        output.flush()?;
+        self.checkpoint = output.inner().position;
         self.host_changed = false;
         Ok(())
     }
@@ -206,11 +211,10 @@ impl<W: Write + Send> Writer<W> {
     /// The last checkpoint repeats what the footer says of the host, for a footer that gets damaged.
     fn write_end(&mut self) -> Result<W, ParquetError> {
         self.write_checkpoint(&[], &[], Trailer::zeroed())?;
-        let mut file = self.file.take().ok_or_else(failed_before)?;
-        for pair in footer::key_values(&self.host, &self.parts) {
-            file.append_key_value_metadata(pair);
-        }
-        Ok(file.into_inner()?.inner)
+        let mut output = self.output.take().ok_or_else(failed_before)?;
+        output.write_all(&footer::encode_footer(&self.host, &self.parts)?)?;
+        output.flush()?;
+        Ok(output.into_inner()?.inner)
     }
 }
 

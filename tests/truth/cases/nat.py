@@ -44,7 +44,7 @@ def run():
             add rule ip nat pre ip daddr 10.78.1.1 tcp dport 80 dnat to 10.78.2.2:7000
             add rule ip nat post ip daddr 10.78.2.2 masquerade
         """)
-        listening = netns.Flag()
+        listening = log.Flag()
         server = log.spawn(serve, listening, net.inside("b"))
         listening.wait()
         log.wait(log.spawn(client, inside=net.inside("a")), server)

@@ -4,6 +4,7 @@ import log
 from message import answer_all, ask, recv_message, send_message
 
 OLDER = True
+MUST_SHARE = 0.9  # a stream's first calls have no known end before them that proves their place
 
 
 def serve(listener, connections):

@@ -59,7 +59,7 @@ def run():
             # A lost segment is sent again after 10 ms instead of 200: more of them in the same time.
             netns.sh("ip", "-n", net.name(letter), "route", "change", "10.77.0.0/24", "dev", device, "rto_min", "10ms")
             disturb(net, letter, device)
-        listening = netns.Flag()
+        listening = log.Flag()
         server = log.spawn(serve, listening, net.inside("b"))
         listening.wait()
         log.wait(log.spawn(client, ("10.77.0.2", 7000), inside=net.inside("a")), server)

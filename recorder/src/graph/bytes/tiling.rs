@@ -12,6 +12,8 @@
 //! the three facts are walked.
 
 mod solve;
+#[cfg(test)]
+mod tests;
 
 /// One call, in its thread's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,148 @@
+//! The rule of bytes: what an edge joins can meet, and what was received was sent by someone.
+
+use std::collections::HashMap;
+
+use super::{Broken, Known, Violation, causes, mirrored};
+use crate::event::{Event, EventIndex, Flags, Op};
+use crate::graph::{Direction, EdgeKind, Graph, Proof, Side};
+
+type Point = (EventIndex, Side);
+
+pub(super) fn broken(known: &Known<'_>, from: Point, to: Point, proof: Proof) -> Broken {
+    let (send, receive) = (known.event(from.0), known.event(to.0));
+    let why = if (send.op, receive.op) != (Op::Send, Op::Recv) {
+        "it does not lead from a send to a receive"
+    } else if (from.1, to.1) != (Side::Begin, Side::End) {
+        "it does not lead from a begin to an end"
+    } else if !send.has_range() || !receive.has_range() {
+        "where the bytes lie is unknown"
+    } else if !mirrored(send, receive) {
+        "the two are not the ends of one connection"
+    } else if !can_meet(known, (from.0, to.0)) {
+        "the bytes cannot meet, wherever they lie"
+    } else if proof == Proof::Must
+        && alone(known, send)
+        && alone(known, receive)
+        && !do_meet(send, receive)
+    {
+        "the bytes do not meet"
+    } else {
+        return None;
+    };
+    Some(("bytes", why))
+}
+
+/// The send's offsets, counted as the receiver counts.
+fn range(send: &Event, receive: &Event) -> (u64, u64) {
+    let shift = u64::from(send.iss.wrapping_sub(receive.irs));
+    (send.stream_start + shift, send.stream_end + shift)
+}
+
+/// A call's bytes end at or below what it reported, and begin at or above what its thread's call before
+/// it reported.
+fn can_meet(known: &Known<'_>, (send, receive): (EventIndex, EventIndex)) -> bool {
+    let floor = |index: EventIndex| known.floors[index as usize];
+    let (one, other) = (known.event(send), known.event(receive));
+    let (_, end) = range(one, other);
+    floor(send) < other.stream_end && floor(receive) < end && has_bytes(one) && has_bytes(other)
+}
+
+fn do_meet(send: &Event, receive: &Event) -> bool {
+    let (start, end) = range(send, receive);
+    start < receive.stream_end && receive.stream_start < end
+}
+
+fn has_bytes(event: &Event) -> bool {
+    event.has_range()
+        && event.stream_start < event.stream_end
+        && event.error == 0
+        && !event.flags.has(Flags::EOF)
+        && !event.flags.has(Flags::URGENT)
+}
+
+/// Which threads use an endpoint in one direction.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Users {
+    One(u32),
+    Many,
+}
+
+type Way = (u16, u64, Op);
+
+fn way(event: &Event) -> Way {
+    (event.host, event.socket, event.op)
+}
+
+/// Per endpoint and direction, who uses it; per event, what its thread's call before it reported.
+pub(super) fn users(events: &[Event]) -> (HashMap<Way, Users>, Vec<u64>) {
+    let mut users = HashMap::new();
+    let mut floors = vec![0; events.len()];
+    let mut latest: HashMap<(Way, u32, u32), u64> = HashMap::new();
+    for (event, floor) in events.iter().zip(&mut floors) {
+        if !matches!(event.op, Op::Send | Op::Recv) || !has_bytes(event) {
+            continue;
+        }
+        let user = users.entry(way(event)).or_insert(Users::One(event.tid));
+        if *user != Users::One(event.tid) {
+            *user = Users::Many;
+        }
+        let latest = latest.entry((way(event), event.tid, event.irs)).or_insert(0);
+        *floor = *latest;
+        if !event.flags.has(Flags::PEEK) {
+            *latest = event.stream_end;
+        }
+    }
+    (users, floors)
+}
+
+fn alone(known: &Known<'_>, event: &Event) -> bool {
+    known.users.get(&way(event)).is_some_and(|users| *users != Users::Many)
+}
+
+/// Where the bytes of a send are; where they may be, if it raced with another.
+fn where_it_may_lie(known: &Known<'_>, send: EventIndex, receive: &Event) -> (u64, u64) {
+    let (start, end) = range(known.event(send), receive);
+    if alone(known, known.event(send)) { (start, end) } else { (known.floors[send as usize], end) }
+}
+
+/// Receives whose bytes someone in the recording must have sent, and that have no edge for some of them
+/// although no hole is named there.
+pub(super) fn uncovered(known: &Known<'_>, graph: &Graph) -> Vec<Violation> {
+    let events = &known.history.events;
+    let mut last_sent: HashMap<(u32, u32), u64> = HashMap::new();
+    for event in events.iter().filter(|e| e.op == Op::Send && has_bytes(e)) {
+        let last = last_sent.entry((event.iss, event.irs)).or_insert(0);
+        *last = event.stream_end.max(*last);
+    }
+    let mut holes: HashMap<(u32, u32), Vec<(u64, u64)>> = HashMap::new();
+    for hole in graph.holes.iter().filter(|hole| hole.direction == Direction::Sent) {
+        let end = &graph.endpoints[hole.endpoint as usize];
+        holes.entry((end.iss, end.irs)).or_default().push((hole.start, hole.end));
+    }
+    let mut violations = Vec::new();
+    for (index, event) in events.iter().enumerate() {
+        let index = index as EventIndex;
+        let exact = event.op == Op::Recv
+            && has_bytes(event)
+            && alone(known, event)
+            && event.stream_start == known.floors[index as usize];
+        let stream = (event.irs, event.iss);
+        let Some(&last) = last_sent.get(&stream).filter(|_| exact) else { continue };
+        let sends = causes(graph, index, EdgeKind::Bytes);
+        let mut covered: Vec<(u64, u64)> =
+            sends.map(|send| where_it_may_lie(known, send, event)).collect();
+        covered.extend(holes.get(&stream).into_iter().flatten());
+        covered.sort_unstable();
+        let mut reached = event.stream_start;
+        for (start, end) in covered {
+            if start <= reached {
+                reached = reached.max(end);
+            }
+        }
+        if reached < event.stream_end.min(last) {
+            let text = format!("byte {reached}, which event {index} received, comes from nowhere");
+            violations.push(Violation { edge: None, rule: "bytes", text });
+        }
+    }
+    violations
+}

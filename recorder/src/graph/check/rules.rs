@@ -1,0 +1,135 @@
+//! What each kind of edge may join.
+
+use super::{Broken, Known, Violation, bytes, causes, mirrored};
+use crate::event::{Event, EventIndex, Flags, Op};
+use crate::graph::{Edge, EdgeKind, Graph, Proof, Side};
+
+type Point = (EventIndex, Side);
+
+/// Why an edge breaks its rule, if it does.
+pub(super) fn broken(known: &Known<'_>, from: Point, to: Point, edge: &Edge) -> Broken {
+    let (cause, effect) = (known.event(from.0), known.event(to.0));
+    match edge.kind {
+        EdgeKind::Interval => interval(from, to, edge),
+        EdgeKind::Program => program(known, from, to),
+        EdgeKind::Bytes => bytes::broken(known, from, to, edge.proof),
+        EdgeKind::Connection => connection(known, from.0, to.0),
+        EdgeKind::Close => close(known, cause, effect),
+        EdgeKind::Task => {
+            (cause.op != Op::Fork || cause.target != effect.tid || cause.host != effect.host)
+                .then_some(("task", "it does not lead from a fork to what was forked"))
+        }
+        EdgeKind::Signal => signal(cause, effect),
+    }
+}
+
+fn interval(from: Point, to: Point, edge: &Edge) -> Broken {
+    let right =
+        from.0 == to.0 && from.1 == Side::Begin && to.1 == Side::End && edge.proof == Proof::Must;
+    (!right).then_some(("interval", "it does not lead from an event's begin to its end"))
+}
+
+fn program(known: &Known<'_>, from: Point, to: Point) -> Broken {
+    let (cause, effect) = (known.event(from.0), known.event(to.0));
+    if from.1 != Side::End || to.1 != Side::Begin {
+        return Some(("program", "it does not lead from an end to a begin"));
+    }
+    if cause.tid == 0 {
+        let same = effect.tid == 0 && (cause.host, cause.socket) == (effect.host, effect.socket);
+        return (!same).then_some(("program", "it joins two kernel lanes"));
+    }
+    let neighbours = known.next_in_thread[from.0 as usize] == to.0;
+    (!neighbours || cause.pid != effect.pid)
+        .then_some(("program", "the two are not neighbours in one thread"))
+}
+
+/// Two neighbours whose own counters say that nothing is between them are joined.
+pub(super) fn missing_program_edges(known: &Known<'_>, graph: &Graph) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for (from, &to) in known.next_in_thread.iter().enumerate() {
+        let from = from as EventIndex;
+        let (one, other) = (known.event(from), known.event(to));
+        let next = from != to
+            && one.pid == other.pid
+            && one.task_count != 0
+            && other.task_count == one.task_count.wrapping_add(1);
+        if next && !causes(graph, to, EdgeKind::Program).any(|cause| cause == from) {
+            let text = format!("events {from} and {to} of one thread are not joined");
+            violations.push(Violation { edge: None, rule: "program", text });
+        }
+    }
+    violations
+}
+
+fn connection(known: &Known<'_>, from: EventIndex, to: EventIndex) -> Broken {
+    let (cause, effect) = (known.event(from), known.event(to));
+    let same = (cause.host, cause.socket) == (effect.host, effect.socket);
+    let joined = same || mirrored(cause, effect) || cause.proof == crate::event::Proof::Unknown;
+    let right = match (cause.op, effect.op) {
+        (Op::Connect, Op::Established) => joined,
+        (Op::Connect, Op::Error | Op::ResetReceived) => same,
+        (Op::Established, Op::Established) => mirrored(cause, effect),
+        (Op::Established, Op::Send | Op::Recv) => same && effect.error == 0,
+        (Op::Listen, Op::Established) => same_port(known, cause, effect),
+        // What a thread did when its connect had failed.
+        (Op::Error, _) => effect.tid != 0,
+        _ => false,
+    };
+    (!right).then_some(("connection", "the two have no part in one connection's making"))
+}
+
+fn same_port(known: &Known<'_>, listen: &Event, event: &Event) -> bool {
+    let port = |address| known.history.names.address(address).map(|a| a.port());
+    listen.host == event.host && port(listen.local) == port(event.local)
+}
+
+fn close(known: &Known<'_>, cause: &Event, effect: &Event) -> Broken {
+    let same = (cause.host, cause.socket) == (effect.host, effect.socket);
+    let address = cause.socket == 0 && (cause.local, cause.remote) == (effect.remote, effect.local)
+        || effect.socket == 0;
+    let joined = address || mirrored(cause, effect);
+    let reset_like = effect.error != 0;
+    let right = match (cause.op, effect.op) {
+        (Op::Close, Op::Recv) => {
+            let shift = u64::from(cause.iss.wrapping_sub(effect.irs));
+            let placed = cause.has_range() && effect.has_range();
+            let meet = !placed || cause.stream_start + shift == effect.stream_start;
+            mirrored(cause, effect) && effect.flags.has(Flags::EOF) && meet
+        }
+        (Op::Close | Op::Abort, Op::ResetSent) => same || effect.socket == 0,
+        (Op::Abort | Op::ResetSent, Op::ResetReceived) => joined || unnumbered(cause, effect),
+        (Op::Send, Op::ResetSent) => joined || unnumbered(cause, effect),
+        (Op::ResetReceived, Op::Error) => same,
+        (Op::ResetReceived | Op::Error, Op::Send | Op::Recv) => same && reset_like,
+        (Op::Unlisten, Op::Error) => {
+            let port = |address| known.history.names.address(address).map(|a| a.port());
+            cause.host == effect.host && port(cause.local) == port(effect.remote)
+        }
+        _ => false,
+    };
+    (!right).then_some(("close", "the two have no part in one connection's end"))
+}
+
+/// Whether one of two events does not say by itself which connection it is of.
+fn unnumbered(one: &Event, other: &Event) -> bool {
+    use crate::event::Proof as Numbers;
+    one.proof == Numbers::Unknown || other.proof == Numbers::Unknown
+}
+
+fn signal(cause: &Event, effect: &Event) -> Broken {
+    let kill = u8::try_from(libc::SIGKILL).expect("a small number");
+    let right = cause.host == effect.host
+        && match (cause.op, effect.op) {
+            (Op::Signal, Op::Deliver) => {
+                let number = cause.signal == effect.signal || effect.signal == kill;
+                let thread = cause.flags.has(Flags::PROCESS)
+                    || effect.signal == kill
+                    || cause.target == effect.tid;
+                number && thread && !cause.flags.has(Flags::IGNORED)
+            }
+            (Op::Exit, Op::Deliver) => cause.pid == effect.pid && effect.signal == kill,
+            (Op::OomKill, Op::Signal | Op::Deliver) => effect.signal == kill,
+            _ => false,
+        };
+    (!right).then_some(("signal", "it is not that signal's way to that thread"))
+}

@@ -1,0 +1,100 @@
+//! Recordings of every version there has been stay readable. Their files are never edited.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use expect_test::expect_file;
+use recorder::event::{Event, Flags, Gap, History, Op, Proof, Ring};
+
+use super::{open, recorded, traffic};
+
+fn golden(version: u32) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("data/recording-v{version}.parquet"))
+}
+
+#[test]
+fn version_1() {
+    let read = open(&golden(1)).expect("the golden recording");
+    assert_eq!(read.notes, []);
+    expect_file!["../../data/recording-v1.txt"].assert_eq(&text(&read.history));
+}
+
+/// The fields that version 1 had. Later versions get a text of their own.
+fn text(history: &History) -> String {
+    let mut text = String::new();
+    for host in &history.hosts {
+        writeln!(text, "{} {} {} {:?}", host.name, host.boot_id, host.kernel, host.gaps)
+            .expect("text");
+    }
+    for e in &history.events {
+        let (comm, cgroup) = (history.comm(e), history.names.text(e.cgroup));
+        let address = |a| history.names.address(a).map_or("-".to_owned(), |a| a.to_string());
+        writeln!(
+            text,
+            "{} {} {}/{} {comm} {cgroup} {} {} {} netns {} socket {} {:?} {}/{} bytes {}..{} = {} \
+             error {} signal {} target {} count {} flags {} cpu {} {:?} {}",
+            e.begin_ns,
+            e.time_ns,
+            e.pid,
+            e.tid,
+            e.op,
+            address(e.local),
+            address(e.remote),
+            e.netns,
+            e.socket,
+            e.proof,
+            e.iss,
+            e.irs,
+            e.stream_start,
+            e.stream_end,
+            e.result,
+            e.error,
+            e.signal,
+            e.target,
+            e.task_count,
+            e.flags.0,
+            e.cpu,
+            e.ring,
+            e.position
+        )
+        .expect("text");
+    }
+    text
+}
+
+/// Traffic, and one event of each kind with different things in it.
+fn history() -> History {
+    let mut history = traffic::requests(12);
+    let begin = history.events[11];
+    let local = history.names.intern_address("[::1]:443".parse().expect("an address"));
+    for (number, op) in Op::ALL.into_iter().enumerate() {
+        let n = number as u32;
+        history.events.push(Event {
+            time_ns: begin.time_ns + u64::from(n),
+            position: u64::from(n),
+            ring: Ring::Rare,
+            local: if n.is_multiple_of(3) { local } else { begin.local },
+            tid: if n.is_multiple_of(4) { 0 } else { begin.tid },
+            socket: if n > 12 { 0 } else { begin.socket },
+            proof: [Proof::Computed, Proof::Agreed][number % 2],
+            error: [0, 104, 4000][number % 3],
+            signal: [0, 9, 32, 40][number % 4],
+            target: n % 5,
+            result: i64::from(n) - 5,
+            flags: Flags(1 << (number % 9)).with(Flags::RANGE),
+            ..Event { op, ..begin }
+        });
+    }
+    let gap = Gap { cpu: 1, ring: Ring::Bulk, from_ns: 5, to_ns: 7, events: 3 };
+    history.hosts[0].gaps.push(gap);
+    history
+}
+
+/// Writes the golden file of a new version: `cargo test -p tests -- --ignored make_golden_file`, once.
+#[test]
+#[ignore = "makes a file that must not change once it is committed"]
+fn make_golden_file() {
+    let path = golden(recorder::recording::SCHEMA_VERSION);
+    assert!(!path.exists(), "{} exists and stays", path.display());
+    std::fs::write(path, recorded(&history(), 20)).expect("write the golden file");
+}
