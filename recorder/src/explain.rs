@@ -186,10 +186,10 @@ fn frontiers(history: &History, graph: &Graph, chain: &[Step]) -> Vec<String> {
 /// Whether anything outside its thread precedes an event's end.
 fn has_cause(graph: &Graph, event: EventIndex) -> bool {
     use petgraph::visit::EdgeRef;
-    graph
-        .nodes
-        .edges_directed(node(event, Side::End), Direction::Incoming)
-        .any(|edge| !matches!(edge.weight().kind, EdgeKind::Interval | EdgeKind::Program) && edge.source().index() / 2 != event as usize)
+    graph.nodes.edges_directed(node(event, Side::End), Direction::Incoming).any(|edge| {
+        !matches!(edge.weight().kind, EdgeKind::Interval | EdgeKind::Program)
+            && edge.source().index() / 2 != event as usize
+    })
 }
 
 /// Sorts every process of the history by what the slice says of it.
@@ -258,7 +258,8 @@ impl Tally {
     fn add(&mut self, history: &History, event: &Event, reach: Reach) {
         // A process is known by its first thread's newest name.
         let comm = history.comm(event);
-        if !comm.is_empty() && (event.tid == event.pid || self.comm.is_empty()) && self.comm != comm {
+        if !comm.is_empty() && (event.tid == event.pid || self.comm.is_empty()) && self.comm != comm
+        {
             comm.clone_into(&mut self.comm);
         }
         self.events += 1;

@@ -53,11 +53,23 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         let count = |proof| edges.clone().filter(|e| e.kind == kind && e.proof == proof).count();
         let (must, may) = (count(Proof::Must) as u64, count(Proof::May) as u64);
         if must + may > 0 {
-            writeln!(out, "  {:<11}{:>12} must{:>12} may", kind.as_str(), grouped(must), grouped(may))?;
+            writeln!(
+                out,
+                "  {:<11}{:>12} must{:>12} may",
+                kind.as_str(),
+                grouped(must),
+                grouped(may)
+            )?;
         }
     }
     for host in &history.hosts {
-        writeln!(out, "{}: {} raised, {} lost", host.name, grouped(host.raised), grouped(host.lost))?;
+        writeln!(
+            out,
+            "{}: {} raised, {} lost",
+            host.name,
+            grouped(host.raised),
+            grouped(host.lost)
+        )?;
     }
     for violation in violations.iter().take(MOST) {
         writeln!(out, "wrong: {violation}")?;

@@ -114,7 +114,8 @@ fn exclude_check(
     out: &mut impl Write,
 ) -> Result<ExitCode> {
     let bound = suspect.bind(history);
-    let mut found = Suspicion { worst: Verdict::Excluded, must: 0, may: 0, excluded: 0, cannot_say: 0 };
+    let mut found =
+        Suspicion { worst: Verdict::Excluded, must: 0, may: 0, excluded: 0, cannot_say: 0 };
     for (index, _) in history.events.iter().enumerate().filter(|(_, e)| bound.matches(e)) {
         match slice.verdict(history, index as u32) {
             Verdict::Must => found.must += 1,

@@ -47,7 +47,12 @@ pub struct Undelivered {
 }
 
 /// Answers for a pattern of an event that did not happen. `None`: its threads asked nobody for anything.
-pub fn missing(history: &History, graph: &Graph, pattern: &Pattern, options: Options) -> Option<Missing> {
+pub fn missing(
+    history: &History,
+    graph: &Graph,
+    pattern: &Pattern,
+    options: Options,
+) -> Option<Missing> {
     let last = super::last_match(history, &pattern.bind(history)).map(|(last, _)| last);
     let about = about(pattern).bind(history);
     let outstanding = super::latest(history, |event| {
@@ -128,5 +133,10 @@ fn undelivered(history: &History, graph: &Graph, slice: &Slice) -> Vec<Undeliver
 fn taken(history: &History, graph: &Graph, endpoint: u32) -> u64 {
     let events = graph.events_of_endpoint(&graph.endpoints[endpoint as usize]).iter();
     let consumed = |e: &&Event| e.op == Op::Recv && e.has_range() && !e.flags.has(Flags::PEEK);
-    events.map(|&e| &history.events[e as usize]).filter(consumed).map(|e| e.stream_end).max().unwrap_or(0)
+    events
+        .map(|&e| &history.events[e as usize])
+        .filter(consumed)
+        .map(|e| e.stream_end)
+        .max()
+        .unwrap_or(0)
 }

@@ -27,8 +27,9 @@ const PART: usize = 1 << 17;
 
 /// Writes the edges among the excerpt's events.
 pub fn edges(excerpt: &Excerpt<'_>, file: File) -> Result<()> {
-    let properties =
-        WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?)).build();
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+        .build();
     let schema = Arc::new(parse_message_type(SCHEMA)?);
     let mut writer = SerializedFileWriter::new(file, schema, Arc::new(properties))?;
     let mut links = excerpt.links().peekable();
@@ -65,7 +66,9 @@ fn column<T: DataType>(
     group: &mut SerializedRowGroupWriter<'_, File>,
     values: impl Iterator<Item = T::T>,
 ) -> Result<()> {
-    let Some(mut column) = group.next_column()? else { anyhow::bail!("the schema has no such column") };
+    let Some(mut column) = group.next_column()? else {
+        anyhow::bail!("the schema has no such column")
+    };
     column.typed::<T>().write_batch(&values.collect::<Vec<_>>(), None, None)?;
     Ok(column.close()?)
 }

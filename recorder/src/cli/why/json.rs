@@ -14,7 +14,12 @@ use crate::explain::{Answer, Process, window};
 use crate::export::EventRow;
 use crate::slice::{Reach, Slice, Verdict};
 
-pub fn why(history: &History, symptom: &Symptom, answer: &Answer, out: &mut impl Write) -> Result<()> {
+pub fn why(
+    history: &History,
+    symptom: &Symptom,
+    answer: &Answer,
+    out: &mut impl Write,
+) -> Result<()> {
     let chain = answer.chain.iter().map(|step| {
         json!({
             "event": EventRow::new(history, step.event),
@@ -40,8 +45,14 @@ pub fn why(history: &History, symptom: &Symptom, answer: &Answer, out: &mut impl
     )
 }
 
-pub fn forward(history: &History, symptom: &Symptom, slice: &Slice, out: &mut impl Write) -> Result<()> {
-    let reached = |reach| rows(history, slice.order.iter().skip(1), move |e| slice.reach(e) == reach);
+pub fn forward(
+    history: &History,
+    symptom: &Symptom,
+    slice: &Slice,
+    out: &mut impl Write,
+) -> Result<()> {
+    let reached =
+        |reach| rows(history, slice.order.iter().skip(1), move |e| slice.reach(e) == reach);
     write(
         &json!({
             "event": EventRow::new(history, symptom.event),

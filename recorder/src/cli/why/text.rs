@@ -56,7 +56,12 @@ fn table(rows: &[Row], out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-pub fn why(history: &History, symptom: &Symptom, answer: &Answer, out: &mut impl Write) -> Result<()> {
+pub fn why(
+    history: &History,
+    symptom: &Symptom,
+    answer: &Answer,
+    out: &mut impl Write,
+) -> Result<()> {
     table(&chain(history, &answer.chain), out)?;
     let origin = answer.chain.last().map(|step| step.event);
     if answer.chain.len() == 1 {
@@ -72,10 +77,20 @@ pub fn why(history: &History, symptom: &Symptom, answer: &Answer, out: &mut impl
     involved(history, &answer.processes.must, out)?;
     possible(history, &answer.processes.may, out)?;
     excluded(history, "excluded", "no path in a complete window", &answer.processes.excluded, out)?;
-    excluded(history, "unknown", "no path seen, but events were lost", &answer.processes.cannot_say, out)?;
+    excluded(
+        history,
+        "unknown",
+        "no path seen, but events were lost",
+        &answer.processes.cannot_say,
+        out,
+    )?;
     windows(history, out)?;
     if symptom.matched > 1 {
-        writeln!(out, "matched  {} events; this is about the last", grouped(symptom.matched as u64))?;
+        writeln!(
+            out,
+            "matched  {} events; this is about the last",
+            grouped(symptom.matched as u64)
+        )?;
     }
     Ok(())
 }
@@ -130,11 +145,16 @@ fn repetition(history: &History, steps: &[Step]) -> (usize, usize) {
 
 fn alike(history: &History, a: &Step, b: &Step) -> bool {
     let (x, y) = (&history.events[a.event as usize], &history.events[b.event as usize]);
-    (a.kind, x.op, x.tid, x.comm, x.remote, x.error) == (b.kind, y.op, y.tid, y.comm, y.remote, y.error)
+    (a.kind, x.op, x.tid, x.comm, x.remote, x.error)
+        == (b.kind, y.op, y.tid, y.comm, y.remote, y.error)
 }
 
 fn name(history: &History, process: &Process) -> String {
-    let comm = if process.comm.is_empty() { "?".to_owned() } else { printable(&process.comm).into_owned() };
+    let comm = if process.comm.is_empty() {
+        "?".to_owned()
+    } else {
+        printable(&process.comm).into_owned()
+    };
     match history.hosts.get(usize::from(process.host)) {
         Some(host) if history.hosts.len() > 1 => {
             format!("{}:{comm}[{}]", printable(&host.name), process.pid)
@@ -167,9 +187,9 @@ fn list(label: &str, names: &[String], note: &str, out: &mut impl Write) -> Resu
 
 fn possible(history: &History, processes: &[Process], out: &mut impl Write) -> Result<()> {
     for process in processes.iter().take(NAMED) {
-        let ago = process.before_ns.map_or_else(String::new, |ns| {
-            format!(", last active {} before", short_duration(ns))
-        });
+        let ago = process
+            .before_ns
+            .map_or_else(String::new, |ns| format!(", last active {} before", short_duration(ns)));
         let threads = if process.may_threads == 1 { "thread" } else { "threads" };
         let other = if process.must > 0 { "other " } else { "" };
         writeln!(
@@ -230,7 +250,12 @@ fn windows(history: &History, out: &mut impl Write) -> Result<()> {
 /// Rows of consequences that are told one by one.
 const FORWARD_ROWS: usize = 40;
 
-pub fn forward(history: &History, symptom: &Symptom, slice: &Slice, out: &mut impl Write) -> Result<()> {
+pub fn forward(
+    history: &History,
+    symptom: &Symptom,
+    slice: &Slice,
+    out: &mut impl Write,
+) -> Result<()> {
     let mut rows = vec![Row::new(history, symptom.event, "event", String::new())];
     let reached = |reach| slice.order.iter().skip(1).filter(move |&&e| slice.reach(e) == reach);
     let mut told: HashMap<(u32, Op, u32), usize> = HashMap::new();
@@ -263,7 +288,9 @@ pub fn suspicion(suspect: &Pattern, found: &Suspicion, out: &mut impl Write) -> 
     let verdict = match found.worst {
         Verdict::Must => "must: it is part of what led to the symptom",
         Verdict::May => "may: nothing proves it, but channels that are not observed could carry it",
-        Verdict::Excluded => "excluded: nothing leads from it to the symptom, and nothing is missing",
+        Verdict::Excluded => {
+            "excluded: nothing leads from it to the symptom, and nothing is missing"
+        }
         Verdict::CannotSay => "cannot say: nothing is known to lead from it, but events were lost",
     };
     writeln!(out, "{verdict}")?;
@@ -281,7 +308,12 @@ pub fn suspicion(suspect: &Pattern, found: &Suspicion, out: &mut impl Write) -> 
 /// Threads of a frontier that are told one by one.
 const STOPS: usize = 12;
 
-pub fn missing(history: &History, pattern: &Pattern, missing: &Missing, out: &mut impl Write) -> Result<()> {
+pub fn missing(
+    history: &History,
+    pattern: &Pattern,
+    missing: &Missing,
+    out: &mut impl Write,
+) -> Result<()> {
     writeln!(out, "missing  {pattern}")?;
     let mut rows = Vec::new();
     if let Some(last) = missing.last {
@@ -301,7 +333,11 @@ pub fn missing(history: &History, pattern: &Pattern, missing: &Missing, out: &mu
     }
     for bytes in &missing.undelivered {
         let send = &history.events[bytes.send as usize];
-        let who = if bytes.peer_seen { "the other end has not taken them" } else { "the other end is not in the recording" };
+        let who = if bytes.peer_seen {
+            "the other end has not taken them"
+        } else {
+            "the other end is not in the recording"
+        };
         let queued = if send.flags.has(Flags::URGENT) { "urgent bytes" } else { "bytes" };
         writeln!(
             out,
