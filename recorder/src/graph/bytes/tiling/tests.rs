@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{Call, Place, Tiling, tile};
+use super::{Call, Place, Runs, Tiling, tile};
 
 /// One call as it was: its thread, its length, how many of the following calls moved the counter on before
 /// it was read, and whether the recording has it.
@@ -23,7 +23,7 @@ fn report(made: &[Made]) -> (Vec<Call>, Vec<u64>) {
         let until =
             (number + late).min(made.len() - 1).min(number + next.unwrap_or(usize::MAX - number));
         if recorded {
-            let call = Call { thread, end: ends[until], len, peek: false, trusted: true };
+            let call = Call { thread, end: ends[until], len, peek: false };
             calls.push((until, number, call, ends[number] - len));
         }
     }
@@ -47,7 +47,7 @@ proptest! {
     #[test]
     fn the_truth_is_among_the_places(made in made(4, 3, 1.0)) {
         let (calls, starts) = report(&made);
-        let tiling = tile(&calls, true);
+        let tiling = tile(&calls, Runs::One);
         prop_assert!(holds(&tiling, &starts), "{calls:?}\n{starts:?}\n{tiling:?}");
         prop_assert_eq!(&tiling.holes, &[]);
     }
@@ -55,7 +55,7 @@ proptest! {
     #[test]
     fn the_truth_is_among_the_places_when_calls_are_lost(made in made(4, 3, 0.8)) {
         let (calls, starts) = report(&made);
-        let tiling = tile(&calls, false);
+        let tiling = tile(&calls, Runs::One);
         prop_assert!(holds(&tiling, &starts), "{calls:?}\n{starts:?}\n{tiling:?}");
     }
 
@@ -63,22 +63,22 @@ proptest! {
     fn without_races_every_place_is_exact(made in made(4, 0, 1.0)) {
         let (calls, starts) = report(&made);
         let exact: Vec<Place> = starts.iter().map(|&start| Place { lo: start, hi: start }).collect();
-        prop_assert_eq!(tile(&calls, true).places, exact);
+        prop_assert_eq!(tile(&calls, Runs::One).places, exact);
     }
 
     #[test]
     fn one_thread_is_exact_though_calls_are_lost_elsewhere(made in made(1, 0, 1.0)) {
         let (calls, starts) = report(&made);
         let exact: Vec<Place> = starts.iter().map(|&start| Place { lo: start, hi: start }).collect();
-        prop_assert_eq!(tile(&calls, false).places, exact);
+        prop_assert_eq!(tile(&calls, Runs::One).places, exact);
     }
 
     #[test]
     fn nonsense_does_no_harm(ends in prop::collection::vec((0..3_u32, 0..50_u64, 1..50_u64), 0..30)) {
-        let call = |(thread, end, len)| Call { thread, end, len, peek: false, trusted: true };
+        let call = |(thread, end, len)| Call { thread, end, len, peek: false };
         let calls: Vec<Call> = ends.into_iter().map(call).collect();
-        for lossless in [true, false] {
-            for place in tile(&calls, lossless).places {
+        for runs in [Runs::One, Runs::Scattered] {
+            for place in tile(&calls, runs).places {
                 prop_assert!(place.lo <= place.hi);
             }
         }
@@ -91,7 +91,7 @@ fn a_long_race_is_linear() {
     let made: Vec<Made> =
         (0..100_000).map(|n| (n % 3, 1 + u64::from(n * 7919 % 5), n as usize % 3, true)).collect();
     let (calls, starts) = report(&made);
-    let tiling = tile(&calls, true);
+    let tiling = tile(&calls, Runs::One);
     assert!(holds(&tiling, &starts));
     // At any one time three calls of at most five bytes race, so no place is uncertain by much more.
     let widest = tiling.places.iter().map(|place| place.hi - place.lo).max();
