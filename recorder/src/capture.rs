@@ -17,7 +17,7 @@ use aya::{Btf, Ebpf};
 use crate::event::{Event, Gap, Host, Names, Window};
 use attach::{Attached, Settings};
 use decode::Decoder;
-use ring::{Follower, Raw, Rings};
+use ring::{Batch, Follower, Rings};
 pub use scope::Scope;
 
 /// The probes at work, and where their rings have been read to.
@@ -29,7 +29,7 @@ pub struct Capture {
     follower: Follower,
     decoder: Decoder,
     /// Events that were read before everything older was: they wait for the next turn.
-    waiting: Vec<Raw>,
+    waiting: Batch,
     attached_ns: u64,
     window_to_ns: u64,
     scope: Scope,
@@ -37,6 +37,12 @@ pub struct Capture {
     wall_offset_ns: i64,
     read: u64,
 }
+
+/// Takes events as they are decoded, with the names they refer to.
+pub type Sink<'a> = dyn FnMut(&Names, &[Event]) -> Result<()> + 'a;
+
+/// Events that are decoded at a time.
+const BLOCK: usize = 1 << 16;
 
 /// How far back a program that took its time stamp may still be busy writing its slot.
 const IN_FLIGHT: Duration = Duration::from_millis(2);
@@ -64,7 +70,7 @@ impl Capture {
             rings,
             follower,
             decoder,
-            waiting: Vec::new(),
+            waiting: Batch::default(),
             attached_ns,
             window_to_ns: attached_ns,
             scope,
@@ -93,32 +99,43 @@ impl Capture {
         aya_log::EbpfLogger::init(&mut self.ebpf).context("read the probes' log").map(Some)
     }
 
-    /// Reads everything that has been written up to a moment ago, in order of time.
-    pub fn drain(&mut self) -> Vec<Event> {
+    /// Reads everything that has been written up to a moment ago and hands it to `sink`, in order of time.
+    ///
+    /// # Errors
+    /// Those of `sink`.
+    pub fn drain(&mut self, sink: &mut Sink<'_>) -> Result<u64> {
         let now_ns = clock::monotonic_ns();
         self.window_to_ns = now_ns.saturating_sub(IN_FLIGHT.as_nanos() as u64);
-        self.drain_until(self.window_to_ns)
+        self.drain_until(self.window_to_ns, sink)
     }
 
     /// Reads everything there is. Call it once, at the end.
-    pub fn drain_rest(&mut self) -> Vec<Event> {
+    ///
+    /// # Errors
+    /// Those of `sink`.
+    pub fn drain_rest(&mut self, sink: &mut Sink<'_>) -> Result<u64> {
         self.window_to_ns = clock::monotonic_ns();
         // Programs that were busy writing a moment ago have finished by then.
         std::thread::sleep(IN_FLIGHT);
-        self.drain_until(u64::MAX)
+        self.drain_until(u64::MAX, sink)
     }
 
-    fn drain_until(&mut self, until_ns: u64) -> Vec<Event> {
+    fn drain_until(&mut self, until_ns: u64, sink: &mut Sink<'_>) -> Result<u64> {
         let before = self.waiting.len();
         self.follower.drain(&self.rings, &mut self.waiting);
         self.read += (self.waiting.len() - before) as u64;
-        self.waiting.sort_unstable_by_key(Raw::order);
-        let ready = self.waiting.partition_point(|raw| raw.slot.time_ns <= until_ns);
-        let mut events = Vec::with_capacity(ready);
-        for raw in self.waiting.drain(..ready) {
-            self.decoder.decode(&raw, &mut events);
+        let mut count = 0;
+        let mut events = Vec::with_capacity(BLOCK.min(self.waiting.len()));
+        for block in self.waiting.in_order(until_ns).chunks(BLOCK) {
+            events.clear();
+            for raw in block {
+                self.decoder.decode(raw, self.waiting.detail(raw), &mut events);
+            }
+            count += events.len() as u64;
+            sink(&self.decoder.names, &events)?;
         }
-        events
+        self.waiting.keep_after(until_ns);
+        Ok(count)
     }
 
     pub fn names(&self) -> &Names {

@@ -11,13 +11,16 @@ use probe_ebpf::event::{SocketName, TaskName, flag, kind, proven};
 use crate::capture::ring::Raw;
 use crate::event::{Address, Event, Flags, Name, Names, Op, Proof, Task};
 
+/// Asked several times for every event; the keys are the kernel's own numbers.
+type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
 /// Turns slots, in order of time, into events.
 pub struct Decoder {
     pub names: Names,
     /// Records that were read and are not events.
     pub records: u64,
     cgroups: HashMap<u64, String>,
-    tasks: HashMap<u32, Known>,
+    tasks: FastMap<u32, Known>,
     gone: Vec<Task>,
     sockets: Generations<Socket>,
 }
@@ -55,7 +58,7 @@ impl Decoder {
             names: Names::default(),
             records: 0,
             cgroups,
-            tasks: HashMap::new(),
+            tasks: FastMap::default(),
             gone: Vec::new(),
             sockets: Generations::new(),
         }
@@ -79,27 +82,27 @@ impl Decoder {
     }
 
     /// Appends the event that a slot stands for; a slot that only names something is taken note of.
-    pub fn decode(&mut self, raw: &Raw, out: &mut Vec<Event>) {
+    pub fn decode(&mut self, raw: &Raw, detail: [u64; 8], out: &mut Vec<Event>) {
         match raw.slot.kind {
             kind::TASK => {
                 self.records += 1;
-                self.name_task(bytemuck::cast(raw.detail));
+                self.name_task(bytemuck::cast(detail));
             }
             kind::SOCKET => {
                 self.records += 1;
-                self.name_socket(raw);
+                self.name_socket(raw, bytemuck::cast(detail));
             }
-            _ => out.extend(self.event(raw)),
+            _ => out.extend(self.event(raw, detail)),
         }
     }
 
-    fn event(&mut self, raw: &Raw) -> Option<Event> {
+    fn event(&mut self, raw: &Raw, detail: [u64; 8]) -> Option<Event> {
         let slot = &raw.slot;
         let op = operation(raw)?;
         let mut event = Event {
             time_ns: slot.time_ns,
             begin_ns: slot.time_ns,
-            position: raw.position,
+            position: raw.position(),
             socket: slot.socket,
             pid: slot.pid,
             tid: slot.tid,
@@ -127,7 +130,7 @@ impl Decoder {
             self.place_in_stream(raw, &mut event);
         }
         self.place_in_thread(&mut event);
-        self.follow_task(raw, op);
+        self.follow_task(raw, detail, op);
         Some(event)
     }
 
@@ -187,10 +190,10 @@ impl Decoder {
     }
 
     /// Keeps track of threads that begin, change and end.
-    fn follow_task(&mut self, raw: &Raw, op: Op) {
+    fn follow_task(&mut self, raw: &Raw, detail: [u64; 8], op: Op) {
         match op {
             Op::Fork => {
-                self.name_task(bytemuck::cast(raw.detail));
+                self.name_task(bytemuck::cast(detail));
                 // A new thread has done nothing yet, whoever bore its number before.
                 if let Some(child) = self.tasks.get_mut(&raw.slot.argument) {
                     child.last_ns = raw.slot.time_ns;
@@ -198,7 +201,7 @@ impl Decoder {
                 }
             }
             Op::Exec => {
-                self.name_task(bytemuck::cast(raw.detail));
+                self.name_task(bytemuck::cast(detail));
                 if let Some(known) = self.tasks.get_mut(&raw.slot.tid) {
                     known.task.executable = crate::capture::procfs::executable(raw.slot.pid);
                 }
@@ -238,8 +241,7 @@ impl Decoder {
         };
     }
 
-    fn name_socket(&mut self, raw: &Raw) {
-        let name: SocketName = bytemuck::cast(raw.detail);
+    fn name_socket(&mut self, raw: &Raw, name: SocketName) {
         let before = self.sockets.get(raw.slot.socket).cloned();
         // The port is given back before the socket's last events.
         let known = before.as_ref().filter(|_| name.local_port == 0).map(|s| s.local);
@@ -368,7 +370,7 @@ fn range(raw: &Raw, position: u64, event: &mut Event) {
     };
     // An offset below zero: the initial number is wrong (a repaired or disconnected socket).
     if start > end {
-        log::debug!("event at {} of cpu {} lies before its stream", raw.position, raw.cpu);
+        log::debug!("event at {} of cpu {} lies before its stream", raw.position(), raw.cpu);
         return;
     }
     event.stream_start = start;
@@ -419,8 +421,8 @@ fn errno(code: i32) -> u16 {
 /// A map that forgets what has not been used for long, so that it stays bounded: two generations, of
 /// which the older one is dropped when the newer one is full.
 struct Generations<T> {
-    new: HashMap<u64, T>,
-    old: HashMap<u64, T>,
+    new: FastMap<u64, T>,
+    old: FastMap<u64, T>,
 }
 
 /// Sockets that are remembered at least.
@@ -428,11 +430,12 @@ const GENERATION: usize = 250_000;
 
 impl<T> Generations<T> {
     fn new() -> Self {
-        Self { new: HashMap::new(), old: HashMap::new() }
+        Self { new: FastMap::default(), old: FastMap::default() }
     }
 
     fn get(&mut self, key: u64) -> Option<&mut T> {
-        if let Some(value) = self.old.remove(&key) {
+        if !self.new.contains_key(&key) {
+            let value = self.old.remove(&key)?;
             self.put(key, value);
         }
         self.new.get_mut(&key)

@@ -155,7 +155,9 @@ impl Session {
         loop {
             let stop = tokio::select! {
                 status = wait(&mut child) => return Ok(Some(status?)),
-                _ = turn.tick() => until.is_some_and(|until| Instant::now() >= until),
+                () = passed(until) => true,
+                // A snapshot leaves the rings alone, and sleeps.
+                _ = turn.tick(), if !self.snapshot => false,
                 _ = interrupt.recv() => true,
                 _ = terminate.recv() => true,
             };
@@ -182,12 +184,8 @@ impl Session {
 
     fn turn(&mut self, capture: &mut Capture) -> Result<()> {
         self.flush_log();
-        if self.snapshot {
-            return Ok(());
-        }
-        let events = capture.drain();
-        self.events += events.len() as u64;
-        self.writer.append(capture.names(), &events)?;
+        let writer = &mut self.writer;
+        self.events += capture.drain(&mut |names, events| Ok(writer.append(names, events)?))?;
         if self.flushed.elapsed() >= FLUSH {
             self.writer.set_host(&capture.host());
             self.writer.flush()?;
@@ -206,10 +204,10 @@ impl Session {
     /// Reads the rest, finishes the file and says what is in it.
     #[expect(clippy::print_stderr, reason = "talk goes to stderr")]
     fn finish(mut self, capture: &mut Capture, output: &Path, quiet: bool) -> Result<()> {
-        let events = capture.drain_rest();
+        let writer = &mut self.writer;
+        self.events +=
+            capture.drain_rest(&mut |names, events| Ok(writer.append(names, events)?))?;
         self.flush_log();
-        self.events += events.len() as u64;
-        self.writer.append(capture.names(), &events)?;
         self.writer.finish(&capture.host())?;
         if !quiet {
             let bytes = fs::metadata(output).map_or(0, |m| m.len());
@@ -223,6 +221,13 @@ impl Session {
             );
         }
         Ok(())
+    }
+}
+
+async fn passed(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until.into()).await,
+        None => std::future::pending().await,
     }
 }
 
