@@ -90,6 +90,8 @@ struct Known<'a> {
     next_in_thread: Vec<EventIndex>,
     users: HashMap<(u16, u64, Op), bytes::Users>,
     floors: Vec<u64>,
+    /// Per socket, an event for each pair of initial numbers that it had.
+    numbered: HashMap<(u16, u64), Vec<EventIndex>>,
 }
 
 impl<'a> Known<'a> {
@@ -109,7 +111,26 @@ impl<'a> Known<'a> {
             }
         }
         let (users, floors) = bytes::users(&history.events);
-        Self { history, next_in_thread, users, floors }
+        let mut numbered: HashMap<(u16, u64), Vec<EventIndex>> = HashMap::new();
+        for (index, event) in history.events.iter().enumerate() {
+            if event.socket != 0 && event.proof != crate::event::Proof::Unknown {
+                let known = numbered.entry((event.host, event.socket)).or_default();
+                let same = |&&other: &&EventIndex| {
+                    let other = &history.events[other as usize];
+                    (other.iss, other.irs, other.proof) == (event.iss, event.irs, event.proof)
+                };
+                if known.iter().rev().find(same).is_none() {
+                    known.push(index as EventIndex);
+                }
+            }
+        }
+        Self { history, next_in_thread, users, floors, numbered }
+    }
+
+    /// Events of a socket that say which connections it had.
+    fn numbered(&self, of: &Event) -> impl Iterator<Item = &'a Event> {
+        let known = self.numbered.get(&(of.host, of.socket));
+        known.into_iter().flatten().map(|&index| self.event(index))
     }
 
     fn event(&self, index: EventIndex) -> &'a Event {

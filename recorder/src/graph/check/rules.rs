@@ -49,8 +49,10 @@ pub(super) fn missing_program_edges(known: &Known<'_>, graph: &Graph) -> Vec<Vio
     for (from, &to) in known.next_in_thread.iter().enumerate() {
         let from = from as EventIndex;
         let (one, other) = (known.event(from), known.event(to));
+        // After an exit the number may be another thread's.
         let next = from != to
             && one.pid == other.pid
+            && one.op != Op::Exit
             && one.task_count != 0
             && other.task_count == one.task_count.wrapping_add(1);
         if next && !causes(graph, to, EdgeKind::Program).any(|cause| cause == from) {
@@ -64,7 +66,7 @@ pub(super) fn missing_program_edges(known: &Known<'_>, graph: &Graph) -> Vec<Vio
 fn connection(known: &Known<'_>, from: EventIndex, to: EventIndex) -> Broken {
     let (cause, effect) = (known.event(from), known.event(to));
     let same = (cause.host, cause.socket) == (effect.host, effect.socket);
-    let joined = same || mirrored(cause, effect) || cause.proof == crate::event::Proof::Unknown;
+    let joined = same || known.numbered(cause).any(|cause| mirrored(cause, effect));
     let right = match (cause.op, effect.op) {
         (Op::Connect, Op::Established) => joined,
         (Op::Connect, Op::Error | Op::ResetReceived) => same,
