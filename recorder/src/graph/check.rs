@@ -4,7 +4,9 @@
 //! allowed by its rule, and what must be there and is not is found too.
 
 mod bytes;
+mod flow;
 mod rules;
+mod streams;
 
 use std::collections::HashMap;
 
@@ -90,6 +92,7 @@ struct Known<'a> {
     next_in_thread: Vec<EventIndex>,
     users: HashMap<(u16, u64, Op), bytes::Users>,
     floors: Vec<u64>,
+    streams: streams::Streams,
     /// Per socket, an event for each pair of initial numbers that it had.
     numbered: HashMap<(u16, u64), Vec<EventIndex>>,
 }
@@ -111,6 +114,7 @@ impl<'a> Known<'a> {
             }
         }
         let (users, floors) = bytes::users(&history.events);
+        let streams = streams::Streams::new(&history.events, &floors);
         let mut numbered: HashMap<(u16, u64), Vec<EventIndex>> = HashMap::new();
         for (index, event) in history.events.iter().enumerate() {
             if event.socket != 0 && event.proof != crate::event::Proof::Unknown {
@@ -124,7 +128,7 @@ impl<'a> Known<'a> {
                 }
             }
         }
-        Self { history, next_in_thread, users, floors, numbered }
+        Self { history, next_in_thread, users, floors, streams, numbered }
     }
 
     /// Events of a socket that say which connections it had.

@@ -93,8 +93,11 @@ impl OwnEnd {
     fn reset_sent(&self, history: &History, graph: &mut Graph) {
         for &reset in &self.resets_sent {
             let to = (reset, Side::Begin);
-            let (causes, proven) =
-                if self.aborts.is_empty() { (&self.closes, true) } else { (&self.aborts, true) };
+            let (causes, proven) = if self.aborts.is_empty() {
+                (&self.closes, self.lossless)
+            } else {
+                (&self.aborts, true)
+            };
             for &cause in causes {
                 push_if(history, graph, proven, (cause, Side::Begin), to, KIND);
             }

@@ -37,7 +37,13 @@ struct Pending {
 pub(super) fn edges(history: &History, rare: &[EventIndex], graph: &mut Graph) {
     let mut pending = Pending::default();
     let mut dying: HashMap<(u16, u32), bool> = HashMap::new();
-    for &index in rare {
+    // Within a nanosecond, sending comes first.
+    let mut ordered = rare.to_vec();
+    ordered.sort_by_key(|&index| {
+        let event = &history.events[index as usize];
+        (event.host, event.time_ns, event.op == Op::Deliver)
+    });
+    for index in ordered {
         let event = &history.events[index as usize];
         match event.op {
             Op::Signal if !event.flags.has(Flags::IGNORED) => {

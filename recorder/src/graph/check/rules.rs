@@ -70,7 +70,9 @@ fn connection(known: &Known<'_>, from: EventIndex, to: EventIndex) -> Broken {
     let right = match (cause.op, effect.op) {
         (Op::Connect, Op::Established) => joined,
         (Op::Connect, Op::Error | Op::ResetReceived) => same,
-        (Op::Established, Op::Established) => mirrored(cause, effect),
+        (Op::Established, Op::Established) => {
+            mirrored(cause, effect) && !effect.flags.has(Flags::ACTIVE)
+        }
         (Op::Established, Op::Send | Op::Recv) => same && effect.error == 0,
         (Op::Listen, Op::Established) => same_port(known, cause, effect),
         // What a thread did when its connect had failed.
