@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use super::build::lossless;
 use super::connection::push_if;
 use super::{EdgeKind, Graph, Side, Thread};
 use crate::event::{Event, EventIndex, Flags, History, Op};
@@ -89,8 +90,7 @@ impl Pending {
     }
 
     fn deliver(&mut self, history: &History, graph: &mut Graph, event: &Event, index: EventIndex) {
-        let host = history.hosts.get(usize::from(event.host));
-        let lossless = host.is_none_or(|h| h.lost == 0 && h.gaps.is_empty());
+        let lossless = lossless(history, event.host);
         let to = (index, Side::End);
         if event.signal == KILL {
             self.killed(history, graph, event, index, lossless);

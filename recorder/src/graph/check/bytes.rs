@@ -79,9 +79,8 @@ pub(super) fn users(events: &[Event]) -> (HashMap<Way, Users>, Vec<u64>) {
         }
         let latest = latest.entry((way(event), event.tid, event.irs)).or_insert(0);
         *floor = *latest;
-        if !event.flags.has(Flags::PEEK) {
-            *latest = event.stream_end;
-        }
+        let peek = event.flags.has(Flags::PEEK);
+        *latest = (*latest).max(if peek { event.stream_start } else { event.stream_end });
     }
     (users, floors)
 }

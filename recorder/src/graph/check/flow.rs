@@ -11,6 +11,12 @@ pub(super) struct Limits {
     pub end: u64,
 }
 
+impl Limits {
+    pub(super) fn is_exact(&self) -> bool {
+        self.end - self.start == self.len
+    }
+}
+
 /// Whether all calls find room though call `without` keeps out of `range`.
 pub(super) fn fits(calls: &[Limits], without: usize, range: (u64, u64)) -> bool {
     let ends = calls.iter().flat_map(|call| [call.start, call.end]);
@@ -24,8 +30,8 @@ pub(super) fn fits(calls: &[Limits], without: usize, range: (u64, u64)) -> bool 
         limits.start <= start && end <= limits.end && !out
     };
     let mut flow = vec![vec![0; pieces.len()]; calls.len()];
-    for call in 0..calls.len() {
-        let mut left = calls[call].len;
+    for (call, limits) in calls.iter().enumerate() {
+        let mut left = limits.len;
         while left > 0 {
             let moved = augment(&pieces, &allowed, &mut flow, call, left);
             if moved == 0 {

@@ -19,7 +19,7 @@ pub(super) fn broken(known: &Known<'_>, from: Point, to: Point, edge: &Edge) -> 
             (cause.op != Op::Fork || cause.target != effect.tid || cause.host != effect.host)
                 .then_some(("task", "it does not lead from a fork to what was forked"))
         }
-        EdgeKind::Signal => signal(cause, effect),
+        EdgeKind::Signal => signal(cause, effect, edge.proof),
     }
 }
 
@@ -120,7 +120,7 @@ fn unnumbered(one: &Event, other: &Event) -> bool {
     one.proof == Numbers::Unknown || other.proof == Numbers::Unknown
 }
 
-fn signal(cause: &Event, effect: &Event) -> Broken {
+fn signal(cause: &Event, effect: &Event, proof: Proof) -> Broken {
     let kill = u8::try_from(libc::SIGKILL).expect("a small number");
     let right = cause.host == effect.host
         && match (cause.op, effect.op) {
@@ -131,7 +131,9 @@ fn signal(cause: &Event, effect: &Event) -> Broken {
                     || cause.target == effect.tid;
                 number && thread && !cause.flags.has(Flags::IGNORED)
             }
-            (Op::Exit, Op::Deliver) => cause.pid == effect.pid && effect.signal == kill,
+            (Op::Exit, Op::Deliver) => {
+                cause.pid == effect.pid && effect.signal == kill && proof == Proof::May
+            }
             (Op::OomKill, Op::Signal | Op::Deliver) => effect.signal == kill,
             _ => false,
         };

@@ -24,6 +24,8 @@ pub(super) struct Streams {
     groups: Vec<Group>,
     /// By event; `u32::MAX` for what moves no bytes on.
     group: Vec<u32>,
+    /// Limits of calls that raced, without what the exact ones among them have taken.
+    trimmed: HashMap<EventIndex, Limits>,
 }
 
 impl Streams {
@@ -36,11 +38,15 @@ impl Streams {
                 streams.entry(key).or_default().push(index as EventIndex);
             }
         }
-        let mut all = Self { groups: Vec::new(), group: vec![u32::MAX; events.len()] };
+        let group = vec![u32::MAX; events.len()];
+        let mut all = Self { groups: Vec::new(), group, trimmed: HashMap::new() };
         for calls in streams.values_mut() {
             let end = |&e: &EventIndex| events[e as usize].stream_end;
             calls.sort_by_key(end);
             all.cut(events, floors, calls);
+        }
+        for group in 0..all.groups.len() {
+            all.trim(events, floors, group);
         }
         all
     }
@@ -68,17 +74,39 @@ impl Streams {
         }
     }
 
+    /// Takes what exact calls have from the limits of those they raced with, again and again.
+    fn trim(&mut self, events: &[Event], floors: &[u64], group: usize) {
+        let group = &self.groups[group];
+        let raced = (2..=GROUP_MAX).contains(&group.members.len());
+        if !raced || group.base + group.sum != group.end {
+            return;
+        }
+        let of =
+            |&call: &EventIndex| limits(&events[call as usize], floors[call as usize], group.base);
+        let mut all: Vec<Limits> = group.members.iter().map(of).collect();
+        for _ in 0..2 * GROUP_MAX {
+            let exact: Vec<Limits> = all.iter().copied().filter(Limits::is_exact).collect();
+            for limits in all.iter_mut().filter(|limits| !limits.is_exact()) {
+                for taken in &exact {
+                    if (taken.start..taken.end).contains(&limits.start) {
+                        limits.start = taken.end;
+                    }
+                    if taken.start < limits.end && limits.end <= taken.end {
+                        limits.end = taken.start;
+                    }
+                }
+            }
+        }
+        self.trimmed.extend(group.members.iter().copied().zip(all));
+    }
+
     /// A call's limits, as its own end of the connection counts.
     fn limits(&self, known: &Known<'_>, call: EventIndex) -> Limits {
-        let event = known.event(call);
-        let len = event.stream_end - event.stream_start;
-        if event.flags.has(Flags::PEEK) {
-            let start = known.floors[call as usize].min(event.stream_start);
-            return Limits { len, start, end: event.stream_end };
+        if let Some(limits) = self.trimmed.get(&call) {
+            return *limits;
         }
-        let group = &self.groups[self.group[call as usize] as usize];
-        let start = known.floors[call as usize].max(group.base).min(event.stream_start);
-        Limits { len, start, end: event.stream_end }
+        let group = self.groups.get(self.group[call as usize] as usize);
+        limits(known.event(call), known.floors[call as usize], group.map_or(0, |g| g.base))
     }
 
     /// Whether a send's bytes and a receive's meet wherever they lie.
@@ -98,22 +126,15 @@ impl Streams {
         if common > 0 && sent.len + received.len > room {
             return true;
         }
-        let exact = |limits: Limits| limits.end - limits.start == limits.len;
-        match (exact(sent), exact(received)) {
+        match (sent.is_exact(), received.is_exact()) {
             (true, true) => false,
             (_, true) => {
                 let bytes = (other.0.saturating_sub(shift), other.1.saturating_sub(shift));
                 !self.can_avoid(known, send, bytes)
             }
             (true, _) => !self.can_avoid(known, receive, one),
-            // Where both raced, this derivation is too simple to tell.
-            (false, false) => self.raced(send) && self.raced(receive),
+            (false, false) => false,
         }
-    }
-
-    fn raced(&self, call: EventIndex) -> bool {
-        let group = self.groups.get(self.group[call as usize] as usize);
-        group.is_some_and(|group| group.members.len() > 1)
     }
 
     /// Whether the calls of a group can have shared out its stretch so that one took none of some bytes.
@@ -126,4 +147,10 @@ impl Streams {
         let limits = group.members.iter().map(|&member| self.limits(known, member));
         number.is_none_or(|number| fits(&limits.collect::<Vec<_>>(), number, bytes))
     }
+}
+
+/// A call's limits by what it and its thread's call before it reported, and by where its group begins.
+fn limits(event: &Event, floor: u64, base: u64) -> Limits {
+    let start = floor.max(base).min(event.stream_start);
+    Limits { len: event.stream_end - event.stream_start, start, end: event.stream_end }
 }
