@@ -13,7 +13,7 @@ pub(super) fn broken(known: &Known<'_>, from: Point, to: Point, edge: &Edge) -> 
         EdgeKind::Interval => interval(from, to, edge),
         EdgeKind::Program => program(known, from, to),
         EdgeKind::Bytes => bytes::broken(known, from, to, edge.proof),
-        EdgeKind::Connection => connection(known, from.0, to.0),
+        EdgeKind::Connection => connection(known, from.0, to.0, edge.proof),
         EdgeKind::Close => close(known, cause, effect),
         EdgeKind::Task => {
             (cause.op != Op::Fork || cause.target != effect.tid || cause.host != effect.host)
@@ -63,7 +63,7 @@ pub(super) fn missing_program_edges(known: &Known<'_>, graph: &Graph) -> Vec<Vio
     violations
 }
 
-fn connection(known: &Known<'_>, from: EventIndex, to: EventIndex) -> Broken {
+fn connection(known: &Known<'_>, from: EventIndex, to: EventIndex, proof: Proof) -> Broken {
     let (cause, effect) = (known.event(from), known.event(to));
     let same = (cause.host, cause.socket) == (effect.host, effect.socket);
     let joined = same || known.numbered(cause).any(|cause| mirrored(cause, effect));
@@ -76,7 +76,7 @@ fn connection(known: &Known<'_>, from: EventIndex, to: EventIndex) -> Broken {
         (Op::Established, Op::Send | Op::Recv) => same && effect.error == 0,
         (Op::Listen, Op::Established) => same_port(known, cause, effect),
         // What a thread did when its connect had failed.
-        (Op::Error, _) => effect.tid != 0,
+        (Op::Error, _) => effect.tid != 0 && cause.host == effect.host && proof == Proof::May,
         _ => false,
     };
     (!right).then_some(("connection", "the two have no part in one connection's making"))

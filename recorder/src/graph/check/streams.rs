@@ -119,7 +119,9 @@ impl Streams {
         let (sender, receiver) = (known.event(send), known.event(receive));
         let shift = range(sender, receiver).0 - sender.stream_start;
         let (sent, received) = (self.limits(known, send), self.limits(known, receive));
-        let one = (sent.start + shift, sent.end + shift);
+        // The stream's first byte is its first byte however it is counted.
+        let start = if sent.start == 0 { 0 } else { sent.start + shift };
+        let one = (start, sent.end + shift);
         let other = (received.start, received.end);
         let common = one.1.min(other.1).saturating_sub(one.0.max(other.0));
         let room = one.1 - one.0 + other.1 - other.0 - common;
