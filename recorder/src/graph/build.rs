@@ -71,3 +71,9 @@ pub(super) fn at(history: &History, (event, side): Point) -> u64 {
     // What the kernel did has no duration that matters.
     if side == Side::Begin && !event.in_kernel_lane() { event.begin_ns } else { event.time_ns }
 }
+
+/// Whether all that happened on a host while it was recorded is there.
+pub(super) fn lossless(history: &History, host: u16) -> bool {
+    let host = history.hosts.get(usize::from(host));
+    host.is_none_or(|host| host.lost == 0 && host.gaps.is_empty())
+}

@@ -5,8 +5,8 @@
 //! received  |-- recv 1 --|------- recv 2 -------|---- recv 3 ----|
 //! ```
 //!
-//! A call's range is exact or, where calls raced on one socket, one of several. An edge is proven when the
-//! two ranges meet whichever they are. It leads from the send's begin, since a send that blocks can be
+//! A call's range is exact or, where calls raced on one socket, known within limits. An edge is proven when
+//! the two meet wherever their bytes lie. It leads from the send's begin, since a send that blocks can be
 //! received, and answered, before it returns.
 
 mod sweep;
@@ -15,7 +15,7 @@ mod tiling;
 use super::{Direction, EdgeKind, Graph, Hole, Proof, Side};
 use crate::event::{Event, EventIndex, Flags, History, Op};
 use sweep::{Span, Stream, meetings};
-use tiling::{Call, Runs, Tiling, tile};
+use tiling::{Call, Tiling, tile};
 
 /// No stream is longer; a larger offset is damage.
 const OFFSET_MAX: u64 = 1 << 60;
@@ -61,10 +61,7 @@ fn stream(
     shift: u64,
 ) -> Stream {
     let end = &graph.endpoints[endpoint as usize];
-    let (op, runs) = match direction {
-        Direction::Sent => (Op::Send, Runs::Scattered),
-        Direction::Received => (Op::Recv, Runs::One),
-    };
+    let op = if direction == Direction::Sent { Op::Send } else { Op::Recv };
     let mut threads = Vec::new();
     let mut calls = Vec::new();
     let mut events: Vec<EventIndex> = Vec::new();
@@ -89,7 +86,7 @@ fn stream(
         });
         events.push(index);
     }
-    let Tiling { places, holes, filled } = tile(&calls, runs);
+    let Tiling { places, holes, filled } = tile(&calls);
     graph.holes.extend(holes.into_iter().map(|hole| Hole {
         endpoint,
         direction,

@@ -4,7 +4,9 @@
 //! allowed by its rule, and what must be there and is not is found too.
 
 mod bytes;
+mod flow;
 mod rules;
+mod streams;
 
 use std::collections::HashMap;
 
@@ -90,6 +92,9 @@ struct Known<'a> {
     next_in_thread: Vec<EventIndex>,
     users: HashMap<(u16, u64, Op), bytes::Users>,
     floors: Vec<u64>,
+    streams: streams::Streams,
+    /// Per socket, an event for each pair of initial numbers that it had.
+    numbered: HashMap<(u16, u64), Vec<EventIndex>>,
 }
 
 impl<'a> Known<'a> {
@@ -109,7 +114,27 @@ impl<'a> Known<'a> {
             }
         }
         let (users, floors) = bytes::users(&history.events);
-        Self { history, next_in_thread, users, floors }
+        let streams = streams::Streams::new(&history.events, &floors);
+        let mut numbered: HashMap<(u16, u64), Vec<EventIndex>> = HashMap::new();
+        for (index, event) in history.events.iter().enumerate() {
+            if event.socket != 0 && event.proof != crate::event::Proof::Unknown {
+                let known = numbered.entry((event.host, event.socket)).or_default();
+                let same = |&&other: &&EventIndex| {
+                    let other = &history.events[other as usize];
+                    (other.iss, other.irs, other.proof) == (event.iss, event.irs, event.proof)
+                };
+                if known.iter().rev().find(same).is_none() {
+                    known.push(index as EventIndex);
+                }
+            }
+        }
+        Self { history, next_in_thread, users, floors, streams, numbered }
+    }
+
+    /// Events of a socket that say which connections it had.
+    fn numbered(&self, of: &Event) -> impl Iterator<Item = &'a Event> {
+        let known = self.numbered.get(&(of.host, of.socket));
+        known.into_iter().flatten().map(|&index| self.event(index))
     }
 
     fn event(&self, index: EventIndex) -> &'a Event {

@@ -1,6 +1,8 @@
 //! Tasks: a fork precedes all that the new thread does.
 
-use super::{EdgeKind, Graph, Proof, Side};
+use super::build::lossless;
+use super::connection::push_if;
+use super::{EdgeKind, Graph, Side};
 use crate::event::{EventIndex, History, Op};
 
 /// From each fork to the first event of the life that it began.
@@ -19,7 +21,12 @@ pub(super) fn edges(history: &History, rare: &[EventIndex], graph: &mut Graph) {
         let between = rare[place + 1..].iter().take_while(|&&other| other < first);
         let mut between = between.map(|&other| &history.events[other as usize]);
         if !between.any(|e| e.op == Op::Fork && e.target == fork.target) {
-            graph.push((index, Side::Begin), (first, Side::Begin), EdgeKind::Task, Proof::Must);
+            // Where forks may be lost, the thread must have begun while this one was under way.
+            let born = history.events[first as usize].begin_ns;
+            let proven =
+                lossless(history, fork.host) || (fork.begin_ns..=fork.time_ns).contains(&born);
+            let (from, to) = ((index, Side::Begin), (first, Side::Begin));
+            push_if(history, graph, proven, from, to, EdgeKind::Task);
         }
     }
 }

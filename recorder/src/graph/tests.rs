@@ -504,7 +504,6 @@ fn out_of_memory() {
         expect![[r#"
             k oom_kill → k signal  must signal begin→begin
             k signal → b deliver  must signal begin→end
-            k oom_kill → b deliver  must signal begin→end
         "#]],
     );
 }

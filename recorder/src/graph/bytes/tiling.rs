@@ -7,15 +7,15 @@
 //! * they begin at or above what its own thread's previous call reported;
 //! * no two calls share a byte.
 //!
-//! With one thread and no unseen ones the first two leave one place. Where calls raced, the calls between
-//! two offsets that are filled exactly by them form a group. A receive holds the socket throughout, so
-//! its bytes are one run, and all orders of the group that respect the three facts are walked. A send that
-//! has to wait for room lets others in, so its bytes may be scattered: they are some of those from
-//! its lowest to its highest place.
+//! With one thread and no unseen ones the first two leave one place. Where calls raced, the calls between two
+//! offsets that are filled exactly by them form a group, and none of them lies outside it. A call that
+//! has to wait (a send for room, a receive that wants all it asked for) gives up the socket and lets
+//! others in, so its bytes need not be one run: unless exact, they are some of those within its limits.
 
-mod solve;
 #[cfg(test)]
 mod tests;
+
+use std::cmp::Ordering;
 
 /// One call, in its thread's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,14 +30,7 @@ pub(super) struct Call {
     pub peek: bool,
 }
 
-/// Whether the bytes of a call are one run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Runs {
-    One,
-    Scattered,
-}
-
-/// A call's bytes begin in `lo ..= hi`; scattered, they lie in `lo .. hi + len`.
+/// A call's bytes lie in `lo .. hi + len`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Place {
     pub lo: u64,
@@ -62,7 +55,7 @@ pub(super) struct Tiling {
 }
 
 /// Works out the places.
-pub(super) fn tile(calls: &[Call], runs: Runs) -> Tiling {
+pub(super) fn tile(calls: &[Call]) -> Tiling {
     let mut tiling = Tiling { places: outer_places(calls), ..Tiling::default() };
     if calls.iter().all(|call| call.thread == 0) {
         let places = calls.iter().zip(&tiling.places).enumerate();
@@ -79,7 +72,7 @@ pub(super) fn tile(calls: &[Call], runs: Runs) -> Tiling {
         order.sort_by_key(end);
     }
     for group in groups(calls, &order, &tiling.places) {
-        settle(calls, &order[group.from..group.to], &group, runs, &mut tiling);
+        settle(calls, &order[group.from..group.to], &group, &mut tiling);
     }
     tiling
 }
@@ -145,7 +138,7 @@ fn lowest_after(order: &[u32], places: &[Place]) -> Vec<u64> {
 }
 
 /// Places the calls of one group.
-fn settle(calls: &[Call], members: &[u32], group: &Group, runs: Runs, tiling: &mut Tiling) {
+fn settle(calls: &[Call], members: &[u32], group: &Group, tiling: &mut Tiling) {
     let room = group.end - group.base;
     let places = &mut tiling.places;
     for &member in members {
@@ -153,29 +146,22 @@ fn settle(calls: &[Call], members: &[u32], group: &Group, runs: Runs, tiling: &m
         place.lo = place.lo.max(group.base).min(place.hi);
     }
     let last = *members.last().expect("a group has a call") as usize;
-    match (group.sum.cmp(&room), members, runs) {
-        (std::cmp::Ordering::Equal, [only], _) => {
+    match (group.sum.cmp(&room), members) {
+        (Ordering::Equal, [only]) => {
             places[*only as usize] = Place { lo: group.base, hi: group.base };
         }
-        (std::cmp::Ordering::Equal, _, Runs::One) => {
-            if let Some(solved) = solve::solve(calls, members, places, group.base) {
-                for (&member, place) in members.iter().zip(solved) {
-                    places[member as usize] = place;
-                }
-            }
-        }
-        (std::cmp::Ordering::Equal, _, Runs::Scattered) => {
+        (Ordering::Equal, _) => {
             trim(calls, members, places);
             tiling.filled.push((group.base, group.end));
         }
-        (std::cmp::Ordering::Less, [_], _) => {
+        (Ordering::Less, [_]) => {
             tiling.holes.push(Hole { start: group.base, end: places[last].hi, before: last });
         }
-        (std::cmp::Ordering::Less, ..) => {
+        (Ordering::Less, _) => {
             tiling.holes.push(Hole { start: group.base, end: group.end, before: last });
         }
         // More bytes than there is room for: nothing more can be said.
-        (std::cmp::Ordering::Greater, ..) => {}
+        (Ordering::Greater, _) => {}
     }
 }
 

@@ -13,13 +13,13 @@ pub(super) fn broken(known: &Known<'_>, from: Point, to: Point, edge: &Edge) -> 
         EdgeKind::Interval => interval(from, to, edge),
         EdgeKind::Program => program(known, from, to),
         EdgeKind::Bytes => bytes::broken(known, from, to, edge.proof),
-        EdgeKind::Connection => connection(known, from.0, to.0),
+        EdgeKind::Connection => connection(known, from.0, to.0, edge.proof),
         EdgeKind::Close => close(known, cause, effect),
         EdgeKind::Task => {
             (cause.op != Op::Fork || cause.target != effect.tid || cause.host != effect.host)
                 .then_some(("task", "it does not lead from a fork to what was forked"))
         }
-        EdgeKind::Signal => signal(cause, effect),
+        EdgeKind::Signal => signal(cause, effect, edge.proof),
     }
 }
 
@@ -49,8 +49,10 @@ pub(super) fn missing_program_edges(known: &Known<'_>, graph: &Graph) -> Vec<Vio
     for (from, &to) in known.next_in_thread.iter().enumerate() {
         let from = from as EventIndex;
         let (one, other) = (known.event(from), known.event(to));
+        // After an exit the number may be another thread's.
         let next = from != to
             && one.pid == other.pid
+            && one.op != Op::Exit
             && one.task_count != 0
             && other.task_count == one.task_count.wrapping_add(1);
         if next && !causes(graph, to, EdgeKind::Program).any(|cause| cause == from) {
@@ -61,18 +63,20 @@ pub(super) fn missing_program_edges(known: &Known<'_>, graph: &Graph) -> Vec<Vio
     violations
 }
 
-fn connection(known: &Known<'_>, from: EventIndex, to: EventIndex) -> Broken {
+fn connection(known: &Known<'_>, from: EventIndex, to: EventIndex, proof: Proof) -> Broken {
     let (cause, effect) = (known.event(from), known.event(to));
     let same = (cause.host, cause.socket) == (effect.host, effect.socket);
-    let joined = same || mirrored(cause, effect) || cause.proof == crate::event::Proof::Unknown;
+    let joined = same || known.numbered(cause).any(|cause| mirrored(cause, effect));
     let right = match (cause.op, effect.op) {
         (Op::Connect, Op::Established) => joined,
         (Op::Connect, Op::Error | Op::ResetReceived) => same,
-        (Op::Established, Op::Established) => mirrored(cause, effect),
+        (Op::Established, Op::Established) => {
+            mirrored(cause, effect) && !effect.flags.has(Flags::ACTIVE)
+        }
         (Op::Established, Op::Send | Op::Recv) => same && effect.error == 0,
         (Op::Listen, Op::Established) => same_port(known, cause, effect),
         // What a thread did when its connect had failed.
-        (Op::Error, _) => effect.tid != 0,
+        (Op::Error, _) => effect.tid != 0 && cause.host == effect.host && proof == Proof::May,
         _ => false,
     };
     (!right).then_some(("connection", "the two have no part in one connection's making"))
@@ -116,7 +120,7 @@ fn unnumbered(one: &Event, other: &Event) -> bool {
     one.proof == Numbers::Unknown || other.proof == Numbers::Unknown
 }
 
-fn signal(cause: &Event, effect: &Event) -> Broken {
+fn signal(cause: &Event, effect: &Event, proof: Proof) -> Broken {
     let kill = u8::try_from(libc::SIGKILL).expect("a small number");
     let right = cause.host == effect.host
         && match (cause.op, effect.op) {
@@ -127,7 +131,9 @@ fn signal(cause: &Event, effect: &Event) -> Broken {
                     || cause.target == effect.tid;
                 number && thread && !cause.flags.has(Flags::IGNORED)
             }
-            (Op::Exit, Op::Deliver) => cause.pid == effect.pid && effect.signal == kill,
+            (Op::Exit, Op::Deliver) => {
+                cause.pid == effect.pid && effect.signal == kill && proof == Proof::May
+            }
             (Op::OomKill, Op::Signal | Op::Deliver) => effect.signal == kill,
             _ => false,
         };
