@@ -227,8 +227,7 @@ mod tests {
             died of SIGTERM
             kill 4301 SIGTERM
             took SIGTERM
-            out of memory: kill 4301
-            named nginx"#]]
+            out of memory: kill 4301"#]]
         .assert_eq(&texts.join("\n"));
     }
 
