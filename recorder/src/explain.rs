@@ -88,7 +88,10 @@ fn described(
 ) -> Step {
     let event = &history.events[step.event as usize];
     let (kind, proof) = match step.link {
-        Link::Symptom => (None, String::new()),
+        Link::Symptom if event.flags.has(Flags::EOF) && event.has_range() => {
+            (None, format!("after {} bytes", event.stream_start))
+        }
+        Link::Symptom => (None, describe::byte_range(event).unwrap_or_default()),
         Link::Thread => (None, same_thread(history, step.event, after)),
         Link::Edge(edge) => {
             let kind = graph.nodes[edge].kind;

@@ -4,4 +4,5 @@ mod named;
 mod properties;
 mod recording;
 mod simulator;
+mod why;
 mod written;
