@@ -1,8 +1,7 @@
 //! Tasks: a fork precedes all that the new thread does.
 
 use super::build::lossless;
-use super::connection::push_if;
-use super::{EdgeKind, Graph, Side};
+use super::{EdgeKind, Graph, Proof, Side};
 use crate::event::{EventIndex, History, Op};
 
 /// From each fork to the first event of the life that it began.
@@ -26,7 +25,8 @@ pub(super) fn edges(history: &History, rare: &[EventIndex], graph: &mut Graph) {
             let proven =
                 lossless(history, fork.host) || (fork.begin_ns..=fork.time_ns).contains(&born);
             let (from, to) = ((index, Side::Begin), (first, Side::Begin));
-            push_if(history, graph, proven, from, to, EdgeKind::Task);
+            let proof = if proven { Proof::Must } else { Proof::May };
+            graph.push(from, to, EdgeKind::Task, proof);
         }
     }
 }

@@ -92,7 +92,10 @@ fn close(known: &Known<'_>, cause: &Event, effect: &Event) -> Broken {
     let address = cause.socket == 0 && (cause.local, cause.remote) == (effect.remote, effect.local)
         || effect.socket == 0;
     let joined = address || mirrored(cause, effect);
-    let reset_like = effect.error != 0;
+    let failed = effect.error != 0 && i32::from(effect.error) != libc::EAGAIN;
+    let same_error = cause.op != Op::Error
+        || effect.error == cause.error
+        || i32::from(effect.error) == libc::EPIPE;
     let right = match (cause.op, effect.op) {
         (Op::Close, Op::Recv) => {
             let shift = u64::from(cause.iss.wrapping_sub(effect.irs));
@@ -104,7 +107,7 @@ fn close(known: &Known<'_>, cause: &Event, effect: &Event) -> Broken {
         (Op::Abort | Op::ResetSent, Op::ResetReceived) => joined || unnumbered(cause, effect),
         (Op::Send, Op::ResetSent) => joined || unnumbered(cause, effect),
         (Op::ResetReceived, Op::Error) => same,
-        (Op::ResetReceived | Op::Error, Op::Send | Op::Recv) => same && reset_like,
+        (Op::ResetReceived | Op::Error, Op::Send | Op::Recv) => same && failed && same_error,
         (Op::Unlisten, Op::Error) => {
             let port = |address| known.history.names.address(address).map(|a| a.port());
             cause.host == effect.host && port(cause.local) == port(effect.remote)
