@@ -84,8 +84,6 @@ impl Streams {
         if !raced || group.base + group.sum != group.end {
             return;
         }
-        let of =
-            |&call: &EventIndex| limits(&events[call as usize], floors[call as usize], group.base);
         let of = |&call: &EventIndex| calls[call as usize].above(group.base);
         let mut all: Vec<Limits> = group.members.iter().map(of).collect();
         for _ in 0..2 * GROUP_MAX {
