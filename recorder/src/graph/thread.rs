@@ -63,6 +63,11 @@ fn begins_anew(history: &History, life: &[EventIndex], born: &[u64]) -> bool {
             return true;
         }
     }
+    let killed = previous.op == Op::Deliver && i32::from(previous.signal) == libc::SIGKILL;
+    let dying = matches!(event.op, Op::Exit | Op::Deliver) || after_exit(event);
+    if killed && !dying {
+        return true;
+    }
     // Forked again in between: the thread before has ended, whether or not that was seen.
     let first = born.partition_point(|&ns| ns <= previous.time_ns);
     born.get(first).is_some_and(|&ns| ns <= event.time_ns)

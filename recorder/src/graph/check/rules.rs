@@ -14,7 +14,7 @@ pub(super) fn broken(known: &Known<'_>, from: Point, to: Point, edge: &Edge) -> 
         EdgeKind::Program => program(known, from, to),
         EdgeKind::Bytes => bytes::broken(known, from, to, edge.proof),
         EdgeKind::Connection => connection(known, from.0, to.0, edge.proof),
-        EdgeKind::Close => close(known, cause, effect),
+        EdgeKind::Close => close(known, cause, effect, edge.proof),
         EdgeKind::Task => {
             (cause.op != Op::Fork || cause.target != effect.tid || cause.host != effect.host)
                 .then_some(("task", "it does not lead from a fork to what was forked"))
@@ -87,7 +87,7 @@ fn same_port(known: &Known<'_>, listen: &Event, event: &Event) -> bool {
     listen.host == event.host && port(listen.local) == port(event.local)
 }
 
-fn close(known: &Known<'_>, cause: &Event, effect: &Event) -> Broken {
+fn close(known: &Known<'_>, cause: &Event, effect: &Event, proof: Proof) -> Broken {
     let same = (cause.host, cause.socket) == (effect.host, effect.socket);
     let address = cause.socket == 0 && (cause.local, cause.remote) == (effect.remote, effect.local)
         || effect.socket == 0;
@@ -105,7 +105,7 @@ fn close(known: &Known<'_>, cause: &Event, effect: &Event) -> Broken {
         }
         (Op::Close | Op::Abort, Op::ResetSent) => same || effect.socket == 0,
         (Op::Abort | Op::ResetSent, Op::ResetReceived) => joined || unnumbered(cause, effect),
-        (Op::Send, Op::ResetSent) => joined || unnumbered(cause, effect),
+        (Op::Send, Op::ResetSent) => proof == Proof::May && (joined || unnumbered(cause, effect)),
         (Op::ResetReceived, Op::Error) => same,
         (Op::ResetReceived | Op::Error, Op::Send | Op::Recv) => same && failed && same_error,
         (Op::Unlisten, Op::Error) => {
