@@ -8,7 +8,7 @@ mod flow;
 mod rules;
 mod streams;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use petgraph::algo::toposort;
 use petgraph::visit::{EdgeFiltered, EdgeRef};
@@ -95,6 +95,8 @@ struct Known<'a> {
     streams: streams::Streams,
     /// Per socket, an event for each pair of initial numbers that it had.
     numbered: HashMap<(u16, u64), Vec<EventIndex>>,
+    /// The processes that each thread number was seen in.
+    processes: HashMap<(u16, u32), HashSet<u32>>,
 }
 
 impl<'a> Known<'a> {
@@ -128,13 +130,27 @@ impl<'a> Known<'a> {
                 }
             }
         }
-        Self { history, next_in_thread, users, floors, streams, numbered }
+        let mut processes: HashMap<(u16, u32), HashSet<u32>> = HashMap::new();
+        for event in history.events.iter().filter(|event| event.tid != 0) {
+            processes.entry((event.host, event.tid)).or_default().insert(event.pid);
+        }
+        for (number, host) in history.hosts.iter().enumerate() {
+            for task in &host.tasks {
+                processes.entry((number as u16, task.tid)).or_default().insert(task.pid);
+            }
+        }
+        Self { history, next_in_thread, users, floors, streams, numbered, processes }
     }
 
     /// Events of a socket that say which connections it had.
     fn numbered(&self, of: &Event) -> impl Iterator<Item = &'a Event> {
         let known = self.numbered.get(&(of.host, of.socket));
         known.into_iter().flatten().map(|&index| self.event(index))
+    }
+
+    /// Whether a thread number may be one of a process: it was seen there, or nowhere.
+    fn may_be_of(&self, host: u16, tid: u32, pid: u32) -> bool {
+        tid == pid || self.processes.get(&(host, tid)).is_none_or(|pids| pids.contains(&pid))
     }
 
     fn event(&self, index: EventIndex) -> &'a Event {

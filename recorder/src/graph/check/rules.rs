@@ -19,7 +19,7 @@ pub(super) fn broken(known: &Known<'_>, from: Point, to: Point, edge: &Edge) -> 
             (cause.op != Op::Fork || cause.target != effect.tid || cause.host != effect.host)
                 .then_some(("task", "it does not lead from a fork to what was forked"))
         }
-        EdgeKind::Signal => signal(cause, effect, edge.proof),
+        EdgeKind::Signal => signal(known, cause, effect, edge.proof),
     }
 }
 
@@ -49,10 +49,10 @@ pub(super) fn missing_program_edges(known: &Known<'_>, graph: &Graph) -> Vec<Vio
     for (from, &to) in known.next_in_thread.iter().enumerate() {
         let from = from as EventIndex;
         let (one, other) = (known.event(from), known.event(to));
-        // After an exit the number may be another thread's.
+        // After an exit, or a death, the number may be another thread's.
         let next = from != to
             && one.pid == other.pid
-            && one.op != Op::Exit
+            && !matches!(one.op, Op::Exit | Op::Deliver)
             && one.task_count != 0
             && other.task_count == one.task_count.wrapping_add(1);
         if next && !causes(graph, to, EdgeKind::Program).any(|cause| cause == from) {
@@ -123,15 +123,15 @@ fn unnumbered(one: &Event, other: &Event) -> bool {
     one.proof == Numbers::Unknown || other.proof == Numbers::Unknown
 }
 
-fn signal(cause: &Event, effect: &Event, proof: Proof) -> Broken {
+fn signal(known: &Known<'_>, cause: &Event, effect: &Event, proof: Proof) -> Broken {
     let kill = u8::try_from(libc::SIGKILL).expect("a small number");
     let right = cause.host == effect.host
         && match (cause.op, effect.op) {
             (Op::Signal, Op::Deliver) => {
                 let number = cause.signal == effect.signal || effect.signal == kill;
-                let thread = cause.flags.has(Flags::PROCESS)
-                    || effect.signal == kill
-                    || cause.target == effect.tid;
+                let whole = cause.flags.has(Flags::PROCESS) || effect.signal == kill;
+                let thread = cause.target == effect.tid
+                    || whole && known.may_be_of(effect.host, cause.target, effect.pid);
                 number && thread && !cause.flags.has(Flags::IGNORED)
             }
             (Op::Exit, Op::Deliver) => {
