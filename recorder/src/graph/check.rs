@@ -14,7 +14,7 @@ use petgraph::algo::toposort;
 use petgraph::visit::{EdgeFiltered, EdgeRef};
 
 use super::{Edge, EdgeKind, Graph, Proof, event_of};
-use crate::event::{Event, EventIndex, History, Op};
+use crate::event::{Event, EventIndex, Flags, History, Op};
 
 /// Clocks of one host's CPUs differ by less: they are read from one counter, which the kernel keeps
 /// synchronised to well under a microsecond or does not use.
@@ -97,6 +97,8 @@ struct Known<'a> {
     numbered: HashMap<(u16, u64), Vec<EventIndex>>,
     /// The processes that each thread number was seen in.
     processes: HashMap<(u16, u32), HashSet<u32>>,
+    /// Host and target of each SIGKILL.
+    kills: Vec<(u16, u32)>,
 }
 
 impl<'a> Known<'a> {
@@ -139,7 +141,14 @@ impl<'a> Known<'a> {
                 processes.entry((number as u16, task.tid)).or_default().insert(task.pid);
             }
         }
-        Self { history, next_in_thread, users, floors, streams, numbered, processes }
+        let signals = history.events.iter().filter(|event| event.op == Op::Signal);
+        let kills = signals
+            .filter(|event| {
+                i32::from(event.signal) == libc::SIGKILL && !event.flags.has(Flags::IGNORED)
+            })
+            .map(|event| (event.host, event.target))
+            .collect();
+        Self { history, next_in_thread, users, floors, streams, numbered, processes, kills }
     }
 
     /// Events of a socket that say which connections it had.

@@ -13,7 +13,8 @@ pub(super) fn edges(history: &History, rare: &[EventIndex], graph: &mut Graph) {
         }
         let born = graph.lives_of(fork.host, fork.target).iter().find_map(|life| {
             let first = graph.events_of_thread(life)[0];
-            (first > index).then_some(first)
+            // The fork's hook fires before the child can run.
+            (history.events[first as usize].time_ns > fork.time_ns).then_some(first)
         });
         let Some(first) = born else { continue };
         // Forked again before it did anything: the event belongs to the later fork.

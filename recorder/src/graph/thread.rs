@@ -70,7 +70,7 @@ fn begins_anew(history: &History, life: &[EventIndex], born: &[u64]) -> bool {
     }
     // Forked again in between: the thread before has ended, whether or not that was seen.
     let first = born.partition_point(|&ns| ns <= previous.time_ns);
-    born.get(first).is_some_and(|&ns| ns <= event.time_ns)
+    born.get(first).is_some_and(|&ns| ns < event.time_ns)
 }
 
 /// What a thread still does when its exit has been noted: closing its files, telling its parent.

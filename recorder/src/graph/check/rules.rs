@@ -132,7 +132,13 @@ fn signal(known: &Known<'_>, cause: &Event, effect: &Event, proof: Proof) -> Bro
                 let whole = cause.flags.has(Flags::PROCESS) || effect.signal == kill;
                 let thread = cause.target == effect.tid
                     || whole && known.may_be_of(effect.host, cause.target, effect.pid);
-                number && thread && !cause.flags.has(Flags::IGNORED)
+                // Another deadly signal comes as SIGKILL; that is proven only where no SIGKILL was sent.
+                let converted = cause.signal != effect.signal && proof == Proof::Must;
+                let kills = known.kills.iter().filter(|sent| sent.0 == effect.host);
+                let killed = kills
+                    .into_iter()
+                    .any(|&(host, target)| known.may_be_of(host, target, effect.pid));
+                number && thread && !(converted && killed) && !cause.flags.has(Flags::IGNORED)
             }
             (Op::Exit, Op::Deliver) => {
                 cause.pid == effect.pid && effect.signal == kill && proof == Proof::May
