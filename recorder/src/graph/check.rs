@@ -14,7 +14,7 @@ use petgraph::algo::toposort;
 use petgraph::visit::{EdgeFiltered, EdgeRef};
 
 use super::{Edge, EdgeKind, Graph, Proof, event_of};
-use crate::event::{Event, EventIndex, Flags, History, Op};
+use crate::event::{Address, Event, EventIndex, Flags, History, Op};
 
 /// Clocks of one host's CPUs differ by less: they are read from one counter, which the kernel keeps
 /// synchronised to well under a microsecond or does not use.
@@ -97,8 +97,10 @@ struct Known<'a> {
     numbered: HashMap<(u16, u64), Vec<EventIndex>>,
     /// The processes that each thread number was seen in.
     processes: HashMap<(u16, u32), HashSet<u32>>,
-    /// Host and target of each SIGKILL.
-    kills: Vec<(u16, u32)>,
+    /// Host, target and time of each SIGKILL.
+    kills: Vec<(u16, u32, u64)>,
+    /// The sockets that bore a pair of addresses on a host.
+    sockets: HashMap<(u16, Address, Address), HashSet<u64>>,
 }
 
 impl<'a> Known<'a> {
@@ -120,8 +122,11 @@ impl<'a> Known<'a> {
         let (users, floors) = bytes::users(&history.events);
         let streams = streams::Streams::new(&history.events, &floors);
         let mut numbered: HashMap<(u16, u64), Vec<EventIndex>> = HashMap::new();
+        let mut sockets: HashMap<_, HashSet<u64>> = HashMap::new();
         for (index, event) in history.events.iter().enumerate() {
             if event.socket != 0 && event.proof != crate::event::Proof::Unknown {
+                let addresses = (event.host, event.local, event.remote);
+                sockets.entry(addresses).or_default().insert(event.socket);
                 let known = numbered.entry((event.host, event.socket)).or_default();
                 let same = |&&other: &&EventIndex| {
                     let other = &history.events[other as usize];
@@ -146,15 +151,35 @@ impl<'a> Known<'a> {
             .filter(|event| {
                 i32::from(event.signal) == libc::SIGKILL && !event.flags.has(Flags::IGNORED)
             })
-            .map(|event| (event.host, event.target))
+            .map(|event| (event.host, event.target, event.time_ns))
             .collect();
-        Self { history, next_in_thread, users, floors, streams, numbered, processes, kills }
+        Self {
+            history,
+            next_in_thread,
+            users,
+            floors,
+            streams,
+            numbered,
+            processes,
+            kills,
+            sockets,
+        }
     }
 
-    /// Events of a socket that say which connections it had.
-    fn numbered(&self, of: &Event) -> impl Iterator<Item = &'a Event> {
-        let known = self.numbered.get(&(of.host, of.socket));
-        known.into_iter().flatten().map(|&index| self.event(index))
+    /// Events of a socket that say which connections it had; of all with an event's addresses, if it has no
+    /// socket.
+    fn numbered(&self, of: &Event) -> Vec<&'a Event> {
+        let own = (of.socket != 0).then_some(of.socket);
+        let namesakes = self.sockets.get(&(of.host, of.local, of.remote)).filter(|_| own.is_none());
+        let sockets = own.into_iter().chain(namesakes.into_iter().flatten().copied());
+        let known = sockets.filter_map(|socket| self.numbered.get(&(of.host, socket)));
+        known.flatten().map(|&index| self.event(index)).collect()
+    }
+
+    /// Whether two events' sockets were ever the two ends of one connection.
+    fn joined(&self, one: &Event, other: &Event) -> bool {
+        let others = self.numbered(other);
+        self.numbered(one).iter().any(|one| others.iter().any(|other| mirrored(one, other)))
     }
 
     /// Whether a thread number may be one of a process: it was seen there, or nowhere.

@@ -66,7 +66,7 @@ pub(super) fn missing_program_edges(known: &Known<'_>, graph: &Graph) -> Vec<Vio
 fn connection(known: &Known<'_>, from: EventIndex, to: EventIndex, proof: Proof) -> Broken {
     let (cause, effect) = (known.event(from), known.event(to));
     let same = (cause.host, cause.socket) == (effect.host, effect.socket);
-    let joined = same || known.numbered(cause).any(|cause| mirrored(cause, effect));
+    let joined = same || known.joined(cause, effect);
     let right = match (cause.op, effect.op) {
         (Op::Connect, Op::Established) => joined,
         (Op::Connect, Op::Error | Op::ResetReceived) => same,
@@ -89,9 +89,8 @@ fn same_port(known: &Known<'_>, listen: &Event, event: &Event) -> bool {
 
 fn close(known: &Known<'_>, cause: &Event, effect: &Event, proof: Proof) -> Broken {
     let same = (cause.host, cause.socket) == (effect.host, effect.socket);
-    let address = cause.socket == 0 && (cause.local, cause.remote) == (effect.remote, effect.local)
-        || effect.socket == 0;
-    let joined = address || mirrored(cause, effect);
+    let address = cause.socket == 0 && (cause.local, cause.remote) == (effect.remote, effect.local);
+    let joined = address || known.joined(cause, effect);
     let failed = effect.error != 0 && i32::from(effect.error) != libc::EAGAIN;
     let same_error = cause.op != Op::Error
         || effect.error == cause.error
@@ -104,8 +103,8 @@ fn close(known: &Known<'_>, cause: &Event, effect: &Event, proof: Proof) -> Brok
             mirrored(cause, effect) && effect.flags.has(Flags::EOF) && meet
         }
         (Op::Close | Op::Abort, Op::ResetSent) => same || effect.socket == 0,
-        (Op::Abort | Op::ResetSent, Op::ResetReceived) => joined || unnumbered(cause, effect),
-        (Op::Send, Op::ResetSent) => proof == Proof::May && (joined || unnumbered(cause, effect)),
+        (Op::Abort | Op::ResetSent, Op::ResetReceived) => joined,
+        (Op::Send, Op::ResetSent) => proof == Proof::May && joined,
         (Op::ResetReceived, Op::Error) => same,
         (Op::ResetReceived | Op::Error, Op::Send | Op::Recv) => same && failed && same_error,
         (Op::Unlisten, Op::Error) => {
@@ -115,12 +114,6 @@ fn close(known: &Known<'_>, cause: &Event, effect: &Event, proof: Proof) -> Brok
         _ => false,
     };
     (!right).then_some(("close", "the two have no part in one connection's end"))
-}
-
-/// Whether one of two events does not say by itself which connection it is of.
-fn unnumbered(one: &Event, other: &Event) -> bool {
-    use crate::event::Proof as Numbers;
-    one.proof == Numbers::Unknown || other.proof == Numbers::Unknown
 }
 
 fn signal(known: &Known<'_>, cause: &Event, effect: &Event, proof: Proof) -> Broken {
@@ -134,10 +127,11 @@ fn signal(known: &Known<'_>, cause: &Event, effect: &Event, proof: Proof) -> Bro
                     || whole && known.may_be_of(effect.host, cause.target, effect.pid);
                 // Another deadly signal comes as SIGKILL; that is proven only where no SIGKILL was sent.
                 let converted = cause.signal != effect.signal && proof == Proof::Must;
-                let kills = known.kills.iter().filter(|sent| sent.0 == effect.host);
-                let killed = kills
-                    .into_iter()
-                    .any(|&(host, target)| known.may_be_of(host, target, effect.pid));
+                let killed = known.kills.iter().any(|&(host, target, time_ns)| {
+                    host == effect.host
+                        && time_ns <= effect.time_ns
+                        && known.may_be_of(host, target, effect.pid)
+                });
                 number && thread && !(converted && killed) && !cause.flags.has(Flags::IGNORED)
             }
             (Op::Exit, Op::Deliver) => {
