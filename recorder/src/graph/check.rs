@@ -184,11 +184,7 @@ impl<'a> Known<'a> {
 
     /// Whether a thread number may be one of a process: it was seen there, or nowhere.
     fn may_be_of(&self, host: u16, tid: u32, pid: u32) -> bool {
-        !self.processes.contains_key(&(host, tid)) || self.is_of(host, tid, pid)
-    }
-
-    fn is_of(&self, host: u16, tid: u32, pid: u32) -> bool {
-        tid == pid || self.processes.get(&(host, tid)).is_some_and(|pids| pids.contains(&pid))
+        tid == pid || self.processes.get(&(host, tid)).is_none_or(|pids| pids.contains(&pid))
     }
 
     fn event(&self, index: EventIndex) -> &'a Event {

@@ -130,7 +130,7 @@ fn signal(known: &Known<'_>, cause: &Event, effect: &Event, proof: Proof) -> Bro
                 let killed = known.kills.iter().any(|&(host, target, time_ns)| {
                     host == effect.host
                         && time_ns <= effect.time_ns
-                        && known.is_of(host, target, effect.pid)
+                        && (target == effect.pid || target == effect.tid)
                 });
                 number && thread && !(converted && killed) && !cause.flags.has(Flags::IGNORED)
             }
