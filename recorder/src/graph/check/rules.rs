@@ -129,8 +129,8 @@ fn signal(known: &Known<'_>, cause: &Event, effect: &Event, proof: Proof) -> Bro
                 let converted = cause.signal != effect.signal && proof == Proof::Must;
                 let killed = known.kills.iter().any(|&(host, target, time_ns)| {
                     host == effect.host
-                        && time_ns <= effect.time_ns
-                        && (target == effect.pid || target == effect.tid)
+                        && (cause.time_ns..=effect.time_ns).contains(&time_ns)
+                        && known.may_be_of(host, target, effect.pid)
                 });
                 number && thread && !(converted && killed) && !cause.flags.has(Flags::IGNORED)
             }
