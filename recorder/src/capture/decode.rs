@@ -421,8 +421,13 @@ fn signal(raw: &Raw, event: &mut Event) {
     }
 }
 
+/// `ERESTARTSYS` and its kin of the kernel: a signal broke the call off. Programs see `EINTR`, or the call
+/// is made again.
+const RESTARTS: std::ops::RangeInclusive<u16> = 512..=516;
+
 fn errno(code: i32) -> u16 {
-    code.unsigned_abs() as u16
+    let errno = code.unsigned_abs() as u16;
+    if RESTARTS.contains(&errno) { libc::EINTR as u16 } else { errno }
 }
 
 /// A map that forgets what has not been used for long, so that it stays bounded: two generations, of
