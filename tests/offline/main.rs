@@ -1,5 +1,6 @@
 //! Tests that need no kernel and no privileges.
 
+mod lazy;
 mod named;
 mod properties;
 mod recording;
