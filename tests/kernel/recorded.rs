@@ -52,8 +52,13 @@ impl Recorder {
 
     /// Reads the rings once.
     pub fn turn(&mut self) {
-        let events = self.capture.drain();
-        self.events.extend(events);
+        let events = &mut self.events;
+        self.capture
+            .drain(&mut |_, new| {
+                events.extend_from_slice(new);
+                Ok(())
+            })
+            .expect("nothing can fail");
     }
 
     /// Reads the rings while a program runs.
@@ -74,8 +79,13 @@ impl Recorder {
 
     /// Ends the recording. Whatever was recorded, its graph must hold and its losses be counted.
     pub fn finish(mut self) -> History {
-        let rest = self.capture.drain_rest();
-        self.events.extend(rest);
+        let events = &mut self.events;
+        self.capture
+            .drain_rest(&mut |_, rest| {
+                events.extend_from_slice(rest);
+                Ok(())
+            })
+            .expect("nothing can fail");
         let mut history = History {
             hosts: vec![self.capture.host()],
             names: self.capture.names().clone(),
