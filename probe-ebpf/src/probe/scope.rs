@@ -136,7 +136,11 @@ pub fn current() -> Option<Thread> {
             if !in_cgroup() {
                 return None;
             }
-            state_or_drop(task)?
+            let state = state_or_drop(task)?;
+            // For those who do something to it and are current then.
+            // SAFETY: a live storage value.
+            unsafe { (*state).marked = 1 };
+            state
         }
         _ => state_or_drop(task)?,
     };
@@ -160,7 +164,8 @@ pub fn stranger() -> Thread {
     Thread { pid, tid, task, state: ptr::null_mut() }
 }
 
-/// Whether a task other than the current one is in scope.
+/// Whether a task other than the current one is in scope. In a cgroup a mark tells as well: user space marks
+/// who is there, and threads are marked by what they do.
 #[inline(always)]
 pub fn includes(task: *mut task_struct) -> bool {
     match config!(scope) {
@@ -172,7 +177,7 @@ pub fn includes(task: *mut task_struct) -> bool {
 /// Hands a parent's mark on to its child.
 #[inline(always)]
 pub fn adopt(parent: *mut task_struct, child: *mut task_struct) {
-    if config!(scope) != scope::MARKED || marked(task_state(parent, false)).is_none() {
+    if config!(scope) == scope::ALL || marked(task_state(parent, false)).is_none() {
         return;
     }
     if let Some(state) = state_or_drop(child) {

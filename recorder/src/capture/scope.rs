@@ -60,15 +60,20 @@ impl Scope {
 
     /// Marks the threads that are in scope now.
     pub fn mark(&self, tasks: BorrowedFd<'_>) -> Result<()> {
-        let Self::Process(pid) = *self else { return Ok(()) };
-        if !Path::new(&format!("/proc/{pid}")).exists() {
-            bail!("there is no process {pid}");
-        }
-        for tid in procfs::tree(pid) {
+        let threads = match self {
+            Self::All | Self::Command(_) => return Ok(()),
+            Self::Process(pid) if Path::new(&format!("/proc/{pid}")).exists() => procfs::tree(*pid),
+            Self::Process(pid) => bail!("there is no process {pid}"),
+            Self::Cgroup(path) => {
+                let mount = procfs::cgroup_mount().context("find the cgroup2 mount")?;
+                procfs::cgroup_threads(&cgroup_directory(&mount, path)?)
+            }
+        };
+        for tid in threads {
             // A thread that has ended in the meantime needs no mark.
             let Ok(thread) = open_thread(tid) else { continue };
             mark_thread(tasks, thread.as_fd(), true)
-                .with_context(|| format!("mark thread {tid} of process {pid}"))?;
+                .with_context(|| format!("mark thread {tid} of {self}"))?;
         }
         Ok(())
     }
