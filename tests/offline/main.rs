@@ -2,6 +2,7 @@
 
 mod named;
 mod properties;
+mod readme;
 mod recording;
 mod simulator;
 mod written;
