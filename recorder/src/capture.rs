@@ -63,7 +63,7 @@ impl Capture {
         attach::name_open_sockets(&mut ebpf, &btf)?;
         let follower = Follower::new(&rings);
         let mut decoder = Decoder::new(procfs::cgroups());
-        decoder.know(procfs::tasks());
+        decoder.know(procfs::tasks(), scope == Scope::All);
         Ok(Self {
             ebpf,
             hooks,
@@ -136,6 +136,10 @@ impl Capture {
         }
         self.waiting.keep_after(until_ns);
         Ok(count)
+    }
+
+    pub const fn scope(&self) -> &Scope {
+        &self.scope
     }
 
     pub fn names(&self) -> &Names {

@@ -88,7 +88,10 @@ fn described(
 ) -> Step {
     let event = &history.events[step.event as usize];
     let (kind, proof) = match step.link {
-        Link::Symptom => (None, String::new()),
+        Link::Symptom if event.flags.has(Flags::EOF) && event.has_range() => {
+            (None, format!("after {} bytes", event.stream_start))
+        }
+        Link::Symptom => (None, describe::byte_range(event).unwrap_or_default()),
         Link::Thread => (None, same_thread(history, step.event, after)),
         Link::Edge(edge) => {
             let kind = graph.nodes[edge].kind;
@@ -304,8 +307,12 @@ pub fn last_match(history: &History, pattern: &Bound) -> Option<(EventIndex, usi
 
 /// The last error: what is asked about when nothing is said. That a call would have had to wait is none.
 pub fn last_error(history: &History) -> Option<EventIndex> {
-    const WAITS: [i32; 2] = [libc::EAGAIN, libc::EINPROGRESS];
-    latest(history, |event| event.error != 0 && !WAITS.contains(&i32::from(event.error)))
+    latest(history, |event| event.error != 0 && !is_wait(event.error))
+}
+
+/// Whether an errno says that a call would have had to wait.
+pub fn is_wait(error: u16) -> bool {
+    [libc::EAGAIN, libc::EINPROGRESS].contains(&i32::from(error))
 }
 
 /// The latest by the wall clock, since hosts' own clocks cannot be compared.

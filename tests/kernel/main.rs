@@ -1,3 +1,16 @@
-//! Tests.
+//! The recorder against the running kernel: one module per family of hooks, real programs under load, and
+//! what remains when it ends.
+//!
+//! Needs root, Python 3.9 and the programs that `cargo xtask setup` installs. A test that cannot load
+//! probes fails.
+
+mod recorded;
+
+mod names;
+mod scope;
+mod signal;
+mod socket;
+mod task;
+mod tcp;
 
 mod readme;

@@ -33,6 +33,8 @@ struct Known {
     /// End of its last event: its next one cannot have begun before.
     last_ns: u64,
     count: u32,
+    /// Whether it is in scope, and so in the recording's list.
+    listed: bool,
 }
 
 /// What is known about a socket.
@@ -64,11 +66,13 @@ impl Decoder {
         }
     }
 
-    /// Takes in what `/proc` knows about threads older than the recorder.
-    pub fn know(&mut self, tasks: Vec<Task>) {
+    /// Takes in what `/proc` knows about threads older than the recorder; `listed` when all of them are
+    /// in scope. Others are listed when the probes name them.
+    pub fn know(&mut self, tasks: Vec<Task>, listed: bool) {
         for task in tasks {
             let comm = self.names.intern(&task.comm);
-            let known = Known { last_ns: task.start_ns, task, comm, cgroup: Name::NONE, count: 0 };
+            let known =
+                Known { last_ns: task.start_ns, task, comm, cgroup: Name::NONE, count: 0, listed };
             self.tasks.insert(known.task.tid, known);
         }
     }
@@ -76,7 +80,7 @@ impl Decoder {
     /// Every thread that is or was known.
     pub fn tasks(&self) -> Vec<Task> {
         let mut all = self.gone.clone();
-        all.extend(self.tasks.values().map(|known| known.task.clone()));
+        all.extend(self.tasks.values().filter(|k| k.listed).map(|known| known.task.clone()));
         all.sort_unstable_by_key(|task| (task.pid, task.tid, task.start_ns));
         all
     }
@@ -207,11 +211,12 @@ impl Decoder {
                 }
             }
             Op::Exit => {
-                let Some(known) = self.tasks.get(&raw.slot.tid) else { return };
+                let Some(known) = self.tasks.get_mut(&raw.slot.tid) else { return };
                 if self.gone.len() < MOST_GONE {
                     self.gone.push(known.task.clone());
                 }
                 // The name stays for what the kernel still does with the sockets after this.
+                known.listed = false;
             }
             _ => {}
         }
@@ -227,7 +232,9 @@ impl Decoder {
             cgroup: Name::NONE,
             last_ns: name.start_ns,
             count: 0,
+            listed: true,
         });
+        known.listed = true;
         known.comm = self.names.intern(&comm);
         known.cgroup = if cgroup.is_empty() { Name::NONE } else { self.names.intern(&cgroup) };
         known.task = Task {
@@ -414,8 +421,13 @@ fn signal(raw: &Raw, event: &mut Event) {
     }
 }
 
+/// `ERESTARTSYS` and its kin of the kernel: a signal broke the call off. Programs see `EINTR`, or the call
+/// is made again.
+const RESTARTS: std::ops::RangeInclusive<u16> = 512..=516;
+
 fn errno(code: i32) -> u16 {
-    code.unsigned_abs() as u16
+    let errno = code.unsigned_abs() as u16;
+    if RESTARTS.contains(&errno) { libc::EINTR as u16 } else { errno }
 }
 
 /// A map that forgets what has not been used for long, so that it stays bounded: two generations, of
@@ -449,3 +461,6 @@ impl<T> Generations<T> {
         self.new.insert(key, value);
     }
 }
+
+#[cfg(test)]
+mod tests;

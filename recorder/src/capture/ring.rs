@@ -76,7 +76,7 @@ impl Batch {
         });
     }
 
-    fn push(&mut self, slot: Slot, detail: Option<[u64; 8]>, cpu: u32, ring: Ring) {
+    pub fn push(&mut self, slot: Slot, detail: Option<[u64; 8]>, cpu: u32, ring: Ring) {
         let index = self.details.len() as u32;
         self.details.extend(detail);
         self.raws.push(Raw { slot, cpu: cpu as u16, ring, detail: index });

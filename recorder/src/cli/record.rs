@@ -104,6 +104,9 @@ async fn record(arguments: &Arguments, scope: Scope) -> Result<Option<ExitStatus
         None => None,
     };
     let writer = Writer::create(&arguments.output, &capture.host())?;
+    if child.is_none() && !arguments.quiet {
+        announce(&capture);
+    }
     let mut session = Session {
         writer,
         events: 0,
@@ -117,6 +120,12 @@ async fn record(arguments: &Arguments, scope: Scope) -> Result<Option<ExitStatus
     session.line.clear();
     session.finish(&mut capture, &arguments.output, arguments.quiet)?;
     Ok(status)
+}
+
+/// Says that everything from now on is recorded.
+#[expect(clippy::print_stderr, reason = "talk goes to stderr")]
+fn announce(capture: &Capture) {
+    eprintln!("recording {}; Ctrl-C ends it", capture.scope());
 }
 
 /// A recording in the making.

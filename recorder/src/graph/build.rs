@@ -24,7 +24,7 @@ pub(super) fn build(history: &History) -> Graph {
     for event in 0..events as EventIndex {
         graph.push((event, Side::Begin), (event, Side::End), EdgeKind::Interval, Proof::Must);
     }
-    thread::edges(&mut graph);
+    thread::edges(history, &mut graph);
     task::edges(history, &rare, &mut graph);
     endpoint::connect(history, &mut graph);
     endpoint::lane_edges(history, &notable, &mut graph);

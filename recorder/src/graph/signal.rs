@@ -31,13 +31,13 @@ struct Pending {
     deadly: HashMap<(u16, u32), Vec<EventIndex>>,
     /// One of several that may have been taken: what is left is as uncertain.
     doubtful: HashSet<EventIndex>,
-    /// Threads of a process that exited, each with whether a signal made it.
-    exits: HashMap<(u16, u32), Vec<(EventIndex, bool)>>,
+    /// Exits of a process's threads that no signal made, also those to come: a thread that ends the
+    /// process kills the others before it notes its own exit.
+    exits: HashMap<(u16, u32), Vec<EventIndex>>,
 }
 
 pub(super) fn edges(history: &History, rare: &[EventIndex], graph: &mut Graph) {
-    let mut pending = Pending::default();
-    let mut dying: HashMap<(u16, u32), bool> = HashMap::new();
+    let mut pending = Pending { exits: exits(history, rare), ..Pending::default() };
     // Within a nanosecond, sending comes first.
     let mut ordered = rare.to_vec();
     ordered.sort_by_key(|&index| {
@@ -50,18 +50,8 @@ pub(super) fn edges(history: &History, rare: &[EventIndex], graph: &mut Graph) {
             Op::Signal if !event.flags.has(Flags::IGNORED) => {
                 pending.send(history, graph, event, index);
             }
-            Op::Deliver => {
-                dying.insert((event.host, event.tid), true);
-                pending.deliver(history, graph, event, index);
-            }
-            Op::Exit => {
-                let killed = dying.remove(&(event.host, event.tid)).unwrap_or(false);
-                let exits = pending.exits.entry((event.host, event.pid)).or_default();
-                exits.push((index, killed));
-            }
+            Op::Deliver => pending.deliver(history, graph, event, index),
             Op::Fork => {
-                dying.remove(&(event.host, event.target));
-                pending.exits.remove(&(event.host, event.target));
                 pending.deadly.remove(&(event.host, event.target));
             }
             _ => {}
@@ -138,20 +128,43 @@ impl Pending {
         let kills: Vec<EventIndex> =
             deadly.iter().copied().filter(|&s| history.events[s as usize].signal == KILL).collect();
         let exits = self.exits.get(&process).map_or(&[][..], Vec::as_slice);
-        let by_itself: Vec<EventIndex> =
-            exits.iter().filter(|(_, killed)| !killed).map(|&(exit, _)| exit).collect();
         let causes = if kills.is_empty() { deadly } else { &kills };
-        let alone = !kills.is_empty() || by_itself.is_empty();
+        // Had the process ended before, the signal would have been ignored.
+        let since = causes.first().copied().unwrap_or(0);
+        let alone = !kills.is_empty() || exits.iter().all(|&exit| exit < since);
         let proven = lossless && causes.len() == 1 && alone;
         for &cause in causes {
             push_if(history, graph, proven, (cause, Side::Begin), to, EdgeKind::Signal);
         }
         if kills.is_empty() {
-            for exit in by_itself {
+            for &exit in exits.iter().rev().filter(|&&exit| exit >= since).take(EXITS_MAX) {
                 graph.push_may(history, (exit, Side::Begin), to, EdgeKind::Signal);
             }
         }
     }
+}
+
+/// More exits than this are not shown as what may have ended a process.
+const EXITS_MAX: usize = 64;
+
+/// The exits that no signal made, by process.
+fn exits(history: &History, rare: &[EventIndex]) -> HashMap<(u16, u32), Vec<EventIndex>> {
+    let mut dying = HashSet::new();
+    let mut exits: HashMap<(u16, u32), Vec<EventIndex>> = HashMap::new();
+    for &index in rare {
+        let event = &history.events[index as usize];
+        let thread = (event.host, event.tid);
+        match event.op {
+            Op::Deliver if event.signal == KILL => {
+                dying.insert(thread);
+            }
+            Op::Exit if !dying.remove(&thread) => {
+                exits.entry((event.host, event.pid)).or_default().push(index);
+            }
+            _ => {}
+        }
+    }
+    exits
 }
 
 /// Whether a signal ends a process that does nothing about it.

@@ -1,8 +1,7 @@
 //! Tasks: a fork precedes all that the new thread does.
 
 use super::build::lossless;
-use super::connection::push_if;
-use super::{EdgeKind, Graph, Side};
+use super::{EdgeKind, Graph, Proof, Side};
 use crate::event::{EventIndex, History, Op};
 
 /// From each fork to the first event of the life that it began.
@@ -14,7 +13,8 @@ pub(super) fn edges(history: &History, rare: &[EventIndex], graph: &mut Graph) {
         }
         let born = graph.lives_of(fork.host, fork.target).iter().find_map(|life| {
             let first = graph.events_of_thread(life)[0];
-            (first > index).then_some(first)
+            // The fork's hook fires before the child can run.
+            (history.events[first as usize].time_ns > fork.time_ns).then_some(first)
         });
         let Some(first) = born else { continue };
         // Forked again before it did anything: the event belongs to the later fork.
@@ -26,7 +26,8 @@ pub(super) fn edges(history: &History, rare: &[EventIndex], graph: &mut Graph) {
             let proven =
                 lossless(history, fork.host) || (fork.begin_ns..=fork.time_ns).contains(&born);
             let (from, to) = ((index, Side::Begin), (first, Side::Begin));
-            push_if(history, graph, proven, from, to, EdgeKind::Task);
+            let proof = if proven { Proof::Must } else { Proof::May };
+            graph.push(from, to, EdgeKind::Task, proof);
         }
     }
 }

@@ -20,7 +20,7 @@ pub(super) fn broken(known: &Known<'_>, from: Point, to: Point, proof: Proof) ->
         "the two are not the ends of one connection"
     } else if !can_meet(known, (from.0, to.0)) {
         "the bytes cannot meet, wherever they lie"
-    } else if proof == Proof::Must && !known.streams.must_meet(known, from.0, to.0) {
+    } else if proof == Proof::Must && !known.streams.must_meet(from.0, to.0) {
         "the bytes need not meet"
     } else {
         return None;
@@ -29,7 +29,7 @@ pub(super) fn broken(known: &Known<'_>, from: Point, to: Point, proof: Proof) ->
 }
 
 /// The send's offsets, counted as the receiver counts.
-pub(super) fn range(send: &Event, receive: &Event) -> (u64, u64) {
+fn range(send: &Event, receive: &Event) -> (u64, u64) {
     let shift = u64::from(send.iss.wrapping_sub(receive.irs));
     (send.stream_start + shift, send.stream_end + shift)
 }

@@ -15,6 +15,11 @@ impl Limits {
     pub(super) fn is_exact(&self) -> bool {
         self.end - self.start == self.len
     }
+
+    /// Without what lies below.
+    pub(super) fn above(&self, base: u64) -> Self {
+        Self { start: self.start.max(base.min(self.end - self.len)), ..*self }
+    }
 }
 
 /// Whether all calls find room though call `without` keeps out of `range`.
