@@ -7,6 +7,8 @@ use std::process::Command;
 
 use tests::documents::{Shown, root, shown};
 
+use crate::recorded::wherefore;
+
 #[test]
 fn the_readme_tells_what_happens() {
     let text = fs::read_to_string(root().join("README.md")).expect("there is a README");
@@ -55,12 +57,4 @@ fn step(line: &str) -> String {
 fn labels(lines: &[String]) -> Vec<&str> {
     let below = lines.iter().skip_while(|line| !line.is_empty()).skip(1);
     below.filter_map(|line| line.split_whitespace().next()).collect()
-}
-
-/// The command, built beside this test.
-fn wherefore() -> std::path::PathBuf {
-    let test = std::env::current_exe().expect("a running program has a path");
-    let path = test.ancestors().nth(2).expect("it lies in target/PROFILE/deps").join("wherefore");
-    assert!(path.exists(), "{} is missing: cargo xtask build", path.display());
-    path
 }
