@@ -13,6 +13,9 @@ pub mod scope {
     pub const CGROUP: u32 = 2;
 }
 
+/// How many sockets each CPU remembers to have named, a power of two.
+pub const NAMED_PER_CPU: u32 = 1024;
+
 /// What the probes do; the loader's choice.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]

@@ -11,8 +11,9 @@ use aya_ebpf::helpers::generated::{
     bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_task_btf,
     bpf_get_socket_cookie, bpf_sk_storage_get, bpf_skc_to_tcp_sock, bpf_task_storage_get,
 };
+use aya_ebpf::btf_maps::Array;
 use aya_ebpf::macros::btf_map;
-use probe_ebpf::config::scope;
+use probe_ebpf::config::{NAMED_PER_CPU, scope};
 use probe_ebpf::event::{RareSlot, Slot, SocketName, TaskName, flag, kind, proven};
 
 use crate::emit;
@@ -254,6 +255,50 @@ fn inherit(sk: Pointer, state: *mut SocketState) {
             (*state).proven = proven::NO as u32;
         }
     }
+}
+
+/// Sockets that a CPU remembers to have named.
+#[btf_map]
+static NAMED: Array<Named, 1> = Array::new();
+
+/// A socket's cookie and the place of its name. Per CPU, so that the two words always belong together; by
+/// cookie, which unlike an address is never used again.
+#[repr(C)]
+pub struct Named {
+    cookie: u64,
+    place: u64,
+}
+
+/// The cookie of a socket that was named lately: what the common case needs, without the way through
+/// socket storage.
+#[inline(always)]
+pub fn named_lately(sk: Pointer) -> Option<u64> {
+    let cookie = field!(sk, common_cookie, u64);
+    let entry = NAMED.get_ptr_mut(named_index(cookie))?;
+    // SAFETY: a live map value.
+    let (known, place) = unsafe { ((*entry).cookie, (*entry).place) };
+    (cookie != 0 && known == cookie && !emit::stale(place)).then_some(cookie)
+}
+
+/// Takes a socket of a thread in scope into scope, names it, and remembers that; its cookie.
+#[inline(always)]
+pub fn name_for(sk: Pointer, owner: u32) -> Option<u64> {
+    let state = socket(sk, owner)?;
+    named(sk, state);
+    // SAFETY: live values.
+    unsafe {
+        let cookie = (*state).cookie;
+        if let Some(entry) = NAMED.get_ptr_mut(named_index(cookie)) {
+            (*entry).cookie = cookie;
+            (*entry).place = (*state).named;
+        }
+        Some(cookie)
+    }
+}
+
+#[inline(always)]
+fn named_index(cookie: u64) -> u32 {
+    emit::processor() * NAMED_PER_CPU + (cookie as u32 & (NAMED_PER_CPU - 1))
 }
 
 /// Names a socket where its last name is gone or soon will be. Before its event, so that whoever reads in

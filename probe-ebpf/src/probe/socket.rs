@@ -27,7 +27,11 @@ fn transfer(ctx: &BtfTracePointContext, what: u8) -> Option<()> {
         return None;
     }
     let thread = scope::current()?;
-    let Some(state) = scope::socket(sk, thread.pid) else {
+    let named = scope::named_lately(sk).or_else(
+        #[inline(always)]
+        || scope::name_for(sk, thread.pid),
+    );
+    let Some(cookie) = named else {
         diagnose!(ctx, "no storage for a socket of thread {}", thread.tid);
         return None;
     };
@@ -36,10 +40,8 @@ fn transfer(ctx: &BtfTracePointContext, what: u8) -> Option<()> {
     if tcp.is_null() {
         return None;
     }
-    scope::named(sk, state);
     let mut slot = thread.slot(what);
-    // SAFETY: a live storage value.
-    slot.socket = unsafe { (*state).cookie };
+    slot.socket = cookie;
     slot.result = ctx.arg(1);
     slot.argument = ctx.arg(2);
     if what == kind::SEND {
