@@ -12,3 +12,5 @@ mod signal;
 mod socket;
 mod task;
 mod tcp;
+
+mod readme;
