@@ -57,13 +57,13 @@ impl Capture {
             Btf::from_sys_fs().context("read the kernel's types from /sys/kernel/btf/vmlinux")?;
         let mut ebpf = attach::load(&btf, &scope, &settings)?;
         let rings = Rings::map(&ebpf, &settings)?;
-        scope.mark(attach::map_fd(&ebpf, "TASKS")?.as_fd())?;
+        let marked = scope.mark(attach::map_fd(&ebpf, "TASKS")?.as_fd())?;
         let hooks = attach::attach(&mut ebpf, &btf)?;
         let attached_ns = clock::monotonic_ns();
         attach::name_open_sockets(&mut ebpf, &btf)?;
         let follower = Follower::new(&rings);
         let mut decoder = Decoder::new(procfs::cgroups());
-        decoder.know(procfs::tasks(), scope == Scope::All);
+        decoder.know(procfs::tasks(), |tid| scope == Scope::All || marked.contains(&tid));
         Ok(Self {
             ebpf,
             hooks,

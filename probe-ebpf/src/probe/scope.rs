@@ -7,11 +7,11 @@ use core::ptr;
 use aya_ebpf::bindings::{
     BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE, bpf_map_type, task_struct,
 };
+use aya_ebpf::btf_maps::Array;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_task_btf,
     bpf_get_socket_cookie, bpf_sk_storage_get, bpf_skc_to_tcp_sock, bpf_task_storage_get,
 };
-use aya_ebpf::btf_maps::Array;
 use aya_ebpf::macros::btf_map;
 use probe_ebpf::config::{NAMED_PER_CPU, scope};
 use probe_ebpf::event::{RareSlot, Slot, SocketName, TaskName, flag, kind, proven};

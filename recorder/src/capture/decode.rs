@@ -66,10 +66,11 @@ impl Decoder {
         }
     }
 
-    /// Takes in what `/proc` knows about threads older than the recorder; `listed` when all of them are
-    /// in scope. Others are listed when the probes name them.
-    pub fn know(&mut self, tasks: Vec<Task>, listed: bool) {
+    /// Takes in what `/proc` knows about threads older than the recorder, and which of them are in scope.
+    /// Others are listed when the probes name them.
+    pub fn know(&mut self, tasks: Vec<Task>, in_scope: impl Fn(u32) -> bool) {
         for task in tasks {
+            let listed = in_scope(task.tid);
             let comm = self.names.intern(&task.comm);
             let known =
                 Known { last_ns: task.start_ns, task, comm, cgroup: Name::NONE, count: 0, listed };
