@@ -64,6 +64,7 @@ pub struct Offsets {
     pub net_inum: u32,
     pub sock_protocol: u32,
     pub sock_err: u32,
+    pub sock_peek_off: u32,
     pub tcp_write_seq: u32,
     pub tcp_snd_una: u32,
     pub tcp_snd_nxt: u32,

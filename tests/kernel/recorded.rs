@@ -134,7 +134,7 @@ fn python_path() -> &'static Path {
 
 /// Runs a command under the recorder; it must end well.
 pub fn record(command: &mut Command) -> Run {
-    let mut recorder = Recorder::start(Scope::Command(Vec::new()));
+    let mut recorder = Recorder::start(Scope::Command(String::new()));
     let mut child = recorder.spawn(command.stdout(Stdio::piped()));
     let status = recorder.follow(&mut child);
     let said = printed(child);

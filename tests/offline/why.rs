@@ -88,7 +88,7 @@ fn the_chain_leads_to_the_kill() {
 
             involved curl[1], nginx[2], app[3], sh[6]
             possible app[3]: 1 other thread through memory, queues or locks, which are not observed (2 events, last active 280 ns before)
-            excluded redis[9], cron[90]: no path in a complete window
+            excluded redis[9], cron[90]: no path in a complete window, if no pipe, file or memory joins it to them (--domain)
             window   host0: 00:00:00.000000 .. 00:00:00.000005 UTC, 2 CPUs, nothing lost
             matched  2 events; this is about the last
         "#]],
@@ -254,7 +254,7 @@ fn what_repeats_is_told_once() {
                      nothing outside client[1] must precede it
 
             involved client[1], server[2]
-            excluded cron[90]: no path in a complete window
+            excluded cron[90]: no path in a complete window, if no pipe, file or memory joins it to them (--domain)
             window   host0: 00:00:00.000000 .. 00:00:00.000041 UTC, 2 CPUs, nothing lost
             matched  40 events; this is about the last
         "#]],

@@ -131,7 +131,10 @@ pub fn current() -> Option<Thread> {
         return None;
     }
     let state = match config!(scope) {
-        scope::MARKED => marked(task_state(task, false))?,
+        scope::MARKED => match marked(task_state(task, false)) {
+            Some(state) => state,
+            None => io_worker(task)?,
+        },
         scope::CGROUP => {
             if !in_cgroup() {
                 return None;
@@ -190,6 +193,21 @@ pub fn adopt(parent: *mut task_struct, child: *mut task_struct) {
 fn marked(state: *mut TaskState) -> Option<*mut TaskState> {
     // SAFETY: NULL or a live storage value.
     if state.is_null() || unsafe { (*state).marked } == 0 { None } else { Some(state) }
+}
+
+/// io_uring's workers are made without a fork event; they are in scope when their process is.
+#[inline(always)]
+fn io_worker(task: *mut task_struct) -> Option<*mut TaskState> {
+    const PF_IO_WORKER: u32 = 0x10;
+    if field!(task.cast(), task_flags, u32) & PF_IO_WORKER == 0 {
+        return None;
+    }
+    let leader = field!(task.cast(), task_group_leader, Pointer);
+    marked(task_state(leader.cast(), false))?;
+    let state = state_or_drop(task)?;
+    // SAFETY: a live storage value.
+    unsafe { (*state).marked = 1 };
+    Some(state)
 }
 
 #[inline(always)]

@@ -19,6 +19,7 @@ pub fn sock_recv_length(ctx: BtfTracePointContext) -> Option<()> {
 }
 
 const SOCK_DONE: u64 = 1 << 1;
+const MSG_PEEK: u32 = 2;
 
 #[inline(always)]
 fn transfer(ctx: &BtfTracePointContext, what: u8) -> Option<()> {
@@ -56,6 +57,9 @@ fn transfer(ctx: &BtfTracePointContext, what: u8) -> Option<()> {
         slot.sequence = field!(tcp, tcp_copied_seq, u32);
         let unread = field!(tcp, tcp_rcv_nxt, u32).wrapping_sub(slot.sequence);
         slot.count = field!(tcp, tcp_bytes_received, u64).wrapping_sub(unread as u64);
+        if slot.argument & MSG_PEEK != 0 && field!(sk, sock_peek_off, i32) >= 0 {
+            slot.aux[0] = 1;
+        }
         match unread {
             0 => slot.flags |= flag::DRAINED,
             1 => slot.flags |= flag::ONE_LEFT,

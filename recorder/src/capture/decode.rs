@@ -362,6 +362,8 @@ fn range(raw: &Raw, position: u64, event: &mut Event) {
     let (start, end) = match event.op {
         Op::Send if length > 0 => (position.wrapping_sub(length), position),
         Op::Recv if event.flags.has(Flags::URGENT) => return,
+        // At an offset that the program chose (`SO_PEEK_OFF`): which bytes those are is not known.
+        Op::Recv if peek && raw.slot.aux[0] != 0 => return,
         Op::Recv if event.flags.has(Flags::EOF) && !drained => (position, position + 1),
         Op::Recv if event.flags.has(Flags::EOF) => (position.wrapping_sub(1), position),
         Op::Recv if length > 0 && peek => (position, position + length),

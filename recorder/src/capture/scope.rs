@@ -22,8 +22,8 @@ pub enum Scope {
     Process(u32),
     /// A cgroup and what is below it.
     Cgroup(PathBuf),
-    /// A command's process tree; the words are for people.
-    Command(Vec<String>),
+    /// A command's process tree. Only the program's name is told and kept: arguments may hold secrets.
+    Command(String),
 }
 
 impl fmt::Display for Scope {
@@ -32,7 +32,7 @@ impl fmt::Display for Scope {
             Self::All => f.write_str("all"),
             Self::Process(pid) => write!(f, "pid {pid}"),
             Self::Cgroup(path) => write!(f, "cgroup {}", path.display()),
-            Self::Command(words) => f.write_str(&words.join(" ")),
+            Self::Command(program) => f.write_str(program),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::event::{EventIndex, Flags, History, Op};
 use crate::explain::missing::Missing;
 use crate::explain::{Answer, Process, Step, short_duration, window};
 use crate::pattern::Pattern;
-use crate::slice::{Reach, Slice, Verdict};
+use crate::slice::{Domain, Reach, Slice, Verdict};
 
 /// One line of a table of events.
 struct Row {
@@ -76,14 +76,10 @@ pub fn why(
     writeln!(out)?;
     involved(history, &answer.processes.must, out)?;
     possible(history, &answer.processes.may, out)?;
-    excluded(history, "excluded", "no path in a complete window", &answer.processes.excluded, out)?;
-    excluded(
-        history,
-        "unknown",
-        "no path seen, but events were lost",
-        &answer.processes.cannot_say,
-        out,
-    )?;
+    let note = format!("no path in a complete window{}", assumption(answer.domain));
+    excluded(history, "excluded", &note, &answer.processes.excluded, out)?;
+    let note = "no path seen, but something is missing";
+    excluded(history, "unknown", note, &answer.processes.cannot_say, out)?;
     windows(history, out)?;
     if symptom.matched > 1 {
         writeln!(
@@ -93,6 +89,15 @@ pub fn why(
         )?;
     }
     Ok(())
+}
+
+/// What "excluded" takes for granted.
+const fn assumption(domain: Domain) -> &'static str {
+    match domain {
+        Domain::Process => ", if no pipe, file or memory joins it to them (--domain)",
+        Domain::Cgroup => ", if no pipe, file or memory joins its cgroup to theirs (--domain)",
+        Domain::Host => "",
+    }
 }
 
 /// The chain's rows, with a run of steps that repeats told once.
