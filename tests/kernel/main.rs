@@ -6,7 +6,9 @@
 
 mod recorded;
 
+mod detach;
 mod names;
+mod ring;
 mod scope;
 mod signal;
 mod socket;

@@ -86,6 +86,29 @@ impl Decoder {
         all
     }
 
+    /// Learns names that come later than what they name, since what came before them was overwritten: of
+    /// sockets, and of threads that have only one name in all of these slots.
+    pub fn look_ahead<'a>(&mut self, slots: impl Iterator<Item = (&'a Raw, [u64; 8])>) {
+        let mut threads: HashMap<u32, Option<TaskName>> = HashMap::new();
+        for (raw, detail) in slots {
+            match raw.slot.kind {
+                kind::SOCKET if self.sockets.get(raw.slot.socket).is_none() => {
+                    self.name_socket(raw, bytemuck::cast(detail))
+                }
+                kind::TASK | kind::EXEC if !self.tasks.contains_key(&raw.slot.tid) => {
+                    let name: TaskName = bytemuck::cast(detail);
+                    let only = threads.entry(raw.slot.tid).or_insert(Some(name));
+                    *only = only.filter(|first| {
+                        raw.slot.kind == kind::TASK
+                            && (first.comm, first.start_ns) == (name.comm, name.start_ns)
+                    });
+                }
+                _ => {}
+            }
+        }
+        threads.into_values().flatten().for_each(|name| self.name_task(name));
+    }
+
     /// Appends the event that a slot stands for; a slot that only names something is taken note of.
     pub fn decode(&mut self, raw: &Raw, detail: [u64; 8], out: &mut Vec<Event>) {
         match raw.slot.kind {
