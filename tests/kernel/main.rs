@@ -14,5 +14,6 @@ mod signal;
 mod socket;
 mod task;
 mod tcp;
+mod uring;
 
 mod readme;
