@@ -14,10 +14,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use aya::{Btf, Ebpf};
 
-use crate::event::{Event, Gap, Host, Names, Window};
+use crate::event::{Event, Gap, Host, Names, Ring, Window};
 use attach::{Attached, Settings};
 use decode::Decoder;
-use ring::{Follower, Raw, Rings};
+use ring::{Batch, Follower, Rings};
 pub use scope::Scope;
 
 /// The probes at work, and where their rings have been read to.
@@ -29,7 +29,7 @@ pub struct Capture {
     follower: Follower,
     decoder: Decoder,
     /// Events that were read before everything older was: they wait for the next turn.
-    waiting: Vec<Raw>,
+    waiting: Batch,
     attached_ns: u64,
     window_to_ns: u64,
     scope: Scope,
@@ -37,6 +37,12 @@ pub struct Capture {
     wall_offset_ns: i64,
     read: u64,
 }
+
+/// Takes events as they are decoded, with the names they refer to.
+pub type Sink<'a> = dyn FnMut(&Names, &[Event]) -> Result<()> + 'a;
+
+/// Events that are decoded at a time.
+const BLOCK: usize = 1 << 16;
 
 /// How far back a program that took its time stamp may still be busy writing its slot.
 const IN_FLIGHT: Duration = Duration::from_millis(2);
@@ -51,20 +57,20 @@ impl Capture {
             Btf::from_sys_fs().context("read the kernel's types from /sys/kernel/btf/vmlinux")?;
         let mut ebpf = attach::load(&btf, &scope, &settings)?;
         let rings = Rings::map(&ebpf, &settings)?;
-        scope.mark(attach::map_fd(&ebpf, "TASKS")?.as_fd())?;
+        let marked = scope.mark(attach::map_fd(&ebpf, "TASKS")?.as_fd())?;
         let hooks = attach::attach(&mut ebpf, &btf)?;
         let attached_ns = clock::monotonic_ns();
         attach::name_open_sockets(&mut ebpf, &btf)?;
         let follower = Follower::new(&rings);
         let mut decoder = Decoder::new(procfs::cgroups());
-        decoder.know(procfs::tasks());
+        decoder.know(procfs::tasks(), |tid| scope == Scope::All || marked.contains(&tid));
         Ok(Self {
             ebpf,
             hooks,
             rings,
             follower,
             decoder,
-            waiting: Vec::new(),
+            waiting: Batch::default(),
             attached_ns,
             window_to_ns: attached_ns,
             scope,
@@ -93,33 +99,50 @@ impl Capture {
         aya_log::EbpfLogger::init(&mut self.ebpf).context("read the probes' log").map(Some)
     }
 
-    /// Reads everything that has been written up to a moment ago, in order of time.
-    pub fn drain(&mut self) -> Vec<Event> {
+    /// Reads everything that has been written up to a moment ago and hands it to `sink`, in order of time.
+    ///
+    /// # Errors
+    /// Those of `sink`.
+    pub fn drain(&mut self, sink: &mut Sink<'_>) -> Result<u64> {
         let now_ns = clock::monotonic_ns();
         self.window_to_ns = now_ns.saturating_sub(IN_FLIGHT.as_nanos() as u64);
-        self.drain_until(self.window_to_ns)
+        self.drain_until(self.window_to_ns, sink)
     }
 
     /// Reads everything there is. Call it once, at the end.
-    pub fn drain_rest(&mut self) -> Vec<Event> {
+    ///
+    /// # Errors
+    /// Those of `sink`.
+    pub fn drain_rest(&mut self, sink: &mut Sink<'_>) -> Result<u64> {
         self.window_to_ns = clock::monotonic_ns();
         // Programs that were busy writing a moment ago have finished by then.
         std::thread::sleep(IN_FLIGHT);
-        self.drain_until(u64::MAX)
+        self.drain_until(u64::MAX, sink)
     }
 
-    fn drain_until(&mut self, until_ns: u64) -> Vec<Event> {
+    fn drain_until(&mut self, until_ns: u64, sink: &mut Sink<'_>) -> Result<u64> {
         let before = self.waiting.len();
         self.follower.drain(&self.rings, &mut self.waiting);
         self.read += (self.waiting.len() - before) as u64;
-        self.waiting.sort_unstable_by_key(Raw::order);
-        let ready = self.waiting.partition_point(|raw| raw.slot.time_ns <= until_ns);
-        self.decoder.look_ahead(&self.waiting[..ready]);
-        let mut events = Vec::with_capacity(ready);
-        for raw in self.waiting.drain(..ready) {
-            self.decoder.decode(&raw, &mut events);
+        let ready = self.waiting.in_order(until_ns);
+        let named = ready.iter().filter(|raw| raw.ring == Ring::Rare);
+        self.decoder.look_ahead(named.map(|raw| (*raw, self.waiting.detail(raw))));
+        let mut count = 0;
+        let mut events = Vec::with_capacity(BLOCK.min(ready.len()));
+        for block in ready.chunks(BLOCK) {
+            events.clear();
+            for raw in block {
+                self.decoder.decode(raw, self.waiting.detail(raw), &mut events);
+            }
+            count += events.len() as u64;
+            sink(&self.decoder.names, &events)?;
         }
-        events
+        self.waiting.keep_after(until_ns);
+        Ok(count)
+    }
+
+    pub const fn scope(&self) -> &Scope {
+        &self.scope
     }
 
     pub fn names(&self) -> &Names {
@@ -165,8 +188,8 @@ impl Capture {
                 .collect(),
             detail: "flow".to_owned(),
             scope: self.scope.to_string(),
-            bulk_window: window(crate::event::Ring::Bulk),
-            rare_window: window(crate::event::Ring::Rare),
+            bulk_window: window(Ring::Bulk),
+            rare_window: window(Ring::Rare),
             gaps: self.follower.gaps.clone(),
             raised: self.read - self.decoder.records + lost,
             lost,

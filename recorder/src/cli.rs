@@ -31,6 +31,11 @@ enum Command {
     Check(check::Arguments),
 }
 
+/// What can be said on the command line; for those who check what documents say.
+pub fn command() -> clap::Command {
+    <Arguments as clap::CommandFactory>::command()
+}
+
 /// Runs the command that the words ask for.
 ///
 /// # Errors
@@ -63,7 +68,8 @@ pub struct Hinted {
 
 /// Tells an error: `wherefore: what: why`, and a hint where there is one.
 pub fn explain(error: &anyhow::Error) {
-    let hint = error.chain().find_map(|e| e.downcast_ref::<Hinted>()).map(|h| h.hint.as_str());
+    // Also where it was added as context, which the causes one by one do not show.
+    let hint = error.downcast_ref::<Hinted>().map(|h| h.hint.as_str());
     tell(&format!("{error:#}"), hint);
 }
 

@@ -43,7 +43,12 @@ pub fn act(history: &History, event: &Event) -> String {
         Op::Exit => format!("exit {}", event.result),
         Op::Signal => {
             let ignored = if event.flags.has(Flags::IGNORED) { " (ignored)" } else { "" };
-            format!("kill {} {}{ignored}", event.target, signal_name(event.signal))
+            let signal = signal_name(event.signal);
+            match i32::from(event.signal) == Signal::SIGCHLD as i32 {
+                // Mostly the kernel's notice that a child has ended: nobody means to kill.
+                true => format!("{signal} to {}{ignored}", event.target),
+                false => format!("kill {} {signal}{ignored}", event.target),
+            }
         }
         // No handler can take it, and no thread survives it.
         Op::Deliver if i32::from(event.signal) == Signal::SIGKILL as i32 => {
@@ -227,8 +232,7 @@ mod tests {
             died of SIGTERM
             kill 4301 SIGTERM
             took SIGTERM
-            out of memory: kill 4301
-            named nginx"#]]
+            out of memory: kill 4301"#]]
         .assert_eq(&texts.join("\n"));
     }
 

@@ -11,7 +11,7 @@ use crate::describe;
 use crate::event::{Event, EventIndex, Flags, History, Op, Window};
 use crate::graph::{EdgeKind, Graph, Side, node};
 use crate::pattern::Bound;
-use crate::slice::{self, Link, Options, Reach, Slice};
+use crate::slice::{self, Domain, Link, Options, Reach, Slice};
 
 /// Why an event happened.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub struct Answer {
     /// Bytes in the chain that came from outside the recording, and stretches that are missing.
     pub frontiers: Vec<String>,
     pub slice: Slice,
+    /// How far unobserved channels were assumed to reach.
+    pub domain: Domain,
 }
 
 /// One event of the chain.
@@ -37,9 +39,9 @@ pub struct Step {
 /// What the slice says of every process.
 #[derive(Debug, Default)]
 pub struct Processes {
-    /// Events of theirs must precede the symptom.
+    /// Events of theirs must precede the symptom; those of the chain first, then the latest.
     pub must: Vec<Process>,
-    /// Some of theirs may, none must; latest first.
+    /// Some of theirs may precede it, and only may: what other threads of a process did, and all of others.
     pub may: Vec<Process>,
     /// None can.
     pub excluded: Vec<Process>,
@@ -53,11 +55,13 @@ pub struct Process {
     pub host: u16,
     pub pid: u32,
     pub comm: String,
-    /// Events that the slice reached, of all it had.
-    pub reached: usize,
+    /// Events that must precede the symptom, that only may, and all.
+    pub must: usize,
+    pub may: usize,
     pub events: usize,
-    pub threads: usize,
-    /// How long before the symptom the last event that was reached ended, ns; nothing across hosts.
+    /// Threads whose events only may.
+    pub may_threads: usize,
+    /// How long before the symptom the last of the events in question ended, ns; nothing across hosts.
     pub before_ns: Option<u64>,
 }
 
@@ -74,8 +78,8 @@ pub fn why(history: &History, graph: &Graph, symptom: EventIndex, options: Optio
         chain.truncate(depth as usize + 1);
     }
     let frontiers = frontiers(history, graph, &chain);
-    let processes = processes(history, &slice, symptom);
-    Answer { chain, processes, frontiers, slice }
+    let processes = processes(history, graph, &slice, &chain);
+    Answer { chain, processes, frontiers, slice, domain: options.domain }
 }
 
 fn described(
@@ -86,7 +90,10 @@ fn described(
 ) -> Step {
     let event = &history.events[step.event as usize];
     let (kind, proof) = match step.link {
-        Link::Symptom => (None, String::new()),
+        Link::Symptom if event.flags.has(Flags::EOF) && event.has_range() => {
+            (None, format!("after {} bytes", event.stream_start))
+        }
+        Link::Symptom => (None, describe::byte_range(event).unwrap_or_default()),
         Link::Thread => (None, same_thread(history, step.event, after)),
         Link::Edge(edge) => {
             let kind = graph.nodes[edge].kind;
@@ -116,7 +123,9 @@ fn proof(history: &History, event: &Event, kind: EdgeKind, after: Option<EventIn
         EdgeKind::Program => "same thread".to_owned(),
         EdgeKind::Interval => "the same call".to_owned(),
         EdgeKind::Connection => "makes the connection".to_owned(),
-        EdgeKind::Close if event.flags.has(Flags::EOF) => "its end of stream".to_owned(),
+        EdgeKind::Close if event.flags.has(Flags::EOF) && event.has_range() => {
+            format!("end of stream at byte {}", event.stream_start)
+        }
         EdgeKind::Close => "ends the connection".to_owned(),
         EdgeKind::Task => "starts it".to_owned(),
         EdgeKind::Signal => "the signal".to_owned(),
@@ -175,6 +184,9 @@ fn frontiers(history: &History, graph: &Graph, chain: &[Step]) -> Vec<String> {
             ));
         }
     }
+    if graph.truncated > 0 {
+        found.push(format!("{} possible edges were too many to keep", graph.truncated));
+    }
     found.dedup();
     found
 }
@@ -189,14 +201,14 @@ fn has_cause(graph: &Graph, event: EventIndex) -> bool {
 }
 
 /// Sorts every process of the history by what the slice says of it.
-fn processes(history: &History, slice: &Slice, symptom: EventIndex) -> Processes {
+fn processes(history: &History, graph: &Graph, slice: &Slice, chain: &[Step]) -> Processes {
     let mut found: BTreeMap<(u16, u32), Tally> = BTreeMap::new();
     for (index, event) in history.events.iter().enumerate() {
         if event.in_kernel_lane() || event.pid == 0 {
             continue;
         }
         let tally = found.entry((event.host, event.pid)).or_default();
-        tally.add(history, index as EventIndex, event, slice);
+        tally.add(history, event, slice.reach(index as EventIndex));
     }
     for (number, host) in history.hosts.iter().enumerate() {
         for task in host.tasks.iter().filter(|t| t.tid == t.pid && t.pid != 0) {
@@ -206,67 +218,88 @@ fn processes(history: &History, slice: &Slice, symptom: EventIndex) -> Processes
             }
         }
     }
-    let complete = history.hosts.iter().all(|h| h.lost == 0 && h.gaps.is_empty());
-    let symptom = &history.events[symptom as usize];
+    // Edges that were left out may have led anywhere.
+    let complete =
+        graph.truncated == 0 && history.hosts.iter().all(|h| h.lost == 0 && h.gaps.is_empty());
+    let symptom = &history.events[chain[0].event as usize];
+    let place = |process: &Process| {
+        chain.iter().position(|step| {
+            let event = &history.events[step.event as usize];
+            (event.host, event.pid) == (process.host, process.pid)
+        })
+    };
     let mut processes = Processes::default();
     for ((host, pid), tally) in found {
-        let reach = tally.reach;
-        let process = tally.process(host, pid, symptom);
-        match reach {
-            Reach::Must => processes.must.push(process),
-            Reach::May => processes.may.push(process),
-            Reach::Not if complete => processes.excluded.push(process),
-            Reach::Not => processes.cannot_say.push(process),
+        let process = |last_ns| tally.process(host, pid, symptom, last_ns);
+        if tally.must > 0 {
+            processes.must.push(process(tally.last_must_ns));
+        }
+        // What a process of the chain did besides is worth a word; of the others it would be noise.
+        let beside = tally.must > 0 && place(&process(0)).is_some();
+        match (tally.must, tally.may) {
+            (0, 0) if complete => processes.excluded.push(process(0)),
+            (0, 0) => processes.cannot_say.push(process(0)),
+            (must, may) if may > 0 && (must == 0 || beside) => {
+                processes.may.push(process(tally.last_may_ns));
+            }
+            _ => {}
         }
     }
-    processes.may.sort_by_key(|p| p.before_ns.unwrap_or(u64::MAX));
+    let latest = |p: &Process| (place(p).unwrap_or(usize::MAX), p.before_ns.unwrap_or(u64::MAX));
+    processes.must.sort_by_key(latest);
+    processes.may.sort_by_key(latest);
     processes.excluded.sort_by_key(|p| std::cmp::Reverse(p.events));
     processes
 }
 
+/// What a process's events add up to.
 #[derive(Default)]
 struct Tally {
     comm: String,
-    reach: Reach,
-    reached: usize,
+    must: usize,
+    may: usize,
     events: usize,
-    threads: Vec<u32>,
-    last_ns: Option<u64>,
+    may_threads: Vec<u32>,
+    last_must_ns: u64,
+    last_may_ns: u64,
 }
 
 impl Tally {
-    fn add(&mut self, history: &History, index: EventIndex, event: &Event, slice: &Slice) {
-        // The newest name is what it is known by.
+    fn add(&mut self, history: &History, event: &Event, reach: Reach) {
+        // A process is known by its first thread's newest name.
         let comm = history.comm(event);
-        if !comm.is_empty() && (self.comm != comm) {
+        if !comm.is_empty() && (event.tid == event.pid || self.comm.is_empty()) && self.comm != comm
+        {
             comm.clone_into(&mut self.comm);
         }
         self.events += 1;
-        let reach = slice.reach(index);
-        if reach == Reach::Not {
-            return;
-        }
-        self.reach = self.reach.max(reach);
-        self.reached += 1;
-        self.last_ns = self.last_ns.max(Some(event.time_ns));
-        if !self.threads.contains(&event.tid) {
-            self.threads.push(event.tid);
+        match reach {
+            Reach::Must => {
+                self.must += 1;
+                self.last_must_ns = self.last_must_ns.max(event.time_ns);
+            }
+            Reach::May => {
+                self.may += 1;
+                self.last_may_ns = self.last_may_ns.max(event.time_ns);
+                if !self.may_threads.contains(&event.tid) {
+                    self.may_threads.push(event.tid);
+                }
+            }
+            Reach::Not => {}
         }
     }
 
-    fn process(self, host: u16, pid: u32, symptom: &Event) -> Process {
-        let before_ns = self
-            .last_ns
-            .filter(|_| host == symptom.host)
-            .map(|last| symptom.time_ns.saturating_sub(last));
+    fn process(&self, host: u16, pid: u32, symptom: &Event, last_ns: u64) -> Process {
         Process {
             host,
             pid,
-            comm: self.comm,
-            reached: self.reached,
+            comm: self.comm.clone(),
+            must: self.must,
+            may: self.may,
             events: self.events,
-            threads: self.threads.len(),
-            before_ns,
+            may_threads: self.may_threads.len(),
+            before_ns: (host == symptom.host && last_ns != 0)
+                .then(|| symptom.time_ns.saturating_sub(last_ns)),
         }
     }
 }
@@ -281,8 +314,12 @@ pub fn last_match(history: &History, pattern: &Bound) -> Option<(EventIndex, usi
 
 /// The last error: what is asked about when nothing is said. That a call would have had to wait is none.
 pub fn last_error(history: &History) -> Option<EventIndex> {
-    const WAITS: [i32; 2] = [libc::EAGAIN, libc::EINPROGRESS];
-    latest(history, |event| event.error != 0 && !WAITS.contains(&i32::from(event.error)))
+    latest(history, |event| event.error != 0 && !is_wait(event.error))
+}
+
+/// Whether an errno says that a call would have had to wait.
+pub fn is_wait(error: u16) -> bool {
+    [libc::EAGAIN, libc::EINPROGRESS].contains(&i32::from(error))
 }
 
 /// The latest by the wall clock, since hosts' own clocks cannot be compared.

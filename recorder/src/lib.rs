@@ -17,6 +17,7 @@ pub mod describe;
 pub mod export;
 
 pub mod explain;
+pub mod lookback;
 
 pub mod doctor;
 

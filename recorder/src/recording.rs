@@ -14,6 +14,7 @@ pub mod columns;
 pub mod write;
 
 pub mod index;
+pub mod partial;
 pub mod read;
 
 mod checkpoint;

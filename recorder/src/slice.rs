@@ -14,7 +14,7 @@ use petgraph::Direction;
 use petgraph::graph::EdgeIndex;
 use petgraph::visit::EdgeRef;
 
-pub use chain::{Link, Step, chain};
+pub use chain::{Link, Look, Step, Trace, chain, trace};
 
 use crate::event::{Event, EventIndex, History, Ring};
 use crate::graph::{Graph, Node, Proof, Side, complete, event_of, node};
@@ -344,19 +344,19 @@ impl Channels {
         let members = &self.members[group as usize];
         let done = &mut self.handed_out[group as usize];
         let time = history.events[event as usize].time_ns;
-        let end = |&e: &EventIndex| history.events[e as usize].time_ns;
+        let end = |e: EventIndex| history.events[e as usize].time_ns;
         if self.direction == Direction::Incoming {
-            let upto = members.partition_point(|e| end(e) <= time).max(*done);
-            let from = std::mem::replace(done, upto);
-            members[from..upto].to_vec()
-        } else {
-            let from = members.partition_point(|e| end(e) < time);
-            let upto = members.len() - *done;
-            if from >= upto {
-                return Vec::new();
+            let from = *done;
+            while members.get(*done).is_some_and(|&e| end(e) <= time) {
+                *done += 1;
             }
-            *done = members.len() - from;
-            members[from..upto].to_vec()
+            members[from..*done].to_vec()
+        } else {
+            let upto = members.len() - *done;
+            while members[..members.len() - *done].last().is_some_and(|&e| end(e) >= time) {
+                *done += 1;
+            }
+            members[members.len() - *done..upto].to_vec()
         }
     }
 }

@@ -97,7 +97,7 @@ fn a_device_that_is_always_full() {
     "#]].assert_eq(&said);
 }
 
-/// A file system of a few pages; unmounted with the value.
+/// A file system that is soon full; unmounted with the value.
 struct Tiny(tempfile::TempDir);
 
 impl Tiny {
@@ -122,14 +122,14 @@ impl Drop for Tiny {
 /// The command runs on to its own end, and what was written can be read.
 #[test]
 fn a_disk_that_fills_up_loses_only_what_does_not_fit() {
-    let disk = Tiny::mount(256 << 10);
+    let disk = Tiny::mount(3 << 20);
     let folder = tempfile::tempdir().expect("a folder");
     let ended = folder.path().join("ended");
     let talk = format!(
         "import socket
 l = socket.socket(); l.bind(('127.0.0.1', 0)); l.listen()
 a = socket.create_connection(l.getsockname()); b = l.accept()[0]
-for i in range(200_000):
+for i in range(300_000):
     a.send(b'x' * (1 + i * i % 97)); b.recv(4096)
 open('{}', 'w').close()",
         ended.display()

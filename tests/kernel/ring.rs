@@ -48,7 +48,7 @@ fn transfers(history: &History) -> usize {
 
 /// `Recorder::finish` has checked every edge, and that kept and lost are what was raised.
 fn lossy() -> History {
-    let mut recorder = Recorder::with(Scope::Command(Vec::new()), TINY);
+    let mut recorder = Recorder::with(Scope::Command(String::new()), TINY);
     let mut child = flood(&mut recorder, Duration::from_millis(200));
     assert!(recorder.follow(&mut child).success());
     recorder.finish()
@@ -102,7 +102,7 @@ fn gaps_lie_where_nothing_was_kept() {
 
 #[test]
 fn a_snapshot_keeps_the_newest() {
-    let mut recorder = Recorder::with(Scope::Command(Vec::new()), TINY);
+    let mut recorder = Recorder::with(Scope::Command(String::new()), TINY);
     flood(&mut recorder, Duration::ZERO);
     let history = recorder.finish();
     let (slots, _) = TINY.slots(history.hosts[0].cpus);
@@ -115,7 +115,7 @@ fn a_snapshot_keeps_the_newest() {
 
 #[test]
 fn nothing_is_lost_by_a_reader_that_keeps_up() {
-    let mut recorder = Recorder::start(Scope::Command(Vec::new()));
+    let mut recorder = Recorder::start(Scope::Command(String::new()));
     let mut child = flood(&mut recorder, Duration::from_millis(10));
     assert!(recorder.follow(&mut child).success());
     let history = recorder.finish();
@@ -127,7 +127,11 @@ fn nothing_is_lost_by_a_reader_that_keeps_up() {
 /// looks only at the end must still know it.
 #[test]
 fn a_long_lived_connection_keeps_its_name_although_names_were_overwritten() {
+<<<<<<< HEAD
     let recorder = Recorder::with(Scope::Command(Vec::new()), TINY);
+=======
+    let mut recorder = Recorder::with(Scope::Command(String::new()), TINY);
+>>>>>>> dbc52e951b8d9ab02059f02e80ee3c1b2813b037
     let script = "
 def server(connection, turn):
     # Both CPUs, so that both rings are lapped.

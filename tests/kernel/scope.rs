@@ -61,7 +61,7 @@ fn comms(history: &History) -> Vec<String> {
 #[test]
 fn a_command_is_recorded_with_all_below_it_and_nothing_beside_it() {
     let beside = ready(&talker("beside"));
-    let mut recorder = Recorder::start(Scope::Command(Vec::new()));
+    let mut recorder = Recorder::start(Scope::Command(String::new()));
     let script =
         "finish(child('below', lambda: finish(child('deep', lambda: os.system('/bin/true; :')))))";
     let mut command = recorder.spawn(&mut python_command(script));
@@ -214,7 +214,7 @@ fn the_whole_machine_is_everybody_but_the_recorder() {
 /// A child of an accepted connection belongs to the scope from its first packet on.
 #[test]
 fn an_accepted_socket_is_in_scope_before_anybody_uses_it() {
-    let mut recorder = Recorder::start(Scope::Command(Vec::new()));
+    let mut recorder = Recorder::start(Scope::Command(String::new()));
     let server = "
 listener = socket.socket()
 listener.bind(('127.0.0.1', 0))

@@ -6,7 +6,7 @@ mod duckdb;
 mod golden;
 mod merge;
 mod round_trip;
-mod traffic;
+pub mod traffic;
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ use recorder::recording::read::{self, ReadError, Recording};
 use recorder::recording::write::Writer;
 
 /// The recording of a history of one host, in memory, in parts of at most `part` events.
-fn recorded(history: &History, part: usize) -> Vec<u8> {
+pub fn recorded(history: &History, part: usize) -> Vec<u8> {
     let host = &history.hosts[0];
     let mut writer = Writer::new(Vec::new(), "memory", host).expect("write the head");
     for events in history.events.chunks(part) {
@@ -26,7 +26,7 @@ fn recorded(history: &History, part: usize) -> Vec<u8> {
 }
 
 /// A file with these bytes, in a folder of its own.
-fn file(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
+pub fn file(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("make a folder");
     let path = folder.path().join("a.parquet");
     std::fs::write(&path, bytes).expect("write a file");

@@ -8,19 +8,21 @@ from compare import true_edges
 
 def perfect(truth):
     """The graph that a tracer without fault would write: one event for each call, its end half way through."""
-    events, edges, last = [], [], {}
+    events, edges, last, time = [], [], {}, {}
     for call in sorted((c for c in truth.calls if c.expected), key=lambda call: (call.before + call.after) // 2):
+        thread = (call.pid, call.tid)
+        time[thread] = max((call.before + call.after) // 2, time.get(thread, 0) + 1)  # a batch has one middle
         start, end = (call.ranges[0][0], call.ranges[-1][1]) if call.ranges else (None, None)
         event = {"id": len(events), "host": "oracle", "begin_ns": call.before,
-                 "time_ns": (call.before + call.after) // 2, "pid": call.pid, "tid": call.tid, "comm": "python3",
+                 "time_ns": time[thread], "pid": call.pid, "tid": call.tid, "comm": "python3",
                  "op": call.op, "protocol": "tcp", "local": call.local, "remote": call.remote, "stream_start": start,
                  "stream_end": end, "result": call.result, "error": call.error, "eof": call.eof, "peek": call.peek}
         events.append(event)
         call.pieces = [(a, b, event) for a, b in call.ranges or [(None, None)]]
-        previous = last.get((call.pid, call.tid))
+        previous = last.get(thread)
         if previous is not None:
             edges.append(_edge(previous, "end", event["id"], "begin", "program"))
-        last[call.pid, call.tid] = event["id"]
+        last[thread] = event["id"]
     joined = {(cause["id"], effect["id"], kind) for _, cause, _, effect, kind in true_edges(truth)}
     edges.extend(_edge(cause, "begin", effect, "end", kind) for cause, effect, kind in sorted(joined))
     return {"events": events, "edges": edges}

@@ -66,6 +66,7 @@ def work(waiting, redis_port, mark):
 
 
 def main():
+    pathlib.Path("/proc/self/comm").write_text("app.py")  # else all is named after the interpreter
     port, redis_port, mark = int(sys.argv[1]), int(sys.argv[2]), pathlib.Path(sys.argv[3])
     waiting = queue.Queue()
     for _ in range(WORKERS):

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use crate::process::{self, as_root, is_root, root};
+use crate::process::{self, as_root, cargo, is_root, root};
 use crate::{build, setup};
 use table::Table;
 
@@ -40,6 +40,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if !arguments.built {
         setup::run()?;
         build::run()?;
+        process::run(&mut cargo(["build", "--workspace", "--bins", "--example", "graph_rate"]))?;
     }
     if !is_root() {
         return again_as_root();
@@ -54,6 +55,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     questions::snapshot(&mut table, &server, &directory.0, &questions::SMALL)?;
     if !arguments.small {
         let recording = questions::snapshot(&mut table, &server, &directory.0, &questions::LARGE)?;
+        questions::graph(&mut table, &recording)?;
         questions::why(&mut table, &recording)?;
     }
     table.print();

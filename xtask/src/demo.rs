@@ -44,11 +44,14 @@ fn record(recording: &Path) -> Result<()> {
     process::run(command.arg(root().join("xtask/demo/cluster.sh")))
 }
 
+/// Draws what provably led to it, back to where the kill came from. All of the past is too much for one
+/// picture: every request before had to end for the next to begin.
 fn draw(recording: &Path) -> Result<PathBuf> {
     let picture = recording.with_extension("svg");
     let file = File::create(&picture).with_context(|| format!("write {}", picture.display()))?;
     let mut command = Command::new(wherefore());
-    command.arg("graph").arg(recording).args(["--slice", SYMPTOM, "--to", "svg"]).stdout(file);
+    command.arg("graph").arg(recording).args(["--slice", SYMPTOM, "--must", "--depth", "12"]);
+    command.args(["--to", "svg"]).stdout(file);
     process::run(&mut command)?;
     Ok(picture)
 }

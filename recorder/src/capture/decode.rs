@@ -11,13 +11,16 @@ use probe_ebpf::event::{SocketName, TaskName, flag, kind, proven};
 use crate::capture::ring::Raw;
 use crate::event::{Address, Event, Flags, Name, Names, Op, Proof, Task};
 
+/// Asked several times for every event; the keys are the kernel's own numbers.
+type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
 /// Turns slots, in order of time, into events.
 pub struct Decoder {
     pub names: Names,
     /// Records that were read and are not events.
     pub records: u64,
     cgroups: HashMap<u64, String>,
-    tasks: HashMap<u32, Known>,
+    tasks: FastMap<u32, Known>,
     gone: Vec<Task>,
     sockets: Generations<Socket>,
 }
@@ -30,6 +33,8 @@ struct Known {
     /// End of its last event: its next one cannot have begun before.
     last_ns: u64,
     count: u32,
+    /// Whether it is in scope, and so in the recording's list.
+    listed: bool,
 }
 
 /// What is known about a socket.
@@ -55,17 +60,20 @@ impl Decoder {
             names: Names::default(),
             records: 0,
             cgroups,
-            tasks: HashMap::new(),
+            tasks: FastMap::default(),
             gone: Vec::new(),
             sockets: Generations::new(),
         }
     }
 
-    /// Takes in what `/proc` knows about threads older than the recorder.
-    pub fn know(&mut self, tasks: Vec<Task>) {
+    /// Takes in what `/proc` knows about threads older than the recorder, and which of them are in scope.
+    /// Others are listed when the probes name them.
+    pub fn know(&mut self, tasks: Vec<Task>, in_scope: impl Fn(u32) -> bool) {
         for task in tasks {
+            let listed = in_scope(task.tid);
             let comm = self.names.intern(&task.comm);
-            let known = Known { last_ns: task.start_ns, task, comm, cgroup: Name::NONE, count: 0 };
+            let known =
+                Known { last_ns: task.start_ns, task, comm, cgroup: Name::NONE, count: 0, listed };
             self.tasks.insert(known.task.tid, known);
         }
     }
@@ -73,22 +81,22 @@ impl Decoder {
     /// Every thread that is or was known.
     pub fn tasks(&self) -> Vec<Task> {
         let mut all = self.gone.clone();
-        all.extend(self.tasks.values().map(|known| known.task.clone()));
+        all.extend(self.tasks.values().filter(|k| k.listed).map(|known| known.task.clone()));
         all.sort_unstable_by_key(|task| (task.pid, task.tid, task.start_ns));
         all
     }
 
     /// Learns names that come later than what they name, since what came before them was overwritten: of
     /// sockets, and of threads that have only one name in all of these slots.
-    pub fn look_ahead(&mut self, slots: &[Raw]) {
+    pub fn look_ahead<'a>(&mut self, slots: impl Iterator<Item = (&'a Raw, [u64; 8])>) {
         let mut threads: HashMap<u32, Option<TaskName>> = HashMap::new();
-        for raw in slots {
+        for (raw, detail) in slots {
             match raw.slot.kind {
                 kind::SOCKET if self.sockets.get(raw.slot.socket).is_none() => {
-                    self.name_socket(raw)
+                    self.name_socket(raw, bytemuck::cast(detail))
                 }
                 kind::TASK | kind::EXEC if !self.tasks.contains_key(&raw.slot.tid) => {
-                    let name: TaskName = bytemuck::cast(raw.detail);
+                    let name: TaskName = bytemuck::cast(detail);
                     let only = threads.entry(raw.slot.tid).or_insert(Some(name));
                     *only = only.filter(|first| {
                         raw.slot.kind == kind::TASK
@@ -102,27 +110,27 @@ impl Decoder {
     }
 
     /// Appends the event that a slot stands for; a slot that only names something is taken note of.
-    pub fn decode(&mut self, raw: &Raw, out: &mut Vec<Event>) {
+    pub fn decode(&mut self, raw: &Raw, detail: [u64; 8], out: &mut Vec<Event>) {
         match raw.slot.kind {
             kind::TASK => {
                 self.records += 1;
-                self.name_task(bytemuck::cast(raw.detail));
+                self.name_task(bytemuck::cast(detail));
             }
             kind::SOCKET => {
                 self.records += 1;
-                self.name_socket(raw);
+                self.name_socket(raw, bytemuck::cast(detail));
             }
-            _ => out.extend(self.event(raw)),
+            _ => out.extend(self.event(raw, detail)),
         }
     }
 
-    fn event(&mut self, raw: &Raw) -> Option<Event> {
+    fn event(&mut self, raw: &Raw, detail: [u64; 8]) -> Option<Event> {
         let slot = &raw.slot;
         let op = operation(raw)?;
         let mut event = Event {
             time_ns: slot.time_ns,
             begin_ns: slot.time_ns,
-            position: raw.position,
+            position: raw.position(),
             socket: slot.socket,
             pid: slot.pid,
             tid: slot.tid,
@@ -150,7 +158,7 @@ impl Decoder {
             self.place_in_stream(raw, &mut event);
         }
         self.place_in_thread(&mut event);
-        self.follow_task(raw, op);
+        self.follow_task(raw, detail, op);
         Some(event)
     }
 
@@ -210,10 +218,10 @@ impl Decoder {
     }
 
     /// Keeps track of threads that begin, change and end.
-    fn follow_task(&mut self, raw: &Raw, op: Op) {
+    fn follow_task(&mut self, raw: &Raw, detail: [u64; 8], op: Op) {
         match op {
             Op::Fork => {
-                self.name_task(bytemuck::cast(raw.detail));
+                self.name_task(bytemuck::cast(detail));
                 // A new thread has done nothing yet, whoever bore its number before.
                 if let Some(child) = self.tasks.get_mut(&raw.slot.argument) {
                     child.last_ns = raw.slot.time_ns;
@@ -221,17 +229,18 @@ impl Decoder {
                 }
             }
             Op::Exec => {
-                self.name_task(bytemuck::cast(raw.detail));
+                self.name_task(bytemuck::cast(detail));
                 if let Some(known) = self.tasks.get_mut(&raw.slot.tid) {
                     known.task.executable = crate::capture::procfs::executable(raw.slot.pid);
                 }
             }
             Op::Exit => {
-                let Some(known) = self.tasks.get(&raw.slot.tid) else { return };
+                let Some(known) = self.tasks.get_mut(&raw.slot.tid) else { return };
                 if self.gone.len() < MOST_GONE {
                     self.gone.push(known.task.clone());
                 }
                 // The name stays for what the kernel still does with the sockets after this.
+                known.listed = false;
             }
             _ => {}
         }
@@ -247,7 +256,9 @@ impl Decoder {
             cgroup: Name::NONE,
             last_ns: name.start_ns,
             count: 0,
+            listed: true,
         });
+        known.listed = true;
         known.comm = self.names.intern(&comm);
         known.cgroup = if cgroup.is_empty() { Name::NONE } else { self.names.intern(&cgroup) };
         known.task = Task {
@@ -261,11 +272,12 @@ impl Decoder {
         };
     }
 
-    fn name_socket(&mut self, raw: &Raw) {
-        let name: SocketName = bytemuck::cast(raw.detail);
+    fn name_socket(&mut self, raw: &Raw, name: SocketName) {
         let before = self.sockets.get(raw.slot.socket).cloned();
+        // The port is given back before the socket's last events.
+        let known = before.as_ref().filter(|_| name.local_port == 0).map(|s| s.local);
         let socket = Socket {
-            local: self.address(name.local, name.local_port),
+            local: known.unwrap_or_else(|| self.address(name.local, name.local_port)),
             remote: self.address(name.remote, name.remote_port),
             netns: name.netns,
             iss: name.iss,
@@ -373,6 +385,8 @@ fn range(raw: &Raw, position: u64, event: &mut Event) {
     let (start, end) = match event.op {
         Op::Send if length > 0 => (position.wrapping_sub(length), position),
         Op::Recv if event.flags.has(Flags::URGENT) => return,
+        // At an offset that the program chose (`SO_PEEK_OFF`): which bytes those are is not known.
+        Op::Recv if peek && raw.slot.aux[0] != 0 => return,
         Op::Recv if event.flags.has(Flags::EOF) && !drained => (position, position + 1),
         Op::Recv if event.flags.has(Flags::EOF) => (position.wrapping_sub(1), position),
         Op::Recv if length > 0 && peek => (position, position + length),
@@ -389,7 +403,7 @@ fn range(raw: &Raw, position: u64, event: &mut Event) {
     };
     // An offset below zero: the initial number is wrong (a repaired or disconnected socket).
     if start > end {
-        log::debug!("event at {} of cpu {} lies before its stream", raw.position, raw.cpu);
+        log::debug!("event at {} of cpu {} lies before its stream", raw.position(), raw.cpu);
         return;
     }
     event.stream_start = start;
@@ -445,8 +459,8 @@ fn errno(code: i32) -> u16 {
 /// A map that forgets what has not been used for long, so that it stays bounded: two generations, of
 /// which the older one is dropped when the newer one is full.
 struct Generations<T> {
-    new: HashMap<u64, T>,
-    old: HashMap<u64, T>,
+    new: FastMap<u64, T>,
+    old: FastMap<u64, T>,
 }
 
 /// Sockets that are remembered at least.
@@ -454,11 +468,12 @@ const GENERATION: usize = 250_000;
 
 impl<T> Generations<T> {
     fn new() -> Self {
-        Self { new: HashMap::new(), old: HashMap::new() }
+        Self { new: FastMap::default(), old: FastMap::default() }
     }
 
     fn get(&mut self, key: u64) -> Option<&mut T> {
-        if let Some(value) = self.old.remove(&key) {
+        if !self.new.contains_key(&key) {
+            let value = self.old.remove(&key)?;
             self.put(key, value);
         }
         self.new.get_mut(&key)
@@ -472,3 +487,6 @@ impl<T> Generations<T> {
         self.new.insert(key, value);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Reading the rings from user space: mapped memory, and a follower that reads behind the writers and
 //! counts exactly what it missed.
 
+use std::cmp::Reverse;
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -19,16 +20,66 @@ use crate::event::{Gap, Ring};
 #[derive(Clone, Copy, Debug)]
 pub struct Raw {
     pub slot: Slot,
-    pub detail: [u64; 8],
     pub cpu: u16,
     pub ring: Ring,
-    pub position: u64,
+    /// Index of the detail in [`Batch::details`]; only slots of `rare` rings have one.
+    detail: u32,
 }
 
 impl Raw {
-    /// Order of time; on one CPU names stand before the events they name.
-    pub fn order(&self) -> (u64, u16, std::cmp::Reverse<Ring>, u64) {
-        (self.slot.time_ns, self.cpu, std::cmp::Reverse(self.ring), self.position)
+    /// Position in its ring.
+    pub const fn position(&self) -> u64 {
+        self.slot.position - 1
+    }
+}
+
+/// What was read out of the rings and not yet decoded.
+#[derive(Default)]
+pub struct Batch {
+    raws: Vec<Raw>,
+    details: Vec<[u64; 8]>,
+}
+
+impl Batch {
+    pub fn detail(&self, raw: &Raw) -> [u64; 8] {
+        self.details.get(raw.detail as usize).copied().unwrap_or_default()
+    }
+
+    pub const fn len(&self) -> usize {
+        self.raws.len()
+    }
+
+    pub const fn is_empty(&self) -> bool {
+        self.raws.is_empty()
+    }
+
+    /// What happened up to a time, in order; of what happened on one CPU at the same time names come
+    /// first. Sorts keys, not slots: they are few words, in runs that are sorted already.
+    pub fn in_order(&self, until_ns: u64) -> Vec<&Raw> {
+        let ready = self.raws.iter().filter(|raw| raw.slot.time_ns <= until_ns);
+        let mut order: Vec<(u64, &Raw)> = ready.map(|raw| (raw.slot.time_ns, raw)).collect();
+        let rank = |raw: &Raw| (raw.cpu, Reverse(raw.ring), raw.slot.position);
+        order.sort_by(|(a_ns, a), (b_ns, b)| a_ns.cmp(b_ns).then_with(|| rank(a).cmp(&rank(b))));
+        order.into_iter().map(|(_, raw)| raw).collect()
+    }
+
+    /// Keeps what happened after a time for the next turn.
+    pub fn keep_after(&mut self, until_ns: u64) {
+        let details = std::mem::take(&mut self.details);
+        self.raws.retain_mut(|raw| {
+            let later = raw.slot.time_ns > until_ns;
+            if later && raw.ring == Ring::Rare {
+                self.details.push(details[raw.detail as usize]);
+                raw.detail = self.details.len() as u32 - 1;
+            }
+            later
+        });
+    }
+
+    pub fn push(&mut self, slot: Slot, detail: Option<[u64; 8]>, cpu: u32, ring: Ring) {
+        let index = self.details.len() as u32;
+        self.details.extend(detail);
+        self.raws.push(Raw { slot, cpu: cpu as u16, ring, detail: index });
     }
 }
 
@@ -84,16 +135,15 @@ impl Rings {
     }
 
     /// Copies a slot; whether the copy is good must be asked of the head afterwards.
-    fn copy(&self, cpu: u32, ring: Ring, position: u64) -> Raw {
+    fn copy(&self, cpu: u32, ring: Ring, position: u64) -> (Slot, Option<[u64; 8]>) {
         let index = slot_index(cpu, position, self.slots(ring)) as usize;
-        let (slot, detail) = match ring {
-            Ring::Bulk => (self.bulk.read(index), [0; 8]),
+        match ring {
+            Ring::Bulk => (self.bulk.read(index), None),
             Ring::Rare => {
                 let RareSlot { slot, detail } = self.rare.read(index);
-                (slot, detail)
+                (slot, Some(detail))
             }
-        };
-        Raw { slot, detail, cpu: cpu as u16, ring, position }
+        }
     }
 }
 
@@ -119,7 +169,7 @@ impl Follower {
 
     /// Appends what has been written since the last time. `bulk` before `rare`, since an event's names
     /// are written before it: whoever has the event finds its names.
-    pub fn drain(&mut self, rings: &Rings, out: &mut Vec<Raw>) {
+    pub fn drain(&mut self, rings: &Rings, out: &mut Batch) {
         for ring in [Ring::Bulk, Ring::Rare] {
             for cpu in 0..rings.cpus {
                 self.drain_one(rings, cpu, ring, out);
@@ -127,16 +177,16 @@ impl Follower {
         }
     }
 
-    fn drain_one(&mut self, rings: &Rings, cpu: u32, ring: Ring, out: &mut Vec<Raw>) {
+    fn drain_one(&mut self, rings: &Rings, cpu: u32, ring: Ring, out: &mut Batch) {
         let slots = rings.slots(ring);
         let head = rings.head(cpu, ring);
         while self.next[cpu as usize][ring as usize] < head {
             let position = self.next[cpu as usize][ring as usize];
-            let raw = rings.copy(cpu, ring, position);
+            let (slot, detail) = rings.copy(cpu, ring, position);
             let now = rings.head(cpu, ring);
-            if intact(position, raw.slot.position, now, slots) {
-                self.last_ns[cpu as usize][ring as usize] = raw.slot.time_ns;
-                out.push(raw);
+            if intact(position, slot.position, now, slots) {
+                self.last_ns[cpu as usize][ring as usize] = slot.time_ns;
+                out.push(slot, detail, cpu, ring);
                 self.next[cpu as usize][ring as usize] += 1;
             } else if now > position + u64::from(slots) {
                 self.skip(rings, cpu, ring, now);
@@ -150,17 +200,17 @@ impl Follower {
     fn skip(&mut self, rings: &Rings, cpu: u32, ring: Ring, head: u64) {
         let slots = u64::from(rings.slots(ring));
         let next = &mut self.next[cpu as usize][ring as usize];
-        let oldest = head - slots + slots / 8;
+        let oldest = head - slots + slots / 32;
         let events = oldest - *next;
         *next = oldest;
         self.lost += events;
-        let after = rings.copy(cpu, ring, oldest);
+        let (after, _) = rings.copy(cpu, ring, oldest);
         if self.gaps.len() < MOST_GAPS {
             self.gaps.push(Gap {
                 cpu,
                 ring,
                 from_ns: self.last_ns[cpu as usize][ring as usize],
-                to_ns: after.slot.time_ns,
+                to_ns: after.time_ns,
                 events,
             });
         }

@@ -79,11 +79,13 @@ fn scope(arguments: &Arguments) -> Result<Scope> {
         _ if arguments.all => Scope::All,
         (Some(pid), _) => Scope::Process(*pid),
         (_, Some(cgroup)) => Scope::Cgroup(cgroup.clone()),
-        _ if !arguments.command.is_empty() => Scope::Command(arguments.command.clone()),
-        _ => bail!(Hinted {
-            message: "nothing to record".to_owned(),
-            hint: "give a command after `--`, or --all, --pid PID or --cgroup PATH".to_owned(),
-        }),
+        _ => match arguments.command.first() {
+            Some(program) => Scope::Command(program.clone()),
+            None => bail!(Hinted {
+                message: "nothing to record".to_owned(),
+                hint: "give a command after `--`, or --all, --pid PID or --cgroup PATH".to_owned(),
+            }),
+        },
     })
 }
 
@@ -104,6 +106,9 @@ async fn record(arguments: &Arguments, scope: Scope) -> Result<Option<ExitStatus
         None => None,
     };
     let writer = Writer::create(&arguments.output, &capture.host())?;
+    if child.is_none() && !arguments.quiet {
+        announce(&capture);
+    }
     let mut session = Session {
         writer,
         events: 0,
@@ -117,6 +122,12 @@ async fn record(arguments: &Arguments, scope: Scope) -> Result<Option<ExitStatus
     session.line.clear();
     session.finish(&mut capture, &arguments.output, arguments.quiet)?;
     Ok(status)
+}
+
+/// Says that everything from now on is recorded.
+#[expect(clippy::print_stderr, reason = "talk goes to stderr")]
+fn announce(capture: &Capture) {
+    eprintln!("recording {}; Ctrl-C ends it", capture.scope());
 }
 
 /// A recording in the making.
@@ -155,7 +166,9 @@ impl Session {
         loop {
             let stop = tokio::select! {
                 status = wait(&mut child) => return Ok(Some(status?)),
-                _ = turn.tick() => until.is_some_and(|until| Instant::now() >= until),
+                () = passed(until) => true,
+                // A snapshot leaves the rings alone, and sleeps.
+                _ = turn.tick(), if !self.snapshot => false,
                 _ = interrupt.recv() => true,
                 _ = terminate.recv() => true,
             };
@@ -182,12 +195,8 @@ impl Session {
 
     fn turn(&mut self, capture: &mut Capture) -> Result<()> {
         self.flush_log();
-        if self.snapshot {
-            return Ok(());
-        }
-        let events = capture.drain();
-        self.events += events.len() as u64;
-        self.writer.append(capture.names(), &events)?;
+        let writer = &mut self.writer;
+        self.events += capture.drain(&mut |names, events| Ok(writer.append(names, events)?))?;
         if self.flushed.elapsed() >= FLUSH {
             self.writer.set_host(&capture.host());
             self.writer.flush()?;
@@ -206,10 +215,10 @@ impl Session {
     /// Reads the rest, finishes the file and says what is in it.
     #[expect(clippy::print_stderr, reason = "talk goes to stderr")]
     fn finish(mut self, capture: &mut Capture, output: &Path, quiet: bool) -> Result<()> {
-        let events = capture.drain_rest();
+        let writer = &mut self.writer;
+        self.events +=
+            capture.drain_rest(&mut |names, events| Ok(writer.append(names, events)?))?;
         self.flush_log();
-        self.events += events.len() as u64;
-        self.writer.append(capture.names(), &events)?;
         self.writer.finish(&capture.host())?;
         if !quiet {
             let bytes = fs::metadata(output).map_or(0, |m| m.len());
@@ -223,6 +232,13 @@ impl Session {
             );
         }
         Ok(())
+    }
+}
+
+async fn passed(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until.into()).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -103,8 +103,8 @@ fn frontier(history: &History, graph: &Graph, slice: &Slice) -> Vec<Stop> {
             must: events.iter().any(|&e| slice.reach(e) == Reach::Must),
         });
     }
-    // What certainly got there first, and of these those that were silent longest.
-    stops.sort_by_key(|s| (std::cmp::Reverse(s.must), std::cmp::Reverse(s.silent_ns)));
+    // What certainly got there first; of these those that live, and of these those that were silent longest.
+    stops.sort_by_key(|s| (!s.must, s.ended, std::cmp::Reverse(s.silent_ns)));
     stops
 }
 

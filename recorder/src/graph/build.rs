@@ -24,7 +24,7 @@ pub(super) fn build(history: &History) -> Graph {
     for event in 0..events as EventIndex {
         graph.push((event, Side::Begin), (event, Side::End), EdgeKind::Interval, Proof::Must);
     }
-    thread::edges(&mut graph);
+    thread::edges(history, &mut graph);
     task::edges(history, &rare, &mut graph);
     endpoint::connect(history, &mut graph);
     endpoint::lane_edges(history, &notable, &mut graph);
@@ -70,4 +70,10 @@ pub(super) fn at(history: &History, (event, side): Point) -> u64 {
     let event = &history.events[event as usize];
     // What the kernel did has no duration that matters.
     if side == Side::Begin && !event.in_kernel_lane() { event.begin_ns } else { event.time_ns }
+}
+
+/// Whether all that happened on a host while it was recorded is there.
+pub(super) fn lossless(history: &History, host: u16) -> bool {
+    let host = history.hosts.get(usize::from(host));
+    host.is_none_or(|host| host.lost == 0 && host.gaps.is_empty())
 }

@@ -5,16 +5,16 @@
 //! received  |-- recv 1 --|------- recv 2 -------|---- recv 3 ----|
 //! ```
 //!
-//! A call's range is exact or, where calls raced on one socket, one of several. An edge is proven when the
-//! two ranges meet whichever they are. It leads from the send's begin, since a send that blocks can be
+//! A call's range is exact or, where calls raced on one socket, known within limits. An edge is proven when
+//! the two meet wherever their bytes lie. It leads from the send's begin, since a send that blocks can be
 //! received, and answered, before it returns.
 
 mod sweep;
 mod tiling;
 
-use super::{Direction, EdgeKind, Graph, Hole, Proof, Side, complete};
-use crate::event::{Event, EventIndex, Flags, History, Op, Ring};
-use sweep::{Span, meetings};
+use super::{Direction, EdgeKind, Graph, Hole, Proof, Side};
+use crate::event::{Event, EventIndex, Flags, History, Op};
+use sweep::{Span, Stream, meetings};
 use tiling::{Call, Tiling, tile};
 
 /// No stream is longer; a larger offset is damage.
@@ -27,21 +27,21 @@ pub(super) fn edges(history: &History, graph: &mut Graph) {
         let [a, b] = connection.ends;
         let ways = [(a, b, connection.shift[0]), (b, a, connection.shift[1])];
         for (from, to, shift) in &ways[..if a == b { 1 } else { 2 }] {
-            let sent = spans(history, graph, *from, Direction::Sent, *shift);
-            let received = spans(history, graph, *to, Direction::Received, 0);
+            let sent = stream(history, graph, *from, Direction::Sent, *shift);
+            let received = stream(history, graph, *to, Direction::Received, 0);
             join(history, graph, &sent, &received, connection.proof);
         }
     }
     // Holes in streams whose other end is not in the recording are worth knowing too.
     for endpoint in 0..graph.endpoints.len() as u32 {
         if graph.endpoints[endpoint as usize].connection.is_none() {
-            spans(history, graph, endpoint, Direction::Sent, 0);
-            spans(history, graph, endpoint, Direction::Received, 0);
+            stream(history, graph, endpoint, Direction::Sent, 0);
+            stream(history, graph, endpoint, Direction::Received, 0);
         }
     }
 }
 
-fn join(history: &History, graph: &mut Graph, sent: &[Span], received: &[Span], connection: Proof) {
+fn join(history: &History, graph: &mut Graph, sent: &Stream, received: &Stream, connection: Proof) {
     graph.truncated += meetings(sent, received, |send, receive, proof| {
         let (from, to) = ((send, Side::Begin), (receive, Side::End));
         if proof == Proof::Must && connection == Proof::Must {
@@ -53,16 +53,14 @@ fn join(history: &History, graph: &mut Graph, sent: &[Span], received: &[Span], 
 }
 
 /// Where the calls of one endpoint lie in one of its streams; notes the holes between them.
-fn spans(
+fn stream(
     history: &History,
     graph: &mut Graph,
     endpoint: u32,
     direction: Direction,
     shift: u64,
-) -> Vec<Span> {
+) -> Stream {
     let end = &graph.endpoints[endpoint as usize];
-    let host = &history.hosts.get(usize::from(end.host));
-    let lossless = host.is_none_or(|h| h.lost == 0 && h.gaps.is_empty());
     let op = if direction == Direction::Sent { Op::Send } else { Op::Recv };
     let mut threads = Vec::new();
     let mut calls = Vec::new();
@@ -80,17 +78,15 @@ fn spans(
             Direction::Received => 0,
         };
         let thread = thread_number(&mut threads, event.tid);
-        let inside = host.is_none_or(|h| complete(h, Ring::Bulk, event.begin_ns, event.time_ns));
         calls.push(Call {
             thread,
             end: event.stream_end.wrapping_add(by),
             len: event.stream_end - event.stream_start,
             peek: event.flags.has(Flags::PEEK),
-            trusted: inside,
         });
         events.push(index);
     }
-    let Tiling { places, holes } = tile(&calls, lossless);
+    let Tiling { places, holes, filled } = tile(&calls);
     graph.holes.extend(holes.into_iter().map(|hole| Hole {
         endpoint,
         direction,
@@ -99,8 +95,10 @@ fn spans(
         before: events[hole.before],
     }));
     let each = events.iter().zip(&calls).zip(&places);
-    each.map(|((&event, call), place)| Span { event, lo: place.lo, hi: place.hi, len: call.len })
-        .collect()
+    let spans = each
+        .map(|((&event, call), place)| Span { event, lo: place.lo, hi: place.hi, len: call.len })
+        .collect();
+    Stream { spans, filled }
 }
 
 /// Whether a call moved (or looked at) bytes of the stream and says which.

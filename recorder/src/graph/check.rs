@@ -4,15 +4,17 @@
 //! allowed by its rule, and what must be there and is not is found too.
 
 mod bytes;
+mod flow;
 mod rules;
+mod streams;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use petgraph::algo::toposort;
 use petgraph::visit::{EdgeFiltered, EdgeRef};
 
 use super::{Edge, EdgeKind, Graph, Proof, event_of};
-use crate::event::{Event, EventIndex, History, Op};
+use crate::event::{Address, Event, EventIndex, Flags, History, Op};
 
 /// Clocks of one host's CPUs differ by less: they are read from one counter, which the kernel keeps
 /// synchronised to well under a microsecond or does not use.
@@ -90,6 +92,15 @@ struct Known<'a> {
     next_in_thread: Vec<EventIndex>,
     users: HashMap<(u16, u64, Op), bytes::Users>,
     floors: Vec<u64>,
+    streams: streams::Streams,
+    /// Per socket, an event for each pair of initial numbers that it had.
+    numbered: HashMap<(u16, u64), Vec<EventIndex>>,
+    /// The processes that each thread number was seen in.
+    processes: HashMap<(u16, u32), HashSet<u32>>,
+    /// Host, target and time of each SIGKILL.
+    kills: Vec<(u16, u32, u64)>,
+    /// The sockets that bore a pair of addresses on a host.
+    sockets: HashMap<(u16, Address, Address), HashSet<u64>>,
 }
 
 impl<'a> Known<'a> {
@@ -109,7 +120,71 @@ impl<'a> Known<'a> {
             }
         }
         let (users, floors) = bytes::users(&history.events);
-        Self { history, next_in_thread, users, floors }
+        let streams = streams::Streams::new(&history.events, &floors);
+        let mut numbered: HashMap<(u16, u64), Vec<EventIndex>> = HashMap::new();
+        let mut sockets: HashMap<_, HashSet<u64>> = HashMap::new();
+        for (index, event) in history.events.iter().enumerate() {
+            if event.socket != 0 && event.proof != crate::event::Proof::Unknown {
+                let addresses = (event.host, event.local, event.remote);
+                sockets.entry(addresses).or_default().insert(event.socket);
+                let known = numbered.entry((event.host, event.socket)).or_default();
+                let same = |&&other: &&EventIndex| {
+                    let other = &history.events[other as usize];
+                    (other.iss, other.irs, other.proof) == (event.iss, event.irs, event.proof)
+                };
+                if known.iter().rev().find(same).is_none() {
+                    known.push(index as EventIndex);
+                }
+            }
+        }
+        let mut processes: HashMap<(u16, u32), HashSet<u32>> = HashMap::new();
+        for event in history.events.iter().filter(|event| event.tid != 0) {
+            processes.entry((event.host, event.tid)).or_default().insert(event.pid);
+        }
+        for (number, host) in history.hosts.iter().enumerate() {
+            for task in &host.tasks {
+                processes.entry((number as u16, task.tid)).or_default().insert(task.pid);
+            }
+        }
+        let signals = history.events.iter().filter(|event| event.op == Op::Signal);
+        let kills = signals
+            .filter(|event| {
+                i32::from(event.signal) == libc::SIGKILL && !event.flags.has(Flags::IGNORED)
+            })
+            .map(|event| (event.host, event.target, event.time_ns))
+            .collect();
+        Self {
+            history,
+            next_in_thread,
+            users,
+            floors,
+            streams,
+            numbered,
+            processes,
+            kills,
+            sockets,
+        }
+    }
+
+    /// Events of a socket that say which connections it had; of all with an event's addresses, if it has no
+    /// socket.
+    fn numbered(&self, of: &Event) -> Vec<&'a Event> {
+        let own = (of.socket != 0).then_some(of.socket);
+        let namesakes = self.sockets.get(&(of.host, of.local, of.remote)).filter(|_| own.is_none());
+        let sockets = own.into_iter().chain(namesakes.into_iter().flatten().copied());
+        let known = sockets.filter_map(|socket| self.numbered.get(&(of.host, socket)));
+        known.flatten().map(|&index| self.event(index)).collect()
+    }
+
+    /// Whether two events' sockets were ever the two ends of one connection.
+    fn joined(&self, one: &Event, other: &Event) -> bool {
+        let others = self.numbered(other);
+        self.numbered(one).iter().any(|one| others.iter().any(|other| mirrored(one, other)))
+    }
+
+    /// Whether a thread number may be one of a process: it was seen there, or nowhere.
+    fn may_be_of(&self, host: u16, tid: u32, pid: u32) -> bool {
+        tid == pid || self.processes.get(&(host, tid)).is_none_or(|pids| pids.contains(&pid))
     }
 
     fn event(&self, index: EventIndex) -> &'a Event {

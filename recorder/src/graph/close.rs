@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::build::lossless;
 use super::connection::{Listeners, push_if};
 use super::endpoint::Notable;
 use super::{EdgeKind, Graph, Proof, Side};
@@ -64,11 +65,7 @@ struct OwnEnd {
 impl OwnEnd {
     fn of(history: &History, notable: &Notable, graph: &Graph, number: u32, stray: &Stray) -> Self {
         let endpoint = &graph.endpoints[number as usize];
-        let host = history.hosts.get(usize::from(endpoint.host));
-        let mut own = Self {
-            lossless: host.is_none_or(|h| h.lost == 0 && h.gaps.is_empty()),
-            ..Self::default()
-        };
+        let mut own = Self { lossless: lossless(history, endpoint.host), ..Self::default() };
         for &index in notable.of(number) {
             let event = &history.events[index as usize];
             match event.op {
@@ -93,8 +90,11 @@ impl OwnEnd {
     fn reset_sent(&self, history: &History, graph: &mut Graph) {
         for &reset in &self.resets_sent {
             let to = (reset, Side::Begin);
-            let (causes, proven) =
-                if self.aborts.is_empty() { (&self.closes, true) } else { (&self.aborts, true) };
+            let (causes, proven) = if self.aborts.is_empty() {
+                (&self.closes, self.lossless)
+            } else {
+                (&self.aborts, true)
+            };
             for &cause in causes {
                 push_if(history, graph, proven, (cause, Side::Begin), to, KIND);
             }
@@ -232,9 +232,8 @@ fn refused(history: &History, rare: &[EventIndex], graph: &mut Graph) {
         if history.events[last as usize].op != Op::Unlisten {
             continue;
         }
-        let host = history.hosts.get(usize::from(error.host));
-        let lossless = host.is_none_or(|h| h.lost == 0 && h.gaps.is_empty());
-        push_if(history, graph, lossless, (last, Side::Begin), (index, Side::Begin), KIND);
+        let proven = lossless(history, error.host);
+        push_if(history, graph, proven, (last, Side::Begin), (index, Side::Begin), KIND);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::build::{Point, in_time};
+use super::build::{Point, in_time, lossless};
 use super::endpoint::Notable;
 use super::{EdgeKind, Graph, Proof, Side};
 use crate::event::{Address, Event, EventIndex, History, Op};
@@ -112,7 +112,9 @@ fn accepted(history: &History, rare: &[EventIndex], graph: &mut Graph) {
         let open = listeners.open(history, event, event.local, index);
         let (to, kind) = ((index, Side::Begin), EdgeKind::Connection);
         match open[..] {
-            [only] => graph.push((only, Side::Begin), to, kind, Proof::Must),
+            [only] if lossless(history, event.host) => {
+                graph.push((only, Side::Begin), to, kind, Proof::Must);
+            }
             _ => open.iter().for_each(|&l| graph.push_may(history, (l, Side::Begin), to, kind)),
         }
     }

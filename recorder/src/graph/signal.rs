@@ -7,8 +7,9 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use super::build::lossless;
 use super::connection::push_if;
-use super::{EdgeKind, Graph, Side};
+use super::{EdgeKind, Graph, Side, Thread};
 use crate::event::{Event, EventIndex, Flags, History, Op};
 
 const KILL: u8 = libc::SIGKILL as u8;
@@ -30,31 +31,27 @@ struct Pending {
     deadly: HashMap<(u16, u32), Vec<EventIndex>>,
     /// One of several that may have been taken: what is left is as uncertain.
     doubtful: HashSet<EventIndex>,
-    /// Threads of a process that exited, each with whether a signal made it.
-    exits: HashMap<(u16, u32), Vec<(EventIndex, bool)>>,
+    /// Exits of a process's threads that no signal made, also those to come: a thread that ends the
+    /// process kills the others before it notes its own exit.
+    exits: HashMap<(u16, u32), Vec<EventIndex>>,
 }
 
 pub(super) fn edges(history: &History, rare: &[EventIndex], graph: &mut Graph) {
-    let mut pending = Pending::default();
-    let mut dying: HashMap<(u16, u32), bool> = HashMap::new();
-    for &index in rare {
+    let mut pending = Pending { exits: exits(history, rare), ..Pending::default() };
+    // Within a nanosecond, sending comes first.
+    let mut ordered = rare.to_vec();
+    ordered.sort_by_key(|&index| {
+        let event = &history.events[index as usize];
+        (event.host, event.time_ns, event.op == Op::Deliver)
+    });
+    for index in ordered {
         let event = &history.events[index as usize];
         match event.op {
             Op::Signal if !event.flags.has(Flags::IGNORED) => {
                 pending.send(history, graph, event, index);
             }
-            Op::Deliver => {
-                dying.insert((event.host, event.tid), true);
-                pending.deliver(history, graph, event, index);
-            }
-            Op::Exit => {
-                let killed = dying.remove(&(event.host, event.tid)).unwrap_or(false);
-                let exits = pending.exits.entry((event.host, event.pid)).or_default();
-                exits.push((index, killed));
-            }
+            Op::Deliver => pending.deliver(history, graph, event, index),
             Op::Fork => {
-                dying.remove(&(event.host, event.target));
-                pending.exits.remove(&(event.host, event.target));
                 pending.deadly.remove(&(event.host, event.target));
             }
             _ => {}
@@ -83,8 +80,7 @@ impl Pending {
     }
 
     fn deliver(&mut self, history: &History, graph: &mut Graph, event: &Event, index: EventIndex) {
-        let host = history.hosts.get(usize::from(event.host));
-        let lossless = host.is_none_or(|h| h.lost == 0 && h.gaps.is_empty());
+        let lossless = lossless(history, event.host);
         let to = (index, Side::End);
         if event.signal == KILL {
             self.killed(history, graph, event, index, lossless);
@@ -132,20 +128,43 @@ impl Pending {
         let kills: Vec<EventIndex> =
             deadly.iter().copied().filter(|&s| history.events[s as usize].signal == KILL).collect();
         let exits = self.exits.get(&process).map_or(&[][..], Vec::as_slice);
-        let by_itself: Vec<EventIndex> =
-            exits.iter().filter(|(_, killed)| !killed).map(|&(exit, _)| exit).collect();
         let causes = if kills.is_empty() { deadly } else { &kills };
-        let alone = !kills.is_empty() || by_itself.is_empty();
+        // Had the process ended before, the signal would have been ignored.
+        let since = causes.first().copied().unwrap_or(0);
+        let alone = !kills.is_empty() || exits.iter().all(|&exit| exit < since);
         let proven = lossless && causes.len() == 1 && alone;
         for &cause in causes {
             push_if(history, graph, proven, (cause, Side::Begin), to, EdgeKind::Signal);
         }
         if kills.is_empty() {
-            for exit in by_itself {
+            for &exit in exits.iter().rev().filter(|&&exit| exit >= since).take(EXITS_MAX) {
                 graph.push_may(history, (exit, Side::Begin), to, EdgeKind::Signal);
             }
         }
     }
+}
+
+/// More exits than this are not shown as what may have ended a process.
+const EXITS_MAX: usize = 64;
+
+/// The exits that no signal made, by process.
+fn exits(history: &History, rare: &[EventIndex]) -> HashMap<(u16, u32), Vec<EventIndex>> {
+    let mut dying = HashSet::new();
+    let mut exits: HashMap<(u16, u32), Vec<EventIndex>> = HashMap::new();
+    for &index in rare {
+        let event = &history.events[index as usize];
+        let thread = (event.host, event.tid);
+        match event.op {
+            Op::Deliver if event.signal == KILL => {
+                dying.insert(thread);
+            }
+            Op::Exit if !dying.remove(&thread) => {
+                exits.entry((event.host, event.pid)).or_default().push(index);
+            }
+            _ => {}
+        }
+    }
+    exits
 }
 
 /// Whether a signal ends a process that does nothing about it.
@@ -163,53 +182,50 @@ fn is_deadly(signal: u8) -> bool {
     )
 }
 
+/// How many events a thread may still have after its exit: a process may have many files to close.
+const ENDING_MAX: usize = 4096;
+
 /// The process of a thread at the time of an event.
 fn process_of(history: &History, graph: &Graph, host: u16, tid: u32, at: EventIndex) -> u32 {
     let lives = graph.lives_of(host, tid);
     let begun = lives.partition_point(|life| graph.events_of_thread(life)[0] <= at);
-    if let Some(life) = begun.checked_sub(1).or(Some(0)).and_then(|life| lives.get(life)) {
+    let ended = |life: &Thread| {
+        let events = graph.events_of_thread(life).iter().rev().take(ENDING_MAX);
+        events.filter(|&&e| e < at).any(|&e| history.events[e as usize].op == Op::Exit)
+    };
+    // One that has ended gets no signals: it is meant for the next of that number.
+    let next = if begun > 0 && !ended(&lives[begun - 1]) { begun - 1 } else { begun };
+    if let Some(life) = lives.get(next).or(lives.last()) {
         return life.pid;
     }
     let tasks = history.hosts.get(usize::from(host)).map_or(&[][..], |h| h.tasks.as_slice());
     tasks.iter().find(|task| task.tid == tid).map_or(tid, |task| task.pid)
 }
 
-/// The kernel kills its victim before it notes that it chose it; the choice comes first all the same.
+/// The kernel kills its victim, in no thread's name, before it notes on the same CPU that it chose it. The
+/// choice comes first all the same.
 fn out_of_memory(history: &History, rare: &[EventIndex], graph: &mut Graph) {
-    for &index in rare {
+    for (place, &index) in rare.iter().enumerate() {
         let kill = &history.events[index as usize];
         if kill.op != Op::OomKill {
             continue;
         }
         let victim = process_of(history, graph, kill.host, kill.target, index);
-        let mut signals = Vec::new();
-        let mut deaths = Vec::new();
-        for &other in rare {
+        let own = rare[..place].iter().rev().take(OWN_SIGNAL_WITHIN).copied().find(|&other| {
             let event = &history.events[other as usize];
-            if event.host != kill.host || event.signal != KILL {
-                continue;
-            }
-            match event.op {
-                Op::Deliver if event.pid == victim => deaths.push(other),
-                Op::Signal
-                    if !event.flags.has(Flags::IGNORED)
-                        && process_of(history, graph, event.host, event.target, other)
-                            == victim =>
-                {
-                    signals.push(other);
-                }
-                _ => {}
-            }
-        }
-        let proven = signals.len() <= 1;
-        let from = (index, Side::Begin);
-        for signal in signals {
-            let lane = history.events[signal as usize].in_kernel_lane();
-            let side = if lane { Side::Begin } else { Side::End };
-            push_if(history, graph, proven, from, (signal, side), EdgeKind::Signal);
-        }
-        for death in deaths {
-            push_if(history, graph, proven, from, (death, Side::End), EdgeKind::Signal);
+            (event.host, event.cpu, event.op, event.signal, event.tid)
+                == (kill.host, kill.cpu, Op::Signal, KILL, 0)
+                && process_of(history, graph, event.host, event.target, other) == victim
+        });
+        // The victim may have been dying already.
+        if let Some(signal) = own
+            && !history.events[signal as usize].flags.has(Flags::IGNORED)
+        {
+            let (from, to) = ((index, Side::Begin), (signal, Side::Begin));
+            push_if(history, graph, true, from, to, EdgeKind::Signal);
         }
     }
 }
+
+/// How many rare events may lie between a victim's signal and the note of its choice.
+const OWN_SIGNAL_WITHIN: usize = 1024;

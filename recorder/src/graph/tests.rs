@@ -23,12 +23,12 @@ fn check_kinds(text: &str, kinds: &[EdgeKind], expected: Expect) {
 fn program_order() {
     let kinds = [EdgeKind::Program];
     check_kinds(
-        "a exec / b exec / a rename / k closed 1 / a exit",
+        "a exec / b exec / a signal target=b / k closed 1 / a exit",
         &kinds,
         expect![[r#"
-        a exec → a rename  must program end→begin
-        a rename → a exit  must program end→begin
-    "#]],
+            a exec → a signal  must program end→begin
+            a signal → a exit  must program end→begin
+        "#]],
     );
 }
 
@@ -135,19 +135,19 @@ fn a_connection_older_than_the_recording() {
     check(
         "a send 1 1000..1009 computed / b recv 2 1000..1009",
         expect![[r#"
-        a send 1 1000..1009 → b recv 2 1000..1009  must bytes begin→end
-        hole 0..1000 before a send 1 1000..1009
-        hole 0..1000 before b recv 2 1000..1009
-    "#]],
+            a send 1 1000..1009 → b recv 2 1000..1009  may bytes begin→end
+            hole 0..1000 before a send 1 1000..1009
+            hole 0..1000 before b recv 2 1000..1009
+        "#]],
     );
     // The number of the end that asked was computed one too high, so its offsets are one too low.
     check(
         "a send 1 999..1008 computed iss=1001001 / b recv 2 1000..1009",
         expect![[r#"
-        a send 1 999..1008 → b recv 2 1000..1009  must bytes begin→end
-        hole 0..1000 before a send 1 999..1008
-        hole 0..1000 before b recv 2 1000..1009
-    "#]],
+            a send 1 999..1008 → b recv 2 1000..1009  may bytes begin→end
+            hole 0..1000 before a send 1 999..1008
+            hole 0..1000 before b recv 2 1000..1009
+        "#]],
     );
 }
 
@@ -220,25 +220,42 @@ fn racing_readers() {
 }
 
 #[test]
-fn a_lossy_recording_proves_less() {
-    let mut history = history("a send 1 0..9 / b send 1 20..30 / c recv 2 0..20 / c recv 2 20..30");
-    let exact = Graph::build(&history);
-    expect![[r#"
-        a send 1 0..9 → c recv 2 0..20  must bytes begin→end
-        b send 1 20..30 → c recv 2 20..30  must bytes begin→end
-        hole 9..20 before b send 1 20..30
-    "#]]
-    .assert_eq(&show_edges(&history, &exact, &[EdgeKind::Bytes]));
-    history.hosts[0].lost = 1;
+fn a_call_beyond_a_hole_may_lie_in_it() {
     // An unseen thread may have moved the counter on while b sent.
-    let lossy = Graph::build(&history);
-    expect![[r#"
+    check(
+        "a send 1 0..9 / b send 1 20..30 / c recv 2 0..20 / c recv 2 20..30",
+        expect![[r#"
         a send 1 0..9 → c recv 2 0..20  must bytes begin→end
         b send 1 20..30 → c recv 2 0..20  may bytes begin→end
         b send 1 20..30 → c recv 2 20..30  may bytes begin→end
         hole 9..20 before b send 1 20..30
-    "#]]
-    .assert_eq(&show_edges(&history, &lossy, &[EdgeKind::Bytes]));
+    "#]],
+    );
+    // a went on from where it had found the counter.
+    check(
+        "a send 1 0..9 / a send 1 20..30 / a send 1 30..35 / c recv 2 0..30 / c recv 2 30..35",
+        expect![[r#"
+        a send 1 0..9 → c recv 2 0..30  must bytes begin→end
+        a send 1 20..30 → c recv 2 0..30  must bytes begin→end
+        a send 1 30..35 → c recv 2 30..35  must bytes begin→end
+        hole 9..20 before a send 1 20..30
+    "#]],
+    );
+}
+
+#[test]
+fn a_blocked_send_lets_another_in() {
+    // a's bytes may lie around b's.
+    check(
+        "b send 1 40..50 / a send 1 10..110 / c recv 2 0..40 / c recv 2 40..50 / c recv 2 50..110",
+        expect![[r#"
+        b send 1 40..50 → c recv 2 0..40  may bytes begin→end
+        a send 1 10..110 → c recv 2 0..40  must bytes begin→end
+        b send 1 40..50 → c recv 2 40..50  may bytes begin→end
+        a send 1 10..110 → c recv 2 40..50  may bytes begin→end
+        a send 1 10..110 → c recv 2 50..110  must bytes begin→end
+    "#]],
+    );
 }
 
 #[test]
@@ -487,7 +504,6 @@ fn out_of_memory() {
         expect![[r#"
             k oom_kill → k signal  must signal begin→begin
             k signal → b deliver  must signal begin→end
-            k oom_kill → b deliver  must signal begin→end
         "#]],
     );
 }
@@ -505,41 +521,4 @@ fn a_blocked_send_is_answered_and_its_sender_killed() {
             c signal → a deliver  must signal begin→end
         "#]],
     );
-}
-
-/// Prints what building costs; `cargo test -p recorder timing -- --ignored --nocapture`.
-#[test]
-#[ignore = "takes seconds and gigabytes; it measures and proves nothing"]
-#[expect(clippy::print_stderr, reason = "the result is for a person")]
-fn timing() {
-    let mut history = super::written::traffic(10_000_000, 2_000);
-    history.sort();
-    let events = history.events.len();
-    let resident = || {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let line = |name: &str| {
-            let line = status.lines().find(|l| l.starts_with(name)).unwrap_or_default();
-            line.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0) * 1024
-        };
-        (line("VmRSS:"), line("VmHWM:"))
-    };
-    let before = resident().0;
-    let start = std::time::Instant::now();
-    let graph = Graph::build(&history);
-    let built = start.elapsed();
-    let (after, peak) = resident();
-    eprintln!(
-        "{events} events, {} edges: {built:?}, {:.2} million events/s, {} B/event kept, {} at most",
-        graph.nodes.edge_count(),
-        events as f64 / built.as_secs_f64() / 1e6,
-        (after - before) / events as u64,
-        (peak - before) / events as u64,
-    );
-    let start = std::time::Instant::now();
-    let symptom = events as u32 - 1;
-    let slice = crate::slice::backward(&history, &graph, &[symptom], Default::default());
-    eprintln!("slice of {} events: {:?}", slice.order.len(), start.elapsed());
-    let start = std::time::Instant::now();
-    let wrong = check::check(&history, &graph);
-    eprintln!("check: {:?}, {} violations", start.elapsed(), wrong.len());
 }

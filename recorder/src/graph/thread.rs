@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::group::group;
 use super::{EdgeKind, Graph, Proof, Side, Thread};
-use crate::event::{Event, EventIndex, History, Op};
+use crate::event::{Event, EventIndex, Flags, History, Op};
 
 /// Finds the threads and their events. A tid that is used again is another thread.
 pub(super) fn index(history: &History, rare: &[EventIndex], graph: &mut Graph) {
@@ -63,9 +63,14 @@ fn begins_anew(history: &History, life: &[EventIndex], born: &[u64]) -> bool {
             return true;
         }
     }
+    let killed = previous.op == Op::Deliver && i32::from(previous.signal) == libc::SIGKILL;
+    let dying = matches!(event.op, Op::Exit | Op::Deliver) || after_exit(event);
+    if killed && !dying {
+        return true;
+    }
     // Forked again in between: the thread before has ended, whether or not that was seen.
     let first = born.partition_point(|&ns| ns <= previous.time_ns);
-    born.get(first).is_some_and(|&ns| ns <= event.time_ns)
+    born.get(first).is_some_and(|&ns| ns < event.time_ns)
 }
 
 /// What a thread still does when its exit has been noted: closing its files, telling its parent.
@@ -74,13 +79,17 @@ fn after_exit(event: &Event) -> bool {
 }
 
 /// One edge from each event's end to the next one's begin. A lost event between them does not make the
-/// order less certain.
-pub(super) fn edges(graph: &mut Graph) {
+/// order less certain, unless the thread may have ended and its number been used again meanwhile.
+pub(super) fn edges(history: &History, graph: &mut Graph) {
     for thread in 0..graph.threads.len() {
         let range = graph.threads[thread].events.clone();
         for place in range.start as usize + 1..range.end as usize {
             let (from, to) = (graph.thread_events[place - 1], graph.thread_events[place]);
-            graph.push((from, Side::End), (to, Side::Begin), EdgeKind::Program, Proof::Must);
+            let (previous, event) = (&history.events[from as usize], &history.events[to as usize]);
+            // A begin is known from the end before, or from when the thread began.
+            let began = event.flags.has(Flags::AFTER_GAP) && event.begin_ns > previous.time_ns;
+            let proof = if began { Proof::May } else { Proof::Must };
+            graph.push((from, Side::End), (to, Side::Begin), EdgeKind::Program, proof);
         }
     }
 }
@@ -88,6 +97,6 @@ pub(super) fn edges(graph: &mut Graph) {
 /// Whether events of the thread are known to be missing between two neighbours in its program order.
 pub fn gap_between(previous: &Event, event: &Event) -> bool {
     let counted = previous.task_count != 0 && event.task_count != 0;
-    event.flags.has(crate::event::Flags::AFTER_GAP)
+    event.flags.has(Flags::AFTER_GAP)
         || counted && event.task_count != previous.task_count.wrapping_add(1)
 }

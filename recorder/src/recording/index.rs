@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use super::columns::ZSTD_LEVEL;
 use super::pages::{take_varint, varint};
-use crate::event::{Event, Op, Ring};
+use crate::event::{Event, Op, Proof, Ring};
 
 /// What a recording's parts hold, in their order in the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,9 +26,14 @@ pub struct Part {
     pub errors: u64,
     /// Names of the threads that have events here.
     pub comms: Vec<String>,
+    /// Which kinds of events there are: bit `op as u32` each.
+    pub ops: u32,
+    /// Errnos that occur, and targets of forks, signals and kills; both sorted.
+    pub errors_seen: Vec<u16>,
+    pub targets: Vec<u32>,
     /// By process and thread; kernel lanes have thread 0.
     pub threads: Vec<Thread>,
-    /// By cookie.
+    /// By cookie. Cookie 0 stands for resets that were sent for no socket.
     pub sockets: Vec<Socket>,
     pub lanes: Vec<Lane>,
 }
@@ -47,6 +52,62 @@ pub struct Socket {
     /// Hull of the stream offsets sent and received here.
     pub sent: Option<Range<u64>>,
     pub received: Option<Range<u64>>,
+    /// Which kinds of events there are: bit `op as u32` each.
+    pub ops: u32,
+    pub numbers: Numbers,
+    pub sender: User,
+    pub receiver: User,
+}
+
+/// Who uses one direction of a socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum User {
+    #[default]
+    Nobody,
+    Thread(u32),
+    Several,
+}
+
+impl User {
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Nobody, user) | (user, Self::Nobody) => user,
+            (one, other) if one == other => one,
+            _ => Self::Several,
+        }
+    }
+
+    /// No thread has the number 0, nor the highest.
+    const fn pack(self) -> u64 {
+        match self {
+            Self::Nobody => 0,
+            Self::Thread(tid) => tid as u64,
+            Self::Several => u32::MAX as u64,
+        }
+    }
+
+    const fn unpack(packed: u32) -> Self {
+        match packed {
+            0 => Self::Nobody,
+            u32::MAX => Self::Several,
+            tid => Self::Thread(tid),
+        }
+    }
+}
+
+/// The initial sequence numbers of a socket, as far as its events of one part agree on them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Numbers {
+    #[default]
+    Unknown,
+    Known {
+        iss: u32,
+        irs: u32,
+    },
+    /// The socket was connected more than once, or its numbers are not certain.
+    Several,
 }
 
 /// The events of one ring of one CPU.
@@ -63,13 +124,12 @@ pub struct Lane {
 impl Index {
     /// The parts with events of this socket.
     pub fn row_groups_for_socket(&self, cookie: u64) -> Vec<usize> {
-        self.row_groups(|part| part.sockets.binary_search_by_key(&cookie, |s| s.cookie).is_ok())
+        self.row_groups(|part| part.socket(cookie).is_some())
     }
 
     /// The parts with events of this thread (`tid` 0: of the process's kernel lanes).
     pub fn row_groups_for_thread(&self, pid: u32, tid: u32) -> Vec<usize> {
-        let key = (pid, tid);
-        self.row_groups(|part| part.threads.binary_search_by_key(&key, |t| (t.pid, t.tid)).is_ok())
+        self.row_groups(|part| part.has_thread(pid, tid))
     }
 
     /// The parts with events that end in this stretch, both ends included.
@@ -92,7 +152,7 @@ impl Part {
         let mut lanes: Vec<Lane> = Vec::new();
         for event in events {
             *threads.entry((event.pid, event.tid)).or_default() += 1;
-            if event.socket != 0 {
+            if event.socket != 0 || event.op == Op::ResetSent {
                 sockets.entry(event.socket).or_default().add(event);
             }
             match lanes.iter_mut().find(|lane| lane.cpu == event.cpu && lane.ring == event.ring) {
@@ -107,6 +167,9 @@ impl Part {
             }
         }
         let mut part = Self {
+            ops: events.iter().fold(0, |ops, event| ops | 1 << event.op as u32),
+            errors_seen: distinct(events.iter().map(|event| event.error)),
+            targets: distinct(events.iter().map(|event| event.target)),
             events: events.len() as u64,
             from_ns: events.iter().map(|event| event.time_ns).min().unwrap_or(0),
             to_ns: events.iter().map(|event| event.time_ns).max().unwrap_or(0),
@@ -160,13 +223,63 @@ impl Part {
             varint(lane.first, &mut out);
             varint(lane.last - lane.first, &mut out);
         }
+        self.encode_kinds(&mut out);
         zstd::bulk::compress(&out, ZSTD_LEVEL).expect("compressing memory into memory cannot fail")
+    }
+
+    /// What came to the index later stands last, so that what reads an older one comes upon its end.
+    fn encode_kinds(&self, out: &mut Vec<u8>) {
+        varint(u64::from(self.ops), out);
+        varint(self.errors_seen.len() as u64, out);
+        self.errors_seen.iter().for_each(|&error| varint(u64::from(error), out));
+        varint(self.targets.len() as u64, out);
+        self.targets.iter().for_each(|&target| varint(u64::from(target), out));
+        for socket in &self.sockets {
+            varint(u64::from(socket.ops), out);
+            varint(socket.sender.pack(), out);
+            varint(socket.receiver.pack(), out);
+            match socket.numbers {
+                Numbers::Unknown => varint(0, out),
+                Numbers::Several => varint(1, out),
+                Numbers::Known { iss, irs } => {
+                    varint(2, out);
+                    out.extend_from_slice(&iss.to_le_bytes());
+                    out.extend_from_slice(&irs.to_le_bytes());
+                }
+            }
+        }
+    }
+
+    fn decode_kinds(&mut self, from: &mut &[u8]) -> Option<()> {
+        self.ops = take_u32(from)?;
+        for _ in 0..take_varint(from)? {
+            self.errors_seen.push(u16::try_from(take_varint(from)?).ok()?);
+        }
+        for _ in 0..take_varint(from)? {
+            self.targets.push(take_u32(from)?);
+        }
+        for socket in &mut self.sockets {
+            socket.ops = take_u32(from)?;
+            socket.sender = User::unpack(take_u32(from)?);
+            socket.receiver = User::unpack(take_u32(from)?);
+            socket.numbers = match take_varint(from)? {
+                0 => Numbers::Unknown,
+                1 => Numbers::Several,
+                _ => {
+                    let (iss, rest) = from.split_first_chunk::<4>()?;
+                    let (irs, rest) = rest.split_first_chunk::<4>()?;
+                    *from = rest;
+                    Numbers::Known { iss: u32::from_le_bytes(*iss), irs: u32::from_le_bytes(*irs) }
+                }
+            };
+        }
+        Some(())
     }
 
     /// The inverse of [`Part::encode`]; `None` if the bytes are not of it.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        // A part has at most PART_ROWS events, and each adds less than 128 bytes here.
-        let bytes = zstd::bulk::decompress(bytes, super::PART_ROWS * 128).ok()?;
+        // A part has at most PART_ROWS events, and each adds less than 160 bytes here.
+        let bytes = zstd::bulk::decompress(bytes, super::PART_ROWS * 160).ok()?;
         let from = &mut bytes.as_slice();
         let mut part = Self {
             events: take_varint(from)?,
@@ -194,6 +307,7 @@ impl Part {
                 events: take_varint(from)?,
                 sent: decode_range(from)?,
                 received: decode_range(from)?,
+                ..Socket::default()
             });
         }
         for _ in 0..take_varint(from)? {
@@ -207,13 +321,48 @@ impl Part {
                 last: first.checked_add(take_varint(from)?)?,
             });
         }
+        part.decode_kinds(from)?;
         Some(part)
     }
+
+    /// What the part has of a socket.
+    pub fn socket(&self, cookie: u64) -> Option<&Socket> {
+        let place = self.sockets.binary_search_by_key(&cookie, |s| s.cookie).ok()?;
+        Some(&self.sockets[place])
+    }
+
+    pub fn has_thread(&self, pid: u32, tid: u32) -> bool {
+        self.threads.binary_search_by_key(&(pid, tid), |t| (t.pid, t.tid)).is_ok()
+    }
+}
+
+/// The values but 0, sorted, each once. Few of very many differ from the one before.
+fn distinct<T: Copy + Default + Ord>(values: impl Iterator<Item = T>) -> Vec<T> {
+    let mut found: Vec<T> = values.filter(|value| *value != T::default()).collect();
+    found.sort_unstable();
+    found.dedup();
+    found
 }
 
 impl Socket {
     fn add(&mut self, event: &Event) {
         self.events += 1;
+        self.ops |= 1 << event.op as u32;
+        self.numbers = match (self.numbers, event.proof) {
+            (known, Proof::Unknown) => known,
+            (Numbers::Unknown, Proof::Agreed | Proof::Established) => {
+                Numbers::Known { iss: event.iss, irs: event.irs }
+            }
+            (Numbers::Known { iss, irs }, _) if (iss, irs) == (event.iss, event.irs) => {
+                self.numbers
+            }
+            _ => Numbers::Several,
+        };
+        match event.op {
+            Op::Send => self.sender = self.sender.and(User::Thread(event.tid)),
+            Op::Recv => self.receiver = self.receiver.and(User::Thread(event.tid)),
+            _ => {}
+        }
         let side = match event.op {
             Op::Send | Op::Close | Op::Retransmit => &mut self.sent,
             Op::Recv => &mut self.received,

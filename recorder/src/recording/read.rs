@@ -116,13 +116,18 @@ pub fn open_row_groups(path: &Path, row_groups: &[usize]) -> Result<Recording, R
 /// What a file says of its host and of each of its parts, without reading the events.
 pub fn open_index(path: &Path) -> Result<(Host, Index), ReadError> {
     let file = RecordingFile::open(path)?;
+    let index = index(&file)?;
+    Ok((file.host, index))
+}
+
+pub(super) fn index(file: &RecordingFile) -> Result<Index, ReadError> {
     let mut index = Index::default();
     for (_, part) in &file.parts {
-        let found = file.part_index(part).map_err(|source| ReadError::io(path, source))?;
+        let found = file.part_index(part).map_err(|source| ReadError::io(&file.path, source))?;
         // Without its index a part may hold anything; it is never left out.
         index.parts.push(found);
     }
-    Ok((file.host, index))
+    Ok(index)
 }
 
 fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, ReadError> {
@@ -151,16 +156,31 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, ReadError> {
 const DECODERS: usize = 4;
 
 fn read_parts(file: RecordingFile, numbers: &[usize]) -> Result<Recording, ReadError> {
+    let mut recording = begin(&file)?;
+    append(&file, numbers, &mut recording)?;
+    Ok(recording)
+}
+
+/// What a file says of its host, and no events yet.
+pub(super) fn begin(file: &RecordingFile) -> Result<Recording, ReadError> {
     let mut recording = Recording::default();
+    recording.history.hosts.push(file.host.clone());
+    note_recovery(file, &mut recording)?;
+    Ok(recording)
+}
+
+/// Adds the events of these parts, and puts all into their order.
+pub(super) fn append(
+    file: &RecordingFile,
+    numbers: &[usize],
+    recording: &mut Recording,
+) -> Result<(), ReadError> {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(DECODERS));
     let rows: u64 = numbers.iter().map(|&number| file.parts[number].1.rows).sum();
-    recording.history.hosts.push(file.host.clone());
     // Rows come from a file: reserve what is plausible, grow for the rest.
     recording.history.events.reserve(rows.min(1 << 26) as usize);
-    note_recovery(&file, &mut recording)?;
     for round in numbers.chunks(threads) {
         let decoded: Vec<Result<Columns, String>> = std::thread::scope(|scope| {
-            let file = &file;
             let workers: Vec<_> = round
                 .iter()
                 .map(|&number| scope.spawn(move || decode_part(file, &file.parts[number])))
@@ -178,12 +198,12 @@ fn read_parts(file: RecordingFile, numbers: &[usize]) -> Result<Recording, ReadE
             });
             if let Err(reason) = read {
                 events.truncate(before);
-                lose_part(&file, number, reason, &mut recording)?;
+                lose_part(file, number, reason, recording)?;
             }
         }
     }
     sort(&mut recording.history);
-    Ok(recording)
+    Ok(())
 }
 
 fn decode_part(file: &RecordingFile, entry: &(RowGroupMetaData, Part)) -> Result<Columns, String> {

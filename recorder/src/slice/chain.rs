@@ -36,9 +36,42 @@ const LOOK_BACK: usize = 256;
 /// No chain is longer.
 const STEPS_MAX: usize = 256;
 
+/// A chain, and what it was chosen from.
+#[derive(Clone, Debug, Default)]
+pub struct Trace {
+    pub steps: Vec<Step>,
+    pub looks: Vec<Look>,
+}
+
+impl Trace {
+    /// Leaves at most so many steps, and what they were chosen from.
+    pub fn cut(&mut self, steps: usize) {
+        self.steps.truncate(steps);
+        let kept = |look: &Look| self.steps.iter().any(|step| step.event == look.from);
+        self.looks.retain(kept);
+    }
+}
+
+/// One look at what a thread did before an event.
+#[derive(Clone, Debug, Default)]
+pub struct Look {
+    pub from: EventIndex,
+    /// The earlier events that were looked at, newest first.
+    pub events: Vec<EventIndex>,
+    /// There were no more of them.
+    pub exhausted: bool,
+}
+
 /// The chain from a symptom of a backward slice to its origin: an event that nothing outside its own
 /// thread must precede.
 pub fn chain(history: &History, graph: &Graph, slice: &Slice, symptom: EventIndex) -> Vec<Step> {
+    debug_assert_eq!(slice.direction, Direction::Incoming, "chains lead back");
+    trace(history, graph, symptom).steps
+}
+
+/// The same, with what was looked at on the way.
+pub fn trace(history: &History, graph: &Graph, symptom: EventIndex) -> Trace {
+    let mut looks = Vec::new();
     let mut steps = vec![Step { event: symptom, link: Link::Symptom }];
     let mut at = node(symptom, Side::End);
     let mut seen = std::collections::HashSet::from([symptom]);
@@ -46,7 +79,7 @@ pub fn chain(history: &History, graph: &Graph, slice: &Slice, symptom: EventInde
         let event = event_of(at).0;
         let earlier = cause(history, graph, at, steps.len() == 1)
             .map(|edge| (event, edge))
-            .or_else(|| thread_cause(history, graph, slice, event));
+            .or_else(|| thread_cause(history, graph, event, &mut looks));
         let Some((through, edge)) = earlier else { break };
         let Some((from, _)) = graph.nodes.edge_endpoints(edge) else { break };
         let next = event_of(from).0;
@@ -60,7 +93,7 @@ pub fn chain(history: &History, graph: &Graph, slice: &Slice, symptom: EventInde
         steps.push(Step { event: next, link: Link::Edge(edge) });
         at = from;
     }
-    steps
+    Trace { steps, looks }
 }
 
 /// The most telling cause of a node outside its thread: of its event's begin and, for an end, its end.
@@ -102,8 +135,8 @@ fn rank(history: &History, kind: EdgeKind, event: EventIndex, symptom: bool) -> 
 fn thread_cause(
     history: &History,
     graph: &Graph,
-    slice: &Slice,
     event: EventIndex,
+    looks: &mut Vec<Look>,
 ) -> Option<(EventIndex, EdgeIndex<u32>)> {
     let here = &history.events[event as usize];
     if here.in_kernel_lane() {
@@ -113,8 +146,10 @@ fn thread_cause(
     let mut lives = lives.map(|life| graph.events_of_thread(life));
     let (life, place) = lives.find_map(|l| l.iter().position(|&e| e == event).map(|p| (l, p)))?;
     let mut best: Option<(u8, EventIndex, EdgeIndex<u32>)> = None;
+    looks.push(Look { from: event, events: Vec::new(), exhausted: false });
+    let look = looks.last_mut()?;
     for &earlier in life[..place].iter().rev().take(LOOK_BACK) {
-        debug_assert_eq!(slice.direction, Direction::Incoming, "chains lead back");
+        look.events.push(earlier);
         let at = node(earlier, Side::End);
         let Some(edge) = cause(history, graph, at, false) else { continue };
         let kind = graph.nodes[edge].kind;
@@ -128,8 +163,9 @@ fn thread_cause(
             best = Some((rank, earlier, edge));
         }
         if here.op != Op::Send {
-            break;
+            return best.map(|(_, event, edge)| (event, edge));
         }
     }
+    look.exhausted = look.events.len() < LOOK_BACK;
     best.map(|(_, event, edge)| (event, edge))
 }

@@ -7,6 +7,9 @@ import log
 from message import recv_to_end
 
 
+MUST_SHARE = 0.4  # behind a hole nothing proves that it was not a racing caller who moved the bytes
+
+
 def needs():
     return None if hasattr(os, "splice") else "os.splice needs Python 3.10"
 

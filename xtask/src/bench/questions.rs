@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use super::recorder::{Mode, Recorder};
 use super::redis::Server;
 use super::table::{Budget, Table};
-use crate::process::{self, say, wherefore};
+use crate::process::{self, root, say, wherefore};
 
 /// Rings to be filled to the brim.
 pub struct Fill {
@@ -39,7 +39,7 @@ pub fn snapshot(
     let (output, kept) = (recorder.output.clone(), directory.join("snapshot.parquet"));
     let summary = recorder.stop()?;
     fs::rename(output, &kept)?;
-    let enough = summary.events * 10 > u64::from(fill.slots) * 8;
+    let enough = summary.events * 2 > u64::from(fill.slots);
     ensure!(enough, "only {} events are in {} of rings", summary.events, fill.ring);
     let note = format!("{} events, {} bytes", summary.events, summary.bytes);
     let taken = summary.stopping.as_secs_f64();
@@ -54,6 +54,23 @@ pub fn why(table: &mut Table, recording: &Path) -> Result<()> {
     question.arg("why").arg(recording).arg("comm=redis-server op=recv");
     let taken = cold(&mut question, recording)?.as_secs_f64();
     table.add("`why`, cold", taken, "s", Budget::AtMost(2.0), "the last receive of redis-server");
+    Ok(())
+}
+
+/// How fast the graph is built, and how heavy it is.
+pub fn graph(table: &mut Table, recording: &Path) -> Result<()> {
+    let program = root().join("target/debug/examples/graph_rate");
+    let said = process::stdout(Command::new(program).arg(recording))?;
+    let result: serde_json::Value = serde_json::from_str(&said)?;
+    let number = |key: &str| result[key].as_f64().with_context(|| format!("find {key} in {said}"));
+    let events = number("events")?;
+    let note =
+        format!("{events} events, {} edges, read in {:.1} s", number("edges")?, number("read_s")?);
+    let rate = events / number("build_s")? / 1e6;
+    table.add("graph, built", rate, "million events/s", Budget::AtLeast(3.0), note);
+    let (size, peak) = (number("graph_bytes")? / events, number("peak_bytes")? / events);
+    let note = format!("at the peak {peak:.0}");
+    table.add("graph, one event", size, "bytes", Budget::AtMost(100.0), note);
     Ok(())
 }
 

@@ -126,7 +126,8 @@ fn process(history: &History, process: &Process) -> Value {
         "host": history.hosts.get(usize::from(process.host)).map(|h| &h.name),
         "pid": process.pid,
         "comm": process.comm,
-        "reached": process.reached,
+        "must_events": process.must,
+        "may_events": process.may,
         "events": process.events,
         "before_ns": process.before_ns,
     })

@@ -7,15 +7,17 @@ use std::io::{Result, Write};
 use super::Suspicion;
 use crate::cli::input::Symptom;
 use crate::cli::record::grouped;
-use crate::describe::{clock, describe, lane, printable};
+use crate::describe::{clock, describe, lane, printable, wall_ns};
 use crate::event::{EventIndex, Flags, History, Op};
 use crate::explain::missing::Missing;
 use crate::explain::{Answer, Process, Step, short_duration, window};
 use crate::pattern::Pattern;
-use crate::slice::{Reach, Slice, Verdict};
+use crate::slice::{Domain, Reach, Slice, Verdict};
 
 /// One line of a table of events.
 struct Row {
+    /// Wall clock, ns.
+    at: i128,
     label: &'static str,
     clock: String,
     lane: String,
@@ -27,6 +29,7 @@ impl Row {
     fn new(history: &History, event: EventIndex, label: &'static str, why: String) -> Self {
         let event = &history.events[event as usize];
         Self {
+            at: wall_ns(history, event),
             label,
             clock: clock(history, event),
             lane: lane(history, event),
@@ -73,14 +76,10 @@ pub fn why(
     writeln!(out)?;
     involved(history, &answer.processes.must, out)?;
     possible(history, &answer.processes.may, out)?;
-    excluded(history, "excluded", "no path in a complete window", &answer.processes.excluded, out)?;
-    excluded(
-        history,
-        "unknown",
-        "no path seen, but events were lost",
-        &answer.processes.cannot_say,
-        out,
-    )?;
+    let note = format!("no path in a complete window{}", assumption(answer.domain));
+    excluded(history, "excluded", &note, &answer.processes.excluded, out)?;
+    let note = "no path seen, but something is missing";
+    excluded(history, "unknown", note, &answer.processes.cannot_say, out)?;
     windows(history, out)?;
     if symptom.matched > 1 {
         writeln!(
@@ -90,6 +89,15 @@ pub fn why(
         )?;
     }
     Ok(())
+}
+
+/// What "excluded" takes for granted.
+const fn assumption(domain: Domain) -> &'static str {
+    match domain {
+        Domain::Process => ", if no pipe, file or memory joins it to them (--domain)",
+        Domain::Cgroup => ", if no pipe, file or memory joins its cgroup to theirs (--domain)",
+        Domain::Host => "",
+    }
 }
 
 /// The chain's rows, with a run of steps that repeats told once.
@@ -187,20 +195,22 @@ fn possible(history: &History, processes: &[Process], out: &mut impl Write) -> R
         let ago = process
             .before_ns
             .map_or_else(String::new, |ns| format!(", last active {} before", short_duration(ns)));
-        let threads =
-            if process.threads == 1 { "1 thread" } else { &format!("{} threads", process.threads) };
+        let threads = if process.may_threads == 1 { "thread" } else { "threads" };
+        let other = if process.must > 0 { "other " } else { "" };
         writeln!(
             out,
-            "possible {}: through channels that are not observed ({threads}, {} of {} events{ago})",
+            "possible {}: {} {other}{threads} through memory, queues or locks, which are not observed \
+             ({} events{ago})",
             name(history, process),
-            process.reached,
-            process.events,
+            process.may_threads,
+            grouped(process.may as u64),
         )?;
     }
-    if processes.len() > NAMED {
-        writeln!(out, "possible {} other processes", processes.len() - NAMED)?;
+    match processes.len().saturating_sub(NAMED) {
+        0 => Ok(()),
+        1 => writeln!(out, "possible 1 other process"),
+        more => writeln!(out, "possible {more} other processes"),
     }
-    Ok(())
 }
 
 fn excluded(
@@ -267,6 +277,7 @@ pub fn forward(
             rows.push(Row::new(history, event, "  must", String::new()));
         }
     }
+    rows[1..].sort_by_key(|row| row.at);
     table(&rows, out)?;
     let (must, may) = (reached(Reach::Must).count(), reached(Reach::May).count());
     writeln!(

@@ -1,9 +1,9 @@
-//! Finds which spans of two streams' calls meet, without comparing each with each.
+//! Finds which calls at the two ends of a stream meet, without comparing each with each.
 
 use super::Proof;
 use crate::event::EventIndex;
 
-/// A call's bytes: `len` of them, beginning somewhere in `lo ..= hi`.
+/// A call's bytes: `len` of those in `lo .. hi + len`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Span {
     pub event: EventIndex,
@@ -12,53 +12,124 @@ pub(super) struct Span {
     pub len: u64,
 }
 
+/// What was sent, or received, of a stream.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Stream {
+    pub spans: Vec<Span>,
+    /// Stretches that the spans fill though it is not known how.
+    pub filled: Vec<(u64, u64)>,
+}
+
+type Range = (u64, u64);
+
+fn overlap(one: Range, other: Range) -> u64 {
+    one.1.min(other.1).saturating_sub(one.0.max(other.0))
+}
+
 impl Span {
-    fn may_meet(&self, other: &Self) -> bool {
-        self.lo < other.hi + other.len && other.lo < self.hi + self.len
+    fn outer(&self) -> Range {
+        (self.lo, self.hi + self.len)
     }
 
-    /// Whether they meet wherever in their limits they lie: also when one lies as low and the other as
-    /// high as possible.
+    fn is_exact(&self) -> bool {
+        self.lo == self.hi
+    }
+
+    /// At most so many of the bytes lie in a range.
+    fn most_in(&self, range: Range) -> u64 {
+        overlap(self.outer(), range).min(self.len)
+    }
+
+    /// Whether two calls have too little room not to meet.
     fn must_meet(&self, other: &Self) -> bool {
-        self.hi < other.lo + other.len && other.hi < self.lo + self.len
+        let (one, two) = (self.outer(), other.outer());
+        let common = overlap(one, two);
+        common > 0 && self.len + other.len > one.1 - one.0 + two.1 - two.0 - common
     }
 }
 
-/// Candidates beyond this per receive are counted and left out.
+/// Candidates beyond this per call are counted and left out.
 const MAY_MAX: usize = 256;
 
 /// Calls `found` for each send and receive that meet; returns how many possible pairs were left out.
 pub(super) fn meetings(
-    sent: &[Span],
-    received: &[Span],
+    sent: &Stream,
+    received: &Stream,
     mut found: impl FnMut(EventIndex, EventIndex, Proof),
 ) -> u64 {
-    let (sent, received) = (by_start(sent), by_start(received));
+    // Which sends can an exact receive not do without? Which other receives can a send not?
+    let exact = |receive: &Span, _: &Span| receive.is_exact();
+    let uncertain = |_: &Span, receive: &Span| !receive.is_exact();
+    let left_out = sweep(received, sent, exact, |receive, send, proof| found(send, receive, proof));
+    if received.spans.iter().all(Span::is_exact) {
+        return left_out;
+    }
+    left_out + sweep(sent, received, uncertain, found)
+}
+
+/// For each call at one end, those at the other that it meets, of the pairs that are wanted.
+fn sweep(
+    calls: &Stream,
+    others: &Stream,
+    wanted: impl Fn(&Span, &Span) -> bool,
+    mut found: impl FnMut(EventIndex, EventIndex, Proof),
+) -> u64 {
+    let filled = &others.filled;
+    let (calls, others) = (by_start(&calls.spans), by_start(&others.spans));
     let mut left_out = 0;
     let mut next = 0;
-    // Sends that begin below what was looked at so far, and do not end below the present receive.
+    // Those that begin below what was looked at so far, and do not end below the present call.
     let mut near: Vec<Span> = Vec::new();
-    for receive in received.iter() {
-        near.retain(|send| send.hi + send.len > receive.lo);
-        while next < sent.len() && sent[next].lo < receive.hi + receive.len {
-            if sent[next].hi + sent[next].len > receive.lo {
-                near.push(sent[next]);
+    for call in calls.iter() {
+        near.retain(|other| other.outer().1 > call.lo);
+        while next < others.len() && others[next].lo < call.outer().1 {
+            if others[next].outer().1 > call.lo {
+                near.push(others[next]);
             }
             next += 1;
         }
+        let needed = if call.is_exact() { Needed::of(filled, call, &near) } else { Vec::new() };
         let mut candidates = 0;
-        for send in near.iter().filter(|send| send.may_meet(receive)) {
-            if send.must_meet(receive) {
-                found(send.event, receive.event, Proof::Must);
+        for other in near.iter().filter(|other| overlap(other.outer(), call.outer()) > 0) {
+            if !wanted(call, other) {
+                continue;
+            }
+            if call.must_meet(other) || needed.iter().any(|needed| needed.needs(other)) {
+                found(call.event, other.event, Proof::Must);
             } else if candidates < MAY_MAX {
                 candidates += 1;
-                found(send.event, receive.event, Proof::May);
+                found(call.event, other.event, Proof::May);
             } else {
                 left_out += 1;
             }
         }
     }
     left_out
+}
+
+/// A stretch of an exact call's bytes that calls at the other end filled, it is not known how: whoever
+/// the rest of them cannot do without has had some of it.
+struct Needed {
+    range: Range,
+    /// What all of them together could have had of it.
+    most: u64,
+}
+
+impl Needed {
+    fn of(filled: &[Range], call: &Span, near: &[Span]) -> Vec<Self> {
+        let bytes = call.outer();
+        let from = filled.partition_point(|range| range.1 <= bytes.0);
+        let within = filled[from..].iter().take_while(|range| range.0 < bytes.1);
+        let needed = |range: &Range| {
+            let range = (range.0.max(bytes.0), range.1.min(bytes.1));
+            Self { range, most: near.iter().map(|other| other.most_in(range)).sum() }
+        };
+        within.map(needed).collect()
+    }
+
+    fn needs(&self, other: &Span) -> bool {
+        self.most - other.most_in(self.range) < self.range.1 - self.range.0
+    }
 }
 
 fn by_start(spans: &[Span]) -> std::borrow::Cow<'_, [Span]> {

@@ -7,11 +7,15 @@
 //! * they begin at or above what its own thread's previous call reported;
 //! * no two calls share a byte.
 //!
-//! With one thread the first two already leave one place. Where calls raced, the calls between two
-//! offsets that are filled exactly by them form a group, and all orders of the group that respect
-//! the three facts are walked.
+//! With one thread and no unseen ones the first two leave one place. Where calls raced, the calls between two
+//! offsets that are filled exactly by them form a group, and none of them lies outside it. A call that
+//! has to wait (a send for room, a receive that wants all it asked for) gives up the socket and lets
+//! others in, so its bytes need not be one run: unless exact, they are some of those within its limits.
 
-mod solve;
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Ordering;
 
 /// One call, in its thread's order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,11 +28,9 @@ pub(super) struct Call {
     pub len: u64,
     /// It looked at bytes and left them.
     pub peek: bool,
-    /// All that happened during the call is in the recording.
-    pub trusted: bool,
 }
 
-/// A call's bytes begin in `lo ..= hi`.
+/// A call's bytes lie in `lo .. hi + len`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Place {
     pub lo: u64,
@@ -48,14 +50,19 @@ pub(super) struct Tiling {
     /// One per call, in the calls' order.
     pub places: Vec<Place>,
     pub holes: Vec<Hole>,
+    /// Stretches in which calls raced, and which seen calls alone fill; in order.
+    pub filled: Vec<(u64, u64)>,
 }
 
-/// Works out the places. `lossless`: every call on the socket is there, but for those of parties that
-/// cannot be seen at all, of which it is assumed that they do not race with the seen ones.
-pub(super) fn tile(calls: &[Call], lossless: bool) -> Tiling {
-    let mut tiling = Tiling { places: outer_places(calls), holes: Vec::new() };
+/// Works out the places.
+pub(super) fn tile(calls: &[Call]) -> Tiling {
+    let mut tiling = Tiling { places: outer_places(calls), ..Tiling::default() };
     if calls.iter().all(|call| call.thread == 0) {
-        settle_alone(calls, lossless, &mut tiling);
+        let places = calls.iter().zip(&tiling.places).enumerate();
+        let below = places.filter(|(_, (call, place))| place.lo < place.hi && !call.peek);
+        tiling.holes = below
+            .map(|(before, (_, place))| Hole { start: place.lo, end: place.hi, before })
+            .collect();
         return tiling;
     }
     let mut order: Vec<u32> =
@@ -64,23 +71,10 @@ pub(super) fn tile(calls: &[Call], lossless: bool) -> Tiling {
     if !order.is_sorted_by_key(end) {
         order.sort_by_key(end);
     }
-    for group in groups(calls, &order, &tiling.places, lossless) {
-        settle(calls, &order[group.from..group.to], &group, lossless, &mut tiling);
+    for group in groups(calls, &order, &tiling.places) {
+        settle(calls, &order[group.from..group.to], &group, &mut tiling);
     }
     tiling
-}
-
-/// One thread's calls race with none that are seen: each lies as high as it says, unless an unseen one
-/// may have moved the counter on.
-fn settle_alone(calls: &[Call], lossless: bool, tiling: &mut Tiling) {
-    for (number, (call, place)) in calls.iter().zip(&mut tiling.places).enumerate() {
-        if place.lo < place.hi && !call.peek {
-            tiling.holes.push(Hole { start: place.lo, end: place.hi, before: number });
-        }
-        if lossless && call.trusted {
-            place.lo = place.hi;
-        }
-    }
 }
 
 /// What the first two facts say of each call alone.
@@ -112,18 +106,16 @@ struct Group {
 }
 
 /// Cuts the calls, ordered by what they reported, where no call can lie on both sides of the cut.
-fn groups(calls: &[Call], order: &[u32], places: &[Place], lossless: bool) -> Vec<Group> {
-    let lowest = lowest_after(order, places, |place| place.lo);
-    let lowest_reported = lowest_after(order, places, |place| place.hi);
+fn groups(calls: &[Call], order: &[u32], places: &[Place]) -> Vec<Group> {
+    let lowest = lowest_after(order, places);
     let mut groups: Vec<Group> = Vec::new();
     let mut group = Group { from: 0, to: 0, base: 0, end: 0, sum: 0 };
     for (at, &call) in order.iter().enumerate() {
         let call = &calls[call as usize];
         (group.to, group.end, group.sum) = (at + 1, call.end, group.sum + call.len);
-        let (later, later_reported) = (lowest[at], lowest_reported[at]);
         let full = group.base + group.sum == group.end
             && order.get(at + 1).is_none_or(|&next| calls[next as usize].end > group.end);
-        if full || later >= group.end || lossless && later_reported >= group.end {
+        if full || lowest[at] >= group.end {
             // More bytes than there is room for: some of these calls belong lower, in a hole.
             while group.sum > group.end - group.base {
                 let Some(lower) = groups.pop() else { break };
@@ -136,44 +128,76 @@ fn groups(calls: &[Call], order: &[u32], places: &[Place], lossless: bool) -> Ve
     groups
 }
 
-/// For each call in the order, the least value among those after it.
-fn lowest_after(order: &[u32], places: &[Place], value: impl Fn(&Place) -> u64) -> Vec<u64> {
+/// For each call in the order, where those after it may begin at the lowest.
+fn lowest_after(order: &[u32], places: &[Place]) -> Vec<u64> {
     let mut lowest = vec![u64::MAX; order.len()];
     for at in (1..order.len()).rev() {
-        lowest[at - 1] = lowest[at].min(value(&places[order[at] as usize]));
+        lowest[at - 1] = lowest[at].min(places[order[at] as usize].lo);
     }
     lowest
 }
 
 /// Places the calls of one group.
-fn settle(calls: &[Call], members: &[u32], group: &Group, lossless: bool, tiling: &mut Tiling) {
+fn settle(calls: &[Call], members: &[u32], group: &Group, tiling: &mut Tiling) {
     let room = group.end - group.base;
-    if group.sum == room {
-        if let [only] = members {
-            tiling.places[*only as usize] = Place { lo: group.base, hi: group.base };
-        } else if let Some(places) = solve::solve(calls, members, &tiling.places, group.base) {
-            for (&member, place) in members.iter().zip(places) {
-                tiling.places[member as usize] = place;
-            }
-        }
-        return;
-    }
     let places = &mut tiling.places;
     for &member in members {
         let place = &mut places[member as usize];
         place.lo = place.lo.max(group.base).min(place.hi);
     }
-    if group.sum > room {
-        return;
-    }
     let last = *members.last().expect("a group has a call") as usize;
-    if let [only] = members {
-        let place = &mut places[*only as usize];
-        if lossless && calls[*only as usize].trusted {
-            place.lo = place.hi;
+    match (group.sum.cmp(&room), members) {
+        (Ordering::Equal, [only]) => {
+            places[*only as usize] = Place { lo: group.base, hi: group.base };
         }
-        tiling.holes.push(Hole { start: group.base, end: place.hi, before: last });
-    } else {
-        tiling.holes.push(Hole { start: group.base, end: group.end, before: last });
+        (Ordering::Equal, _) => {
+            trim(calls, members, places);
+            tiling.filled.push((group.base, group.end));
+        }
+        (Ordering::Less, [_]) => {
+            tiling.holes.push(Hole { start: group.base, end: places[last].hi, before: last });
+        }
+        (Ordering::Less, _) => {
+            tiling.holes.push(Hole { start: group.base, end: group.end, before: last });
+        }
+        // More bytes than there is room for: nothing more can be said.
+        (Ordering::Greater, _) => {}
     }
+}
+
+/// How often exact calls are cut from the others' limits, which may make more of them exact.
+const TRIMS_MAX: usize = 8;
+
+/// Scattered bytes cannot lie where an exact call's do.
+fn trim(calls: &[Call], members: &[u32], places: &mut [Place]) {
+    for _ in 0..TRIMS_MAX {
+        let exact = members.iter().filter(|&&m| places[m as usize].lo == places[m as usize].hi);
+        let mut taken: Vec<(u64, u64)> = exact
+            .map(|&m| (places[m as usize].lo, places[m as usize].lo + calls[m as usize].len))
+            .collect();
+        taken.sort_unstable();
+        let mut changed = false;
+        for &member in members {
+            let (place, len) = (&mut places[member as usize], calls[member as usize].len);
+            let before = *place;
+            while let Some(&(_, end)) = around(&taken, place.lo).filter(|_| place.lo < place.hi) {
+                place.lo = end.min(place.hi);
+            }
+            while let Some(&(start, _)) =
+                around(&taken, place.hi + len - 1).filter(|_| place.lo < place.hi)
+            {
+                place.hi = start.saturating_sub(len).max(place.lo);
+            }
+            changed |= *place != before;
+        }
+        if !changed {
+            break;
+        }
+    }
+}
+
+/// The range that an offset lies in.
+fn around(ranges: &[(u64, u64)], offset: u64) -> Option<&(u64, u64)> {
+    let next = ranges.partition_point(|range| range.0 <= offset);
+    ranges[..next].last().filter(|range| offset < range.1)
 }

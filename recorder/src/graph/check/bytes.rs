@@ -20,12 +20,8 @@ pub(super) fn broken(known: &Known<'_>, from: Point, to: Point, proof: Proof) ->
         "the two are not the ends of one connection"
     } else if !can_meet(known, (from.0, to.0)) {
         "the bytes cannot meet, wherever they lie"
-    } else if proof == Proof::Must
-        && alone(known, send)
-        && alone(known, receive)
-        && !do_meet(send, receive)
-    {
-        "the bytes do not meet"
+    } else if proof == Proof::Must && !known.streams.must_meet(from.0, to.0) {
+        "the bytes need not meet"
     } else {
         return None;
     };
@@ -47,12 +43,7 @@ fn can_meet(known: &Known<'_>, (send, receive): (EventIndex, EventIndex)) -> boo
     floor(send) < other.stream_end && floor(receive) < end && has_bytes(one) && has_bytes(other)
 }
 
-fn do_meet(send: &Event, receive: &Event) -> bool {
-    let (start, end) = range(send, receive);
-    start < receive.stream_end && receive.stream_start < end
-}
-
-fn has_bytes(event: &Event) -> bool {
+pub(super) fn has_bytes(event: &Event) -> bool {
     event.has_range()
         && event.stream_start < event.stream_end
         && event.error == 0
@@ -88,9 +79,8 @@ pub(super) fn users(events: &[Event]) -> (HashMap<Way, Users>, Vec<u64>) {
         }
         let latest = latest.entry((way(event), event.tid, event.irs)).or_insert(0);
         *floor = *latest;
-        if !event.flags.has(Flags::PEEK) {
-            *latest = event.stream_end;
-        }
+        let peek = event.flags.has(Flags::PEEK);
+        *latest = (*latest).max(if peek { event.stream_start } else { event.stream_end });
     }
     (users, floors)
 }

@@ -13,13 +13,13 @@ pub(super) fn broken(known: &Known<'_>, from: Point, to: Point, edge: &Edge) -> 
         EdgeKind::Interval => interval(from, to, edge),
         EdgeKind::Program => program(known, from, to),
         EdgeKind::Bytes => bytes::broken(known, from, to, edge.proof),
-        EdgeKind::Connection => connection(known, from.0, to.0),
-        EdgeKind::Close => close(known, cause, effect),
+        EdgeKind::Connection => connection(known, from.0, to.0, edge.proof),
+        EdgeKind::Close => close(known, cause, effect, edge.proof),
         EdgeKind::Task => {
             (cause.op != Op::Fork || cause.target != effect.tid || cause.host != effect.host)
                 .then_some(("task", "it does not lead from a fork to what was forked"))
         }
-        EdgeKind::Signal => signal(cause, effect),
+        EdgeKind::Signal => signal(known, cause, effect, edge.proof),
     }
 }
 
@@ -49,8 +49,10 @@ pub(super) fn missing_program_edges(known: &Known<'_>, graph: &Graph) -> Vec<Vio
     for (from, &to) in known.next_in_thread.iter().enumerate() {
         let from = from as EventIndex;
         let (one, other) = (known.event(from), known.event(to));
+        // After an exit, or a death, the number may be another thread's.
         let next = from != to
             && one.pid == other.pid
+            && !matches!(one.op, Op::Exit | Op::Deliver)
             && one.task_count != 0
             && other.task_count == one.task_count.wrapping_add(1);
         if next && !causes(graph, to, EdgeKind::Program).any(|cause| cause == from) {
@@ -61,18 +63,20 @@ pub(super) fn missing_program_edges(known: &Known<'_>, graph: &Graph) -> Vec<Vio
     violations
 }
 
-fn connection(known: &Known<'_>, from: EventIndex, to: EventIndex) -> Broken {
+fn connection(known: &Known<'_>, from: EventIndex, to: EventIndex, proof: Proof) -> Broken {
     let (cause, effect) = (known.event(from), known.event(to));
     let same = (cause.host, cause.socket) == (effect.host, effect.socket);
-    let joined = same || mirrored(cause, effect) || cause.proof == crate::event::Proof::Unknown;
+    let joined = same || known.joined(cause, effect);
     let right = match (cause.op, effect.op) {
         (Op::Connect, Op::Established) => joined,
         (Op::Connect, Op::Error | Op::ResetReceived) => same,
-        (Op::Established, Op::Established) => mirrored(cause, effect),
+        (Op::Established, Op::Established) => {
+            mirrored(cause, effect) && !effect.flags.has(Flags::ACTIVE)
+        }
         (Op::Established, Op::Send | Op::Recv) => same && effect.error == 0,
         (Op::Listen, Op::Established) => same_port(known, cause, effect),
         // What a thread did when its connect had failed.
-        (Op::Error, _) => effect.tid != 0,
+        (Op::Error, _) => effect.tid != 0 && cause.host == effect.host && proof == Proof::May,
         _ => false,
     };
     (!right).then_some(("connection", "the two have no part in one connection's making"))
@@ -83,12 +87,14 @@ fn same_port(known: &Known<'_>, listen: &Event, event: &Event) -> bool {
     listen.host == event.host && port(listen.local) == port(event.local)
 }
 
-fn close(known: &Known<'_>, cause: &Event, effect: &Event) -> Broken {
+fn close(known: &Known<'_>, cause: &Event, effect: &Event, proof: Proof) -> Broken {
     let same = (cause.host, cause.socket) == (effect.host, effect.socket);
-    let address = cause.socket == 0 && (cause.local, cause.remote) == (effect.remote, effect.local)
-        || effect.socket == 0;
-    let joined = address || mirrored(cause, effect);
-    let reset_like = effect.error != 0;
+    let address = cause.socket == 0 && (cause.local, cause.remote) == (effect.remote, effect.local);
+    let joined = address || known.joined(cause, effect);
+    let failed = effect.error != 0 && i32::from(effect.error) != libc::EAGAIN;
+    let same_error = cause.op != Op::Error
+        || effect.error == cause.error
+        || i32::from(effect.error) == libc::EPIPE;
     let right = match (cause.op, effect.op) {
         (Op::Close, Op::Recv) => {
             let shift = u64::from(cause.iss.wrapping_sub(effect.irs));
@@ -97,10 +103,10 @@ fn close(known: &Known<'_>, cause: &Event, effect: &Event) -> Broken {
             mirrored(cause, effect) && effect.flags.has(Flags::EOF) && meet
         }
         (Op::Close | Op::Abort, Op::ResetSent) => same || effect.socket == 0,
-        (Op::Abort | Op::ResetSent, Op::ResetReceived) => joined || unnumbered(cause, effect),
-        (Op::Send, Op::ResetSent) => joined || unnumbered(cause, effect),
+        (Op::Abort | Op::ResetSent, Op::ResetReceived) => joined,
+        (Op::Send, Op::ResetSent) => proof == Proof::May && joined,
         (Op::ResetReceived, Op::Error) => same,
-        (Op::ResetReceived | Op::Error, Op::Send | Op::Recv) => same && reset_like,
+        (Op::ResetReceived | Op::Error, Op::Send | Op::Recv) => same && failed && same_error,
         (Op::Unlisten, Op::Error) => {
             let port = |address| known.history.names.address(address).map(|a| a.port());
             cause.host == effect.host && port(cause.local) == port(effect.remote)
@@ -110,24 +116,27 @@ fn close(known: &Known<'_>, cause: &Event, effect: &Event) -> Broken {
     (!right).then_some(("close", "the two have no part in one connection's end"))
 }
 
-/// Whether one of two events does not say by itself which connection it is of.
-fn unnumbered(one: &Event, other: &Event) -> bool {
-    use crate::event::Proof as Numbers;
-    one.proof == Numbers::Unknown || other.proof == Numbers::Unknown
-}
-
-fn signal(cause: &Event, effect: &Event) -> Broken {
+fn signal(known: &Known<'_>, cause: &Event, effect: &Event, proof: Proof) -> Broken {
     let kill = u8::try_from(libc::SIGKILL).expect("a small number");
     let right = cause.host == effect.host
         && match (cause.op, effect.op) {
             (Op::Signal, Op::Deliver) => {
                 let number = cause.signal == effect.signal || effect.signal == kill;
-                let thread = cause.flags.has(Flags::PROCESS)
-                    || effect.signal == kill
-                    || cause.target == effect.tid;
-                number && thread && !cause.flags.has(Flags::IGNORED)
+                let whole = cause.flags.has(Flags::PROCESS) || effect.signal == kill;
+                let thread = cause.target == effect.tid
+                    || whole && known.may_be_of(effect.host, cause.target, effect.pid);
+                // Another deadly signal comes as SIGKILL; that is proven only where no SIGKILL was sent.
+                let converted = cause.signal != effect.signal && proof == Proof::Must;
+                let killed = known.kills.iter().any(|&(host, target, time_ns)| {
+                    host == effect.host
+                        && (cause.time_ns..=effect.time_ns).contains(&time_ns)
+                        && known.may_be_of(host, target, effect.pid)
+                });
+                number && thread && !(converted && killed) && !cause.flags.has(Flags::IGNORED)
             }
-            (Op::Exit, Op::Deliver) => cause.pid == effect.pid && effect.signal == kill,
+            (Op::Exit, Op::Deliver) => {
+                cause.pid == effect.pid && effect.signal == kill && proof == Proof::May
+            }
             (Op::OomKill, Op::Signal | Op::Deliver) => effect.signal == kill,
             _ => false,
         };
