@@ -9,6 +9,7 @@ mod recorded;
 mod detach;
 mod load;
 mod names;
+mod readme;
 mod refused;
 mod ring;
 mod scope;
@@ -16,10 +17,5 @@ mod signal;
 mod socket;
 mod task;
 mod tcp;
-<<<<<<< HEAD
 mod unchanged;
-=======
 mod uring;
-
-mod readme;
->>>>>>> dbc52e951b8d9ab02059f02e80ee3c1b2813b037
