@@ -165,10 +165,11 @@ fn finish(
     let time_ns = partial.history().events[symptom as usize].time_ns;
     let before = |part: usize| partial.index(part).filter(|p| p.from_ns <= time_ns);
     let from_ns = partial.unread(|_| true).filter_map(before).map(|p| p.to_ns).max();
+    let first_ns = partial.history().events[0].time_ns;
     let elsewhere = partial.unread(|_| true).filter_map(|part| partial.index(part));
     let elsewhere = elsewhere.flat_map(|part| part.threads.iter().map(|thread| thread.pid));
     let extent = Extent {
-        from_ns: from_ns.unwrap_or(0),
+        from_ns: from_ns.unwrap_or(first_ns),
         events: partial.events(),
         read: partial.history().events.len() as u64,
         settled,
