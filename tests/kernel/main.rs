@@ -16,10 +16,7 @@ mod signal;
 mod socket;
 mod task;
 mod tcp;
-<<<<<<< HEAD
 mod unchanged;
-=======
 mod uring;
 
 mod readme;
->>>>>>> dbc52e951b8d9ab02059f02e80ee3c1b2813b037

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use tests::documents::{Shown, root, shown};
 
-use crate::recorded::wherefore;
+use tests::command::wherefore;
 
 #[test]
 fn the_readme_tells_what_happens() {

@@ -28,14 +28,16 @@ fn a_command_that_does_not_exist_leaves_nothing_behind() {
         exit 2
         --- stderr
         wherefore: run no-such-program: No such file or directory (os error 2)
-    "#]].assert_eq(&said);
+    "#]]
+    .assert_eq(&said);
     assert_eq!(fs::read_dir(folder.path()).expect("it is ours").count(), 0);
     let said = record(folder.path(), &["--", "/etc/passwd"]);
     expect![[r#"
         exit 2
         --- stderr
         wherefore: run /etc/passwd: Permission denied (os error 13)
-    "#]].assert_eq(&said);
+    "#]]
+    .assert_eq(&said);
 }
 
 #[test]
@@ -57,14 +59,16 @@ fn an_output_that_cannot_be_written_is_found_before_the_command_runs() {
         exit 2
         --- stderr
         wherefore: write DIR/no/such/run.parquet: No such file or directory (os error 2)
-    "#]].assert_eq(&record(folder.path(), &words));
+    "#]]
+    .assert_eq(&record(folder.path(), &words));
     assert!(!touched.exists());
     let words = ["-o", "DIR", "--", "touch", "DIR/touched"];
     expect![[r#"
         exit 2
         --- stderr
         wherefore: write DIR: Is a directory (os error 21)
-    "#]].assert_eq(&record(folder.path(), &words));
+    "#]]
+    .assert_eq(&record(folder.path(), &words));
     assert!(!touched.exists());
 }
 
@@ -75,14 +79,16 @@ fn no_such_process_and_no_such_cgroup() {
         exit 2
         --- stderr
         wherefore: there is no process 2147483632
-    "#]].assert_eq(&record(folder.path(), &["--pid", "2147483632"]));
+    "#]]
+    .assert_eq(&record(folder.path(), &["--pid", "2147483632"]));
     let mount = recorder::capture::procfs::cgroup_mount().expect("cgroup2 is mounted");
     let said = record(folder.path(), &["--cgroup", "/no/such"]);
     expect![[r#"
         exit 2
         --- stderr
         wherefore: there is no cgroup /no/such below MOUNT
-    "#]].assert_eq(&said.replace(&mount.display().to_string(), "MOUNT"));
+    "#]]
+    .assert_eq(&said.replace(&mount.display().to_string(), "MOUNT"));
     assert_eq!(fs::read_dir(folder.path()).expect("it is ours").count(), 0);
 }
 

@@ -103,7 +103,7 @@ fn gaps_lie_where_nothing_was_kept() {
 #[test]
 fn a_snapshot_keeps_the_newest() {
     let mut recorder = Recorder::with(Scope::Command(String::new()), TINY);
-    flood(&mut recorder, Duration::ZERO);
+    assert!(flood(&mut recorder, Duration::ZERO).wait().expect("it is our child").success());
     let history = recorder.finish();
     let (slots, _) = TINY.slots(history.hosts[0].cpus);
     let kept = transfers(&history);
@@ -127,11 +127,7 @@ fn nothing_is_lost_by_a_reader_that_keeps_up() {
 /// looks only at the end must still know it.
 #[test]
 fn a_long_lived_connection_keeps_its_name_although_names_were_overwritten() {
-<<<<<<< HEAD
-    let recorder = Recorder::with(Scope::Command(Vec::new()), TINY);
-=======
-    let mut recorder = Recorder::with(Scope::Command(String::new()), TINY);
->>>>>>> dbc52e951b8d9ab02059f02e80ee3c1b2813b037
+    let recorder = Recorder::with(Scope::Command(String::new()), TINY);
     let script = "
 def server(connection, turn):
     # Both CPUs, so that both rings are lapped.

@@ -85,7 +85,7 @@ fn unrecorded() -> Seen {
 }
 
 fn recorded() -> Seen {
-    let mut recorder = Recorder::start(Scope::Command(Vec::new()));
+    let mut recorder = Recorder::start(Scope::Command(String::new()));
     let mut child = recorder.spawn(python_command(PROGRAM).stdout(Stdio::piped()));
     let out = child.stdout.take().expect("it is piped");
     let reader = std::thread::spawn(|| std::io::read_to_string(out).expect("text"));
