@@ -24,7 +24,7 @@ use crate::slice::{self, Options, Trace};
 pub struct Limits {
     /// A recording of no more events is read as a whole.
     pub whole: u64,
-    /// Events to read at most.
+    /// Events to read at most, unless the few parts around the symptom have more.
     pub most: u64,
 }
 
@@ -48,6 +48,19 @@ pub struct Extent {
     pub elsewhere: BTreeSet<u32>,
 }
 
+/// What came of looking.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The recording is to be read as a whole.
+    Whole,
+    /// No event matches, of so many, made by threads of these names.
+    NoMatch {
+        events: u64,
+        comms: BTreeSet<String>,
+    },
+    Found(Box<LookedBack>),
+}
+
 /// Part of a history, around an event and what led to it.
 #[derive(Debug)]
 pub struct LookedBack {
@@ -61,18 +74,22 @@ pub struct LookedBack {
 }
 
 /// Reads as much of a recording as it takes to explain the last event that matches, or without a pattern
-/// the last error. `None` where that is no less work than to read all: it is small, or nothing matches.
+/// the last error.
 pub fn look_back(
     path: &Path,
     pattern: Option<&Pattern>,
     options: Options,
     limits: Limits,
-) -> Result<Option<LookedBack>, ReadError> {
+) -> Result<Outcome, ReadError> {
     let mut partial = Partial::open(path)?;
     if partial.events() <= limits.whole {
-        return Ok(None);
+        return Ok(Outcome::Whole);
     }
-    let Some(symptom) = symptom::find(&mut partial, pattern)? else { return Ok(None) };
+    let Some(symptom) = symptom::find(&mut partial, pattern)? else {
+        let indexes = (0..partial.parts()).filter_map(|part| partial.index(part));
+        let comms = indexes.flat_map(|part| part.comms.iter().cloned()).collect();
+        return Ok(Outcome::NoMatch { events: partial.events(), comms });
+    };
     let event = partial.history().events[symptom as usize];
     let around = around(&partial, event.time_ns);
     partial.read(&around)?;
@@ -83,7 +100,8 @@ pub fn look_back(
         let needs = needs::needs(&partial, &graph, &trace);
         let more = within(&partial, more(&partial, &needs, event.time_ns), limits);
         if more.is_empty() {
-            return Ok(Some(finish(partial, graph, symptom, pattern, needs.is_empty())));
+            let found = finish(partial, graph, symptom, pattern, needs.is_empty());
+            return Ok(Outcome::Found(Box::new(found)));
         }
         partial.read(&more)?;
     }
@@ -147,10 +165,11 @@ fn finish(
     let time_ns = partial.history().events[symptom as usize].time_ns;
     let before = |part: usize| partial.index(part).filter(|p| p.from_ns <= time_ns);
     let from_ns = partial.unread(|_| true).filter_map(before).map(|p| p.to_ns).max();
+    let first_ns = partial.history().events[0].time_ns;
     let elsewhere = partial.unread(|_| true).filter_map(|part| partial.index(part));
     let elsewhere = elsewhere.flat_map(|part| part.threads.iter().map(|thread| thread.pid));
     let extent = Extent {
-        from_ns: from_ns.unwrap_or(0),
+        from_ns: from_ns.unwrap_or(first_ns),
         events: partial.events(),
         read: partial.history().events.len() as u64,
         settled,

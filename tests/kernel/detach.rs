@@ -211,7 +211,7 @@ fn two_recorders_at_once_both_record_all_of_it() {
         assert_eq!(end(child, send(Signal::SIGINT)).0, Some(0));
     }
     for output in &outputs {
-        let history = read::open(&[output.clone()]).expect("it can be read").history;
+        let history = read::open(std::slice::from_ref(output)).expect("it can be read").history;
         let five = |e: &&recorder::event::Event| e.op == Op::Recv && e.result == 5;
         assert!(history.events.iter().filter(five).count() >= 100, "{}", output.display());
     }

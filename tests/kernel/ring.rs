@@ -103,7 +103,7 @@ fn gaps_lie_where_nothing_was_kept() {
 #[test]
 fn a_snapshot_keeps_the_newest() {
     let mut recorder = Recorder::with(Scope::Command(String::new()), TINY);
-    flood(&mut recorder, Duration::ZERO);
+    assert!(flood(&mut recorder, Duration::ZERO).wait().expect("it is our child").success());
     let history = recorder.finish();
     let (slots, _) = TINY.slots(history.hosts[0].cpus);
     let kept = transfers(&history);

@@ -4,15 +4,16 @@
 
 use std::path::Path;
 
-use recorder::event::{Event, EventIndex, History};
+use recorder::event::{Event, EventIndex, Flags, History, Op, Ring};
+use recorder::explain::{last_error, last_match};
 use recorder::graph::Graph;
-use recorder::lookback::{Limits, LookedBack, look_back};
+use recorder::lookback::{Limits, LookedBack, Outcome, look_back};
 use recorder::pattern::Pattern;
-use recorder::recording::read;
+use recorder::recording::{PART_ROWS, read};
 use recorder::slice::{Link, Options, Step, trace};
 use tests::sim::{Random, simulate};
 
-use crate::recording::{file, recorded};
+use crate::recording::{file, recorded, traffic};
 
 const ALL: Limits = Limits { whole: 0, most: u64::MAX };
 
@@ -44,9 +45,13 @@ fn chain(history: &History, graph: &Graph, symptom: EventIndex) -> String {
     steps.iter().map(line).collect()
 }
 
-fn looked_back(path: &Path, pattern: &str, limits: Limits) -> Option<LookedBack> {
+fn looked_back(path: &Path, pattern: &str, limits: Limits) -> LookedBack {
     let pattern: Pattern = pattern.parse().expect("a pattern");
-    look_back(path, Some(&pattern), Options::default(), limits).expect("a recording")
+    let outcome = look_back(path, Some(&pattern), Options::default(), limits);
+    match outcome.expect("a recording") {
+        Outcome::Found(found) => *found,
+        other => panic!("`{pattern}`: {other:?}"),
+    }
 }
 
 fn exactly(event: &Event) -> String {
@@ -75,12 +80,12 @@ fn a_few_parts_give_the_chain_of_the_whole() {
         let mut random = Random::new(seed);
         let size = 4 + random.index(12);
         let (_folder, path) = file(&recorded(&simulated.history, size));
-        let whole = read::open(&[path.clone()]).expect("a recording").history;
+        let whole = read::open(std::slice::from_ref(&path)).expect("a recording").history;
         let graph = Graph::build(&whole);
         for _ in 0..4 {
             let symptom = random.index(whole.events.len());
             let pattern = exactly(&whole.events[symptom]);
-            let found = looked_back(&path, &pattern, ALL).expect("the event is there");
+            let found = looked_back(&path, &pattern, ALL);
             let extent = &found.extent;
             assert!(extent.settled, "seed {seed}, {pattern}");
             let (one, other) = (
@@ -97,7 +102,136 @@ fn a_few_parts_give_the_chain_of_the_whole() {
             spared += usize::from(extent.read < extent.events);
         }
     }
-    assert!(wrong.is_empty(), "{} of {asked} chains differ; the first:\n{}", wrong.len(), wrong[0]);
+    assert!(
+        wrong.is_empty(),
+        "{} of {asked} chains differ; the first:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
     println!("{spared} of {asked} questions spared parts");
     assert!(asked < 10 || spared * 4 > asked, "{spared} of {asked} questions spared parts");
+}
+
+/// The last match, whatever the index says of the parts that may hold one.
+#[test]
+fn the_symptom_is_the_last_that_matches() {
+    for seed in 0..300 {
+        let simulated = simulate(seed);
+        if simulated.history.hosts.len() > 1 || simulated.history.events.is_empty() {
+            continue;
+        }
+        let mut random = Random::new(seed);
+        let (_folder, path) = file(&recorded(&simulated.history, 4 + random.index(12)));
+        let whole = read::open(std::slice::from_ref(&path)).expect("a recording").history;
+        let some = whole.events[random.index(whole.events.len())];
+        let mut patterns = vec![
+            format!("op={}", some.op),
+            format!("pid={} op={}", some.pid, some.op),
+            format!("tid={}", some.tid),
+            format!("comm={}*", whole.comm(&some).chars().next().unwrap_or('a')),
+            format!("socket={}", some.socket),
+            format!("target={}", some.target),
+            "op=recv,deliver error!=none".to_owned(),
+            "error=ECONNRESET,EPIPE".to_owned(),
+            "error=*".to_owned(),
+        ];
+        patterns.retain(|pattern| !pattern.ends_with("=0"));
+        for pattern in patterns {
+            let parsed: Pattern = pattern.parse().expect("a pattern");
+            let last = last_match(&whole, &parsed.bind(&whole)).map(|(e, _)| e);
+            check_symptom(&path, Some(&parsed), &whole, last, &format!("seed {seed}: {pattern}"));
+        }
+        check_symptom(&path, None, &whole, last_error(&whole), &format!("seed {seed}"));
+    }
+}
+
+fn check_symptom(
+    path: &Path,
+    pattern: Option<&Pattern>,
+    whole: &History,
+    last: Option<EventIndex>,
+    what: &str,
+) {
+    let outcome = look_back(path, pattern, Options::default(), ALL).expect("a recording");
+    let found = match &outcome {
+        Outcome::Found(found) => Some(exactly(&found.history.events[found.symptom as usize])),
+        Outcome::NoMatch { .. } => None,
+        Outcome::Whole => panic!("{what}: no recording is small here"),
+    };
+    assert_eq!(found, last.map(|e| exactly(&whole.events[e as usize])), "{what}");
+}
+
+/// No more is read than allowed, and then the answer says that it may lack something.
+#[test]
+fn limits_hold() {
+    let (_folder, path) = file(&recorded(&traffic::requests(40_000), 200));
+    let pattern = "comm=wrk op=recv";
+    let parsed: Pattern = pattern.parse().expect("a pattern");
+    let small = Limits { whole: 40_100, most: u64::MAX };
+    let outcome = look_back(&path, Some(&parsed), Options::default(), small).expect("a recording");
+    assert!(matches!(outcome, Outcome::Whole));
+    let little = looked_back(&path, pattern, Limits { whole: 0, most: 1_000 }).extent;
+    assert!(little.read <= 1_000 && !little.settled, "{little:?}");
+    let enough = looked_back(&path, pattern, ALL).extent;
+    assert!(enough.read < 30_000 && enough.settled, "{enough:?}");
+    assert!(enough.from_ns < little.from_ns && enough.from_ns > 0, "{enough:?} {little:?}");
+}
+
+/// Ten million events, of which the last are a kill and what came of it, for measuring:
+/// `cargo test -p tests --test offline -- --ignored make_large_recording`.
+#[test]
+#[ignore = "makes a large file, target/large.parquet"]
+fn make_large_recording() {
+    let events = number("WHEREFORE_EVENTS").unwrap_or(10_000_000);
+    let mut history = traffic::requests(events as usize);
+    kill_a_server(&mut history);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/large.parquet");
+    std::fs::write(path, recorded(&history, PART_ROWS)).expect("write the file");
+}
+
+/// The newest receiver is killed before it answers; its client sees the connection reset.
+fn kill_a_server(history: &mut History) {
+    let last = *history.events.last().expect("traffic");
+    let reversed = history.events.iter().rev();
+    let served =
+        *reversed.clone().find(|e| e.op == Op::Recv && e.pid != last.pid).expect("a server");
+    // The traffic's passive ends have even cookies, and their clients the one below.
+    let client = reversed.clone().find(|e| e.socket == served.socket - 1);
+    let client = *client.expect("a client");
+    let shell = history.names.intern("sh");
+    let mut at_ns = last.time_ns;
+    let mut push = |event: Event| {
+        at_ns += 1_000;
+        let position = 1_000_000 + history.events.len() as u64;
+        let begin_ns = event.time_ns.min(at_ns);
+        history.events.push(Event {
+            time_ns: at_ns,
+            begin_ns,
+            position,
+            ring: Ring::Rare,
+            cpu: 0,
+            ..event
+        });
+    };
+    let task = |op, of: Event| Event {
+        pid: of.pid,
+        tid: of.tid,
+        comm: of.comm,
+        time_ns: of.time_ns,
+        signal: 9,
+        ..Event::blank(op)
+    };
+    let sh = Event { pid: 77, tid: 77, comm: shell, time_ns: last.time_ns, ..served };
+    push(Event { target: served.tid, flags: Flags::PROCESS, ..task(Op::Signal, sh) });
+    push(task(Op::Deliver, served));
+    push(Event { signal: 0, flags: Flags::LAST_THREAD, ..task(Op::Exit, served) });
+    push(Event { op: Op::Abort, flags: Flags::NONE, result: 0, ..served });
+    push(Event { op: Op::ResetSent, tid: 0, flags: Flags::NONE, result: 0, ..served });
+    let client = Event { flags: Flags::NONE, result: 0, ..client };
+    let reset = libc::ECONNRESET as u16;
+    push(Event { op: Op::ResetReceived, tid: 0, ..client });
+    push(Event { op: Op::Error, tid: 0, error: reset, ..client });
+    push(Event { op: Op::Recv, error: reset, ..client });
+    history.hosts[0].bulk_window.to_ns = at_ns;
+    history.hosts[0].rare_window.to_ns = at_ns;
 }

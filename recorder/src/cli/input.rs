@@ -11,16 +11,20 @@ use crate::recording::read;
 use crate::slice::{Domain, Options};
 
 /// Reads recordings, and says on stderr what a reader of the answer should know about them.
-#[expect(clippy::print_stderr, reason = "talk goes to stderr")]
 pub fn open(files: &[PathBuf]) -> Result<History> {
     let recording = read::open(files)?;
-    for note in &recording.notes {
+    tell_notes(&recording.notes, &recording.history);
+    Ok(recording.history)
+}
+
+#[expect(clippy::print_stderr, reason = "talk goes to stderr")]
+pub fn tell_notes(notes: &[read::Note], history: &History) {
+    for note in notes {
         eprintln!("note: {note}");
     }
-    for host in recording.history.hosts.iter().filter(|h| h.lost > 0) {
+    for host in history.hosts.iter().filter(|h| h.lost > 0) {
         eprintln!("note: {} of {}'s events were lost", host.lost, host.name);
     }
-    Ok(recording.history)
 }
 
 /// Files, and after them perhaps a pattern: `why F [F…] [PATTERN]`. A word that names no file and has an
@@ -54,27 +58,32 @@ pub fn symptom(history: &History, pattern: Option<&Pattern>) -> Option<Symptom> 
 
 /// What to say when no event matches.
 pub fn no_match(history: &History, pattern: Option<&Pattern>) -> Hinted {
-    let comms = names(history);
+    let comms = history.events.iter().map(|event| history.comm(event));
+    no_match_among(history.events.len() as u64, comms, pattern)
+}
+
+/// The same of so many events by programs of these names.
+pub fn no_match_among<'a>(
+    events: u64,
+    comms: impl Iterator<Item = &'a str>,
+    pattern: Option<&Pattern>,
+) -> Hinted {
     match pattern {
         Some(pattern) => Hinted {
-            message: format!(
-                "no event matches `{pattern}` ({} events, of {comms})",
-                history.events.len()
-            ),
+            message: format!("no event matches `{pattern}` ({events} events, of {})", names(comms)),
             hint: "`--missing` explains why something did not happen".to_owned(),
         },
         None => Hinted {
-            message: format!("no call failed in this recording ({} events)", history.events.len()),
+            message: format!("no call failed in this recording ({events} events)"),
             hint: "say which event is meant, for example 'comm=curl op=recv'".to_owned(),
         },
     }
 }
 
-/// Some of the programs that a history is about.
-fn names(history: &History) -> String {
+/// Some of the programs, each once.
+fn names<'a>(comms: impl Iterator<Item = &'a str>) -> String {
     let mut names: Vec<&str> = Vec::new();
-    for event in &history.events {
-        let comm = history.comm(event);
+    for comm in comms {
         if !comm.is_empty() && !names.contains(&comm) {
             names.push(comm);
         }

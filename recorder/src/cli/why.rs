@@ -3,6 +3,7 @@
 mod json;
 mod text;
 
+use std::collections::HashSet;
 use std::io::{BufWriter, Write, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,8 +12,9 @@ use anyhow::Result;
 
 use crate::cli::{Hinted, input};
 use crate::event::History;
-use crate::explain::{self, missing};
+use crate::explain::{self, Process, missing};
 use crate::graph::Graph;
+use crate::lookback::{self, Extent, Limits, LookedBack, Outcome};
 use crate::pattern::Pattern;
 use crate::slice::{self, Verdict};
 
@@ -36,6 +38,9 @@ pub struct Arguments {
     exclude_check: Option<Pattern>,
     #[command(flatten)]
     slicing: input::SliceArguments,
+    /// Read all of a large recording, not only what leads to the event
+    #[arg(long)]
+    whole: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -43,19 +48,65 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let (files, pattern) = input::split_pattern(arguments.words.clone())?;
+    let mut out = BufWriter::new(stdout().lock());
+    match look_back(&arguments, &files, pattern.as_ref())? {
+        Outcome::Whole => {}
+        Outcome::NoMatch { events, comms } => {
+            let comms = comms.iter().map(String::as_str);
+            return no_such_event(&input::no_match_among(events, comms, pattern.as_ref()));
+        }
+        Outcome::Found(part) => {
+            let LookedBack { history, graph, extent, .. } = &*part;
+            let asked = Asked { history, graph, extent: Some(extent) };
+            let code = answer(&arguments, pattern.as_ref(), &asked, &mut out)?;
+            out.flush()?;
+            return Ok(code);
+        }
+    }
     let history = input::open(&files)?;
     let graph = Graph::build(&history);
-    let mut out = BufWriter::new(stdout().lock());
-    let code = answer(&arguments, pattern.as_ref(), &history, &graph, &mut out)?;
+    let asked = Asked { history: &history, graph: &graph, extent: None };
+    let code = answer(&arguments, pattern.as_ref(), &asked, &mut out)?;
     out.flush()?;
     Ok(code)
+}
+
+/// What a question is put to.
+struct Asked<'a> {
+    history: &'a History,
+    graph: &'a Graph,
+    /// Set where only parts of the recording were read.
+    extent: Option<&'a Extent>,
+}
+
+/// Of one large recording, the parts that lead to the event.
+fn look_back(
+    arguments: &Arguments,
+    files: &[PathBuf],
+    pattern: Option<&Pattern>,
+) -> Result<Outcome> {
+    let backward = !arguments.forward && arguments.missing.is_none();
+    let [file] = files else { return Ok(Outcome::Whole) };
+    if !backward || arguments.whole || file.is_dir() {
+        return Ok(Outcome::Whole);
+    }
+    let options = arguments.slicing.options();
+    let outcome = lookback::look_back(file, pattern, options, Limits::default())?;
+    let Outcome::Found(part) = &outcome else { return Ok(outcome) };
+    if let Some(suspect) = &arguments.exclude_check {
+        let bound = suspect.bind(&part.history);
+        if !part.history.events.iter().any(|event| bound.matches(event)) {
+            return Ok(Outcome::Whole);
+        }
+    }
+    input::tell_notes(&part.notes, &part.history);
+    Ok(outcome)
 }
 
 fn answer(
     arguments: &Arguments,
     pattern: Option<&Pattern>,
-    history: &History,
-    graph: &Graph,
+    &Asked { history, graph, extent }: &Asked,
     out: &mut impl Write,
 ) -> Result<ExitCode> {
     let options = arguments.slicing.options();
@@ -74,7 +125,7 @@ fn answer(
     };
     if let Some(suspect) = &arguments.exclude_check {
         let slice = slice::backward(history, graph, &[symptom.event], options);
-        return exclude_check(arguments, suspect, history, &slice, out);
+        return exclude_check(arguments, suspect, (history, extent), &slice, out);
     }
     if arguments.forward {
         let slice = slice::forward(history, graph, &[symptom.event], options);
@@ -84,10 +135,19 @@ fn answer(
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let answer = explain::why(history, graph, symptom.event, options);
+    let mut answer = explain::why(history, graph, symptom.event, options);
+    if let Some(extent) = extent {
+        // Of what happened in unread parts, and before one, nothing is claimed.
+        let since = history.events.iter().filter(|e| e.time_ns >= extent.from_ns);
+        let seen: HashSet<u32> = since.map(|e| e.pid).collect();
+        let silent = |p: &Process| p.events == 0 && !extent.elsewhere.contains(&p.pid);
+        let read = |p: &Process| seen.contains(&p.pid) || silent(p);
+        answer.processes.excluded.retain(read);
+        answer.processes.cannot_say.retain(read);
+    }
     match arguments.json {
-        true => json::why(history, &symptom, &answer, out)?,
-        false => text::why(history, &symptom, &answer, out)?,
+        true => json::why(history, &symptom, &answer, extent, out)?,
+        false => text::why(history, &symptom, &answer, extent, out)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -109,15 +169,17 @@ struct Suspicion {
 fn exclude_check(
     arguments: &Arguments,
     suspect: &Pattern,
-    history: &History,
+    (history, extent): (&History, Option<&Extent>),
     slice: &slice::Slice,
     out: &mut impl Write,
 ) -> Result<ExitCode> {
     let bound = suspect.bind(history);
     let mut found =
         Suspicion { worst: Verdict::Excluded, must: 0, may: 0, excluded: 0, cannot_say: 0 };
-    for (index, _) in history.events.iter().enumerate().filter(|(_, e)| bound.matches(e)) {
+    let from_ns = extent.map_or(0, |extent| extent.from_ns);
+    for (index, event) in history.events.iter().enumerate().filter(|(_, e)| bound.matches(e)) {
         match slice.verdict(history, index as u32) {
+            Verdict::Excluded if event.time_ns < from_ns => found.cannot_say += 1,
             Verdict::Must => found.must += 1,
             Verdict::May => found.may += 1,
             Verdict::Excluded => found.excluded += 1,
@@ -132,8 +194,8 @@ fn exclude_check(
         _ => return no_such_event(&input::no_match(history, Some(suspect))),
     };
     match arguments.json {
-        true => json::suspicion(&found, out)?,
-        false => text::suspicion(suspect, &found, out)?,
+        true => json::suspicion(&found, extent, out)?,
+        false => text::suspicion(history, suspect, &found, extent, out)?,
     }
     Ok(ExitCode::SUCCESS)
 }

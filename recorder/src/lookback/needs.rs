@@ -20,6 +20,8 @@ use crate::slice::Trace;
 const LANE: &[Op] =
     &[Op::Established, Op::Closed, Op::ResetSent, Op::ResetReceived, Op::Retransmit, Op::Error];
 
+const KILL: u8 = libc::SIGKILL as u8;
+
 struct Needs<'a> {
     partial: &'a Partial,
     history: &'a History,
@@ -178,13 +180,36 @@ impl<'a> Needs<'a> {
         let victim = if event.op == Op::Deliver { event.pid } else { event.target };
         let threads = self.threads_of(victim);
         let meant = |part: &Part| part.targets.iter().any(|target| threads.contains(target));
-        if i32::from(event.signal) == libc::SIGKILL {
-            self.all(|part| has(part.ops, &[Op::OomKill]) && meant(part));
+        let before = |part: &Part| part.from_ns <= event.time_ns;
+        if event.signal == KILL {
+            self.all(|part| has(part.ops, &[Op::OomKill]));
+            self.victims(event);
         }
-        if event.op == Op::Deliver && !self.has_cause(index, |kind| kind == EdgeKind::Signal) {
-            self.all(|part| {
-                has(part.ops, &[Op::Signal]) && meant(part) && part.from_ns <= event.time_ns
-            });
+        if event.op != Op::Deliver {
+            return;
+        }
+        // Of a process's death all deadly signals are possible causes, and the exits of its threads, those
+        // to come too, until one is a SIGKILL.
+        let kill = |cause| event.signal != KILL || self.of(cause).signal == KILL;
+        let mut causes = self.causes(index);
+        if causes.any(|(cause, kind)| kind == EdgeKind::Signal && kill(cause)) {
+            return;
+        }
+        self.all(|part| has(part.ops, &[Op::Signal, Op::Fork]) && meant(part) && before(part));
+        if event.signal == KILL {
+            let ended = [Op::Exit, Op::Deliver];
+            let pid = event.pid;
+            let own = |part: &Part| part.threads.iter().any(|t| t.pid == pid);
+            self.all(|part| has(part.ops, &ended) && own(part));
+        }
+    }
+
+    /// Whose threads those were that were killed for memory.
+    fn victims(&mut self, event: &Event) {
+        let kills = self.history.events.iter().filter(|e| e.op == Op::OomKill);
+        let victims: BTreeSet<u32> = kills.map(|kill| kill.target).collect();
+        for tid in victims {
+            self.nearest_before(event, |part| part.threads.iter().any(|t| t.tid == tid));
         }
     }
 
@@ -277,6 +302,10 @@ impl<'a> Needs<'a> {
             return;
         }
         for &peer in peers {
+            if self.user(peer, Op::Send) == User::Several {
+                // Where several threads sent, what each reports may lie above its bytes.
+                self.socket(peer, &[Op::Send]);
+            }
             self.all(|part| {
                 let sent = part.socket(peer).and_then(|s| s.sent.clone());
                 sent.is_some_and(|s| {
@@ -294,10 +323,7 @@ impl<'a> Needs<'a> {
         if self.partial.unread(uses).next().is_none() {
             return;
         }
-        let parts = (0..self.partial.parts()).filter_map(|part| self.partial.index(part));
-        let sockets = parts.filter_map(|part| part.socket(cookie));
-        let users = sockets.map(|s| if op == Op::Send { s.sender } else { s.receiver });
-        if users.fold(User::Nobody, User::and) == User::Several {
+        if self.user(cookie, op) == User::Several {
             self.all(uses);
             return;
         }
@@ -313,6 +339,14 @@ impl<'a> Needs<'a> {
                 self.nearest_before(event, uses);
             }
         }
+    }
+
+    /// Who uses a direction of a socket in the whole recording.
+    fn user(&self, cookie: u64, op: Op) -> User {
+        let parts = (0..self.partial.parts()).filter_map(|part| self.partial.index(part));
+        let sockets = parts.filter_map(|part| part.socket(cookie));
+        let users = sockets.map(|s| if op == Op::Send { s.sender } else { s.receiver });
+        users.fold(User::Nobody, User::and)
     }
 
     /// Whether the connection's making explains a call depends on whether it is its thread's first.

@@ -278,8 +278,8 @@ impl Part {
 
     /// The inverse of [`Part::encode`]; `None` if the bytes are not of it.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        // A part has at most PART_ROWS events, and each adds less than 160 bytes here.
-        let bytes = zstd::bulk::decompress(bytes, super::PART_ROWS * 160).ok()?;
+        // A part has at most PART_ROWS events, and each adds less than 192 bytes here.
+        let bytes = zstd::bulk::decompress(bytes, super::PART_ROWS * 192).ok()?;
         let from = &mut bytes.as_slice();
         let mut part = Self {
             events: take_varint(from)?,

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use recorder::event::{Address, Event, Flags, History, Host, Name, Op, Proof, Ring};
+use recorder::recording::index::{Numbers, User};
 use recorder::recording::{PART_ROWS, read, write};
 
 use super::{all_written_out, file, open, open_bytes, recorded, traffic};
@@ -120,6 +121,10 @@ fn parts_and_index() {
             let side = if event.op == Op::Send { &socket.sent } else { &socket.received };
             let hull = side.as_ref().expect("a range");
             assert!(hull.start <= event.stream_start && event.stream_end <= hull.end);
+            assert_eq!(socket.ops & part.ops, 1 << Op::Send as u32 | 1 << Op::Recv as u32);
+            assert_eq!(socket.numbers, Numbers::Known { iss: event.iss, irs: event.irs });
+            let user = if event.op == Op::Send { socket.sender } else { socket.receiver };
+            assert_eq!(user, User::Thread(event.tid));
         }
     }
     let all = open(&path).expect("a recording").history;

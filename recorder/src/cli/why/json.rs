@@ -12,12 +12,14 @@ use crate::event::{EventIndex, History, Host};
 use crate::explain::missing::Missing;
 use crate::explain::{Answer, Process, window};
 use crate::export::EventRow;
+use crate::lookback::Extent;
 use crate::slice::{Reach, Slice, Verdict};
 
 pub fn why(
     history: &History,
     symptom: &Symptom,
     answer: &Answer,
+    extent: Option<&Extent>,
     out: &mut impl Write,
 ) -> Result<()> {
     let chain = answer.chain.iter().map(|step| {
@@ -39,6 +41,7 @@ pub fn why(
             "may": of(&answer.processes.may),
             "excluded": of(&answer.processes.excluded),
             "cannot_say": of(&answer.processes.cannot_say),
+            "looked_back": extent.map(looked_back),
             "hosts": hosts(history),
         }),
         out,
@@ -65,7 +68,17 @@ pub fn forward(
     )
 }
 
-pub fn suspicion(found: &Suspicion, out: &mut impl Write) -> Result<()> {
+/// Null where everything was read.
+fn looked_back(extent: &Extent) -> Value {
+    json!({
+        "from_ns": extent.from_ns,
+        "events": extent.events,
+        "read": extent.read,
+        "settled": extent.settled,
+    })
+}
+
+pub fn suspicion(found: &Suspicion, extent: Option<&Extent>, out: &mut impl Write) -> Result<()> {
     let verdict = match found.worst {
         Verdict::Must => "must",
         Verdict::May => "may",
@@ -79,6 +92,7 @@ pub fn suspicion(found: &Suspicion, out: &mut impl Write) -> Result<()> {
             "may": found.may,
             "excluded": found.excluded,
             "cannot_say": found.cannot_say,
+            "looked_back": extent.map(looked_back),
         }),
         out,
     )

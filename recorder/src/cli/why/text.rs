@@ -8,9 +8,10 @@ use super::Suspicion;
 use crate::cli::input::Symptom;
 use crate::cli::record::grouped;
 use crate::describe::{clock, describe, lane, printable, wall_ns};
-use crate::event::{EventIndex, Flags, History, Op};
+use crate::event::{Event, EventIndex, Flags, History, Op};
 use crate::explain::missing::Missing;
 use crate::explain::{Answer, Process, Step, short_duration, window};
+use crate::lookback::Extent;
 use crate::pattern::Pattern;
 use crate::slice::{Domain, Reach, Slice, Verdict};
 
@@ -60,6 +61,7 @@ pub fn why(
     history: &History,
     symptom: &Symptom,
     answer: &Answer,
+    extent: Option<&Extent>,
     out: &mut impl Write,
 ) -> Result<()> {
     table(&chain(history, &answer.chain), out)?;
@@ -76,15 +78,23 @@ pub fn why(
     writeln!(out)?;
     involved(history, &answer.processes.must, out)?;
     possible(history, &answer.processes.may, out)?;
-    let note = format!("no path in a complete window{}", assumption(answer.domain));
+    let window = match extent {
+        Some(extent) => format!("no path since {}", since(history, extent)),
+        None => "no path in a complete window".to_owned(),
+    };
+    let note = format!("{window}{}", assumption(answer.domain));
     excluded(history, "excluded", &note, &answer.processes.excluded, out)?;
     let note = "no path seen, but something is missing";
     excluded(history, "unknown", note, &answer.processes.cannot_say, out)?;
     windows(history, out)?;
+    if let Some(extent) = extent {
+        looked_back(history, extent, out)?;
+    }
     if symptom.matched > 1 {
+        let events = if extent.is_some() { "of the events that were read" } else { "events" };
         writeln!(
             out,
-            "matched  {} events; this is about the last",
+            "matched  {} {events}; this is about the last",
             grouped(symptom.matched as u64)
         )?;
     }
@@ -224,16 +234,32 @@ fn excluded(
     list(label, &names, note, out)
 }
 
+/// From when on everything up to the symptom was read.
+fn since(history: &History, extent: &Extent) -> String {
+    clock(history, &Event { time_ns: extent.from_ns, ..Event::blank(Op::Exit) })
+}
+
+/// How much of a large recording was read, and whether the rest could change the chain.
+fn looked_back(history: &History, extent: &Extent, out: &mut impl Write) -> Result<()> {
+    let unread = match extent.settled {
+        true => "hold nothing that the chain needs",
+        false => "may hold more of what led to it: --whole reads them",
+    };
+    writeln!(
+        out,
+        "looked   back to {}; the {} of {} events that were not read {unread}",
+        since(history, extent),
+        grouped(extent.events - extent.read),
+        grouped(extent.events),
+    )
+}
+
 /// Until when each recording is complete, and what is missing.
 fn windows(history: &History, out: &mut impl Write) -> Result<()> {
     for (number, host) in history.hosts.iter().enumerate() {
         let window = window(host);
         let at = |time_ns| {
-            let event = crate::event::Event {
-                time_ns,
-                host: number as u16,
-                ..crate::event::Event::blank(Op::Exit)
-            };
+            let event = Event { time_ns, host: number as u16, ..Event::blank(Op::Exit) };
             clock(history, &event)
         };
         let loss = match (host.lost, host.gaps.len()) {
@@ -289,8 +315,21 @@ pub fn forward(
     windows(history, out)
 }
 
-pub fn suspicion(suspect: &Pattern, found: &Suspicion, out: &mut impl Write) -> Result<()> {
+pub fn suspicion(
+    history: &History,
+    suspect: &Pattern,
+    found: &Suspicion,
+    extent: Option<&Extent>,
+    out: &mut impl Write,
+) -> Result<()> {
     let verdict = match found.worst {
+        Verdict::Excluded if let Some(extent) = extent => {
+            let since = since(history, extent);
+            &format!("excluded since {since}: nothing after that leads from it to the symptom")
+        }
+        Verdict::CannotSay if extent.is_some() => {
+            "cannot say: nothing is known to lead from it, but not everything was read or recorded"
+        }
         Verdict::Must => "must: it is part of what led to the symptom",
         Verdict::May => "may: nothing proves it, but channels that are not observed could carry it",
         Verdict::Excluded => {
@@ -307,7 +346,8 @@ pub fn suspicion(suspect: &Pattern, found: &Suspicion, out: &mut impl Write) -> 
     ];
     let told = counts.iter().filter(|(n, _)| *n > 0);
     let told = told.map(|(n, what)| format!("{} {what}", grouped(*n as u64))).collect::<Vec<_>>();
-    writeln!(out, "events that match `{suspect}`: {}", told.join(", "))
+    writeln!(out, "events that match `{suspect}`: {}", told.join(", "))?;
+    extent.map_or(Ok(()), |extent| looked_back(history, extent, out))
 }
 
 /// Threads of a frontier that are told one by one.
