@@ -11,7 +11,7 @@ use recorder::event::{Op, Ring};
 use recorder::recording::read::{self, Note};
 use tests::command::wherefore;
 
-use crate::recorded::{assert_sound, require_root};
+use crate::recorded::{assert_sound, python_path, require_root};
 
 /// Numbers of the BPF programs and maps that a process holds.
 fn held(pid: u32) -> (Vec<u32>, Vec<u32>) {
@@ -74,14 +74,28 @@ fn recording(output: &Path, words: &[&str]) -> Child {
     child
 }
 
-/// A server that answers itself for as long as it lives.
+/// A server that answers itself for as long as it lives, and makes a file when it has begun to.
 const TALK: &str = "
-import socket, time
+import socket, sys, time
 l = socket.socket(); l.bind(('127.0.0.1', 0)); l.listen()
 a = socket.create_connection(l.getsockname()); b = l.accept()[0]
-while True:
+def talk():
     a.send(b'hello'); b.recv(5); time.sleep(0.001)
+for _ in range(20):
+    talk()
+open(sys.argv[1], 'w').close()
+while True:
+    talk()
 ";
+
+/// A recorder of that server, which is at it.
+fn talking(output: &Path) -> Child {
+    let begun = output.with_extension("begun");
+    let name = begun.to_str().expect("a plain name");
+    let child = recording(output, &["--", python_path(), "-c", TALK, name]);
+    wait_for("the server's beginning", || begun.exists());
+    child
+}
 
 /// Ends a recorder; nothing that it held may stay. What it said on stderr.
 fn end(child: Child, end: impl FnOnce(Pid)) -> (Option<i32>, String) {
@@ -121,8 +135,7 @@ fn after_the_command_has_ended() {
 fn stopped_by(signal: Signal) {
     let folder = tempfile::tempdir().expect("a folder");
     let output = folder.path().join("run.parquet");
-    let child = recording(&output, &["--", "/usr/bin/env", "python3", "-c", TALK]);
-    thread::sleep(Duration::from_millis(300));
+    let child = talking(&output);
     let (code, said) = end(child, send(signal));
     assert_eq!(code, Some(0), "{said}");
     let recording = read::open(&[output]).expect("it can be read");
@@ -163,7 +176,7 @@ fn ctrl_c_ends_a_recording_of_the_whole_machine() {
 fn a_recording_cut_off_by_sigkill_can_be_read() {
     let folder = tempfile::tempdir().expect("a folder");
     let output = folder.path().join("run.parquet");
-    let child = recording(&output, &["--", "/usr/bin/env", "python3", "-c", TALK]);
+    let child = talking(&output);
     // Flushed every five seconds, and not all at one stroke.
     let length = || std::fs::metadata(&output).expect("it is there").len();
     let begun = length();
@@ -202,8 +215,9 @@ fn two_recorders_at_once_both_record_all_of_it() {
     let folder = tempfile::tempdir().expect("a folder");
     let outputs = [folder.path().join("a.parquet"), folder.path().join("b.parquet")];
     let recorders = outputs.each_ref().map(|output| recording(output, &["--all"]));
-    let status = Command::new("/usr/bin/env")
-        .args(["python3", "-c", &TALK.replace("while True", "for _ in range(100)")])
+    let status = Command::new(python_path())
+        .args(["-c", &TALK.replace("while True", "for _ in range(100)")])
+        .arg(folder.path().join("begun"))
         .status()
         .expect("python starts");
     assert!(status.success());

@@ -139,6 +139,7 @@ fn nginx() {
 /// The server is older than the recorder: PostgreSQL refuses root, so that it runs as somebody else.
 #[test]
 fn postgresql() {
+    require_root();
     let folder = folder();
     let (path, port) = (folder.path().display(), free_port());
     let bin = postgresql_programs();
@@ -158,7 +159,6 @@ fn postgresql() {
     let server = Server::started(folder.path().join("data/postmaster.pid"), port);
     let postmaster = server.pid().expect("it is up");
     let output = folder.path().join("run.parquet");
-    require_root();
     let mut recorder = Command::new(wherefore())
         .args(["record", "--quiet", "--ring", "256MiB", "--all", "-o"])
         .arg(&output)

@@ -127,9 +127,9 @@ pub fn python_command(script: &str) -> Command {
 }
 
 /// The distribution's Python where there is one: another may be a wrapper that runs shells before it.
-fn python_path() -> &'static Path {
-    let distribution = Path::new("/usr/bin/python3");
-    if distribution.exists() { distribution } else { Path::new("python3") }
+pub fn python_path() -> &'static str {
+    let distribution = "/usr/bin/python3";
+    if Path::new(distribution).exists() { distribution } else { "python3" }
 }
 
 /// Runs a command under the recorder; it must end well.

@@ -8,7 +8,7 @@ use expect_test::expect;
 use recorder::recording::read::{self, Note};
 use tests::command::{answer, wherefore};
 
-use crate::recorded::require_root;
+use crate::recorded::{python_path, require_root};
 
 /// Runs `wherefore record` with these words, where `DIR` stands for the folder.
 fn record(folder: &Path, words: &[&str]) -> String {
@@ -140,10 +140,7 @@ for i in range(300_000):
 open('{}', 'w').close()",
         ended.display()
     );
-    let said = record(
-        disk.0.path(),
-        &["-o", "DIR/run.parquet", "--", "/usr/bin/env", "python3", "-c", &talk],
-    );
+    let said = record(disk.0.path(), &["-o", "DIR/run.parquet", "--", python_path(), "-c", &talk]);
     assert!(said.starts_with("exit 2\n"), "{said}");
     // How much fits is up to compression.
     let said = said.lines().map(|line| digits_hidden(line) + "\n").collect::<String>();
