@@ -13,6 +13,9 @@ pub mod scope {
     pub const CGROUP: u32 = 2;
 }
 
+/// How many sockets each CPU remembers to have named, a power of two.
+pub const NAMED_PER_CPU: u32 = 1024;
+
 /// What the probes do; the loader's choice.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -61,6 +64,7 @@ pub struct Offsets {
     pub net_inum: u32,
     pub sock_protocol: u32,
     pub sock_err: u32,
+    pub sock_peek_off: u32,
     pub tcp_write_seq: u32,
     pub tcp_snd_una: u32,
     pub tcp_snd_nxt: u32,

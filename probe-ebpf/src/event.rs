@@ -33,7 +33,8 @@ pub struct Slot {
     pub kind: u8,
     /// Bits of [`flag`].
     pub flags: u8,
-    /// State changes: old and new TCP state. Signals: `result` of `signal_generate` and whether the
+    /// Receives: 1 for a peek at an offset that the program chose (`SO_PEEK_OFF`). State changes: old and
+    /// new TCP state. Signals: `result` of `signal_generate` and whether the
     /// whole process was meant.
     pub aux: [u8; 2],
     /// `sk_err` for state changes and socket errors; `si_code` for signals.

@@ -14,16 +14,17 @@
 
 use bytemuck::{Pod, Zeroable};
 
-/// The write positions of one CPU's two rings, and what could not be written. One cache line pair, so
-/// that CPUs do not disturb each other.
+/// The write positions of one CPU's two rings, and what could not be written. Two cache lines: `bulk` moves
+/// with every event of its CPU, while `rare` is looked at by other CPUs, to tell how old a name is.
 #[repr(C, align(128))]
 #[derive(Clone, Copy, Debug, Zeroable)]
 pub struct Heads {
     pub bulk: u64,
-    pub rare: u64,
     /// Events that had to be dropped because a map operation failed (storage busy, no memory).
     pub dropped: u64,
-    pub reserved: [u64; 13],
+    pub reserved: [u64; 6],
+    pub rare: u64,
+    pub reserved_rare: [u64; 7],
 }
 
 // SAFETY: `repr(C)`, only `u64` fields, and they fill the 128 bytes exactly (asserted below).

@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use aya::{Btf, Ebpf};
 
-use crate::event::{Event, Gap, Host, Names, Window};
+use crate::event::{Event, Gap, Host, Names, Ring, Window};
 use attach::{Attached, Settings};
 use decode::Decoder;
 use ring::{Batch, Follower, Rings};
@@ -57,13 +57,13 @@ impl Capture {
             Btf::from_sys_fs().context("read the kernel's types from /sys/kernel/btf/vmlinux")?;
         let mut ebpf = attach::load(&btf, &scope, &settings)?;
         let rings = Rings::map(&ebpf, &settings)?;
-        scope.mark(attach::map_fd(&ebpf, "TASKS")?.as_fd())?;
+        let marked = scope.mark(attach::map_fd(&ebpf, "TASKS")?.as_fd())?;
         let hooks = attach::attach(&mut ebpf, &btf)?;
         let attached_ns = clock::monotonic_ns();
         attach::name_open_sockets(&mut ebpf, &btf)?;
         let follower = Follower::new(&rings);
         let mut decoder = Decoder::new(procfs::cgroups());
-        decoder.know(procfs::tasks(), scope == Scope::All);
+        decoder.know(procfs::tasks(), |tid| scope == Scope::All || marked.contains(&tid));
         Ok(Self {
             ebpf,
             hooks,
@@ -124,9 +124,12 @@ impl Capture {
         let before = self.waiting.len();
         self.follower.drain(&self.rings, &mut self.waiting);
         self.read += (self.waiting.len() - before) as u64;
+        let ready = self.waiting.in_order(until_ns);
+        let named = ready.iter().filter(|raw| raw.ring == Ring::Rare);
+        self.decoder.look_ahead(named.map(|raw| (*raw, self.waiting.detail(raw))));
         let mut count = 0;
-        let mut events = Vec::with_capacity(BLOCK.min(self.waiting.len()));
-        for block in self.waiting.in_order(until_ns).chunks(BLOCK) {
+        let mut events = Vec::with_capacity(BLOCK.min(ready.len()));
+        for block in ready.chunks(BLOCK) {
             events.clear();
             for raw in block {
                 self.decoder.decode(raw, self.waiting.detail(raw), &mut events);
@@ -185,8 +188,8 @@ impl Capture {
                 .collect(),
             detail: "flow".to_owned(),
             scope: self.scope.to_string(),
-            bulk_window: window(crate::event::Ring::Bulk),
-            rare_window: window(crate::event::Ring::Rare),
+            bulk_window: window(Ring::Bulk),
+            rare_window: window(Ring::Rare),
             gaps: self.follower.gaps.clone(),
             raised: self.read - self.decoder.records + lost,
             lost,

@@ -31,6 +31,11 @@ enum Command {
     Check(check::Arguments),
 }
 
+/// What can be said on the command line; for those who check what documents say.
+pub fn command() -> clap::Command {
+    <Arguments as clap::CommandFactory>::command()
+}
+
 /// Runs the command that the words ask for.
 ///
 /// # Errors

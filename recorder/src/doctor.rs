@@ -146,7 +146,7 @@ fn kernel_half(checks: &mut Vec<Check>) {
 fn load() -> Result<(Btf, Ebpf)> {
     let btf = Btf::from_sys_fs()?;
     let settings = Settings { ring_bytes: 1 << 20, probe_log: false, record_self: false };
-    let ebpf = attach::load(&btf, &Scope::Command(Vec::new()), &settings)?;
+    let ebpf = attach::load(&btf, &Scope::Command(String::new()), &settings)?;
     Ok((btf, ebpf))
 }
 

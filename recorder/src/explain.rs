@@ -11,7 +11,7 @@ use crate::describe;
 use crate::event::{Event, EventIndex, Flags, History, Op, Window};
 use crate::graph::{EdgeKind, Graph, Side, node};
 use crate::pattern::Bound;
-use crate::slice::{self, Link, Options, Reach, Slice};
+use crate::slice::{self, Domain, Link, Options, Reach, Slice};
 
 /// Why an event happened.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub struct Answer {
     /// Bytes in the chain that came from outside the recording, and stretches that are missing.
     pub frontiers: Vec<String>,
     pub slice: Slice,
+    /// How far unobserved channels were assumed to reach.
+    pub domain: Domain,
 }
 
 /// One event of the chain.
@@ -76,8 +78,8 @@ pub fn why(history: &History, graph: &Graph, symptom: EventIndex, options: Optio
         chain.truncate(depth as usize + 1);
     }
     let frontiers = frontiers(history, graph, &chain);
-    let processes = processes(history, &slice, &chain);
-    Answer { chain, processes, frontiers, slice }
+    let processes = processes(history, graph, &slice, &chain);
+    Answer { chain, processes, frontiers, slice, domain: options.domain }
 }
 
 fn described(
@@ -182,6 +184,9 @@ fn frontiers(history: &History, graph: &Graph, chain: &[Step]) -> Vec<String> {
             ));
         }
     }
+    if graph.truncated > 0 {
+        found.push(format!("{} possible edges were too many to keep", graph.truncated));
+    }
     found.dedup();
     found
 }
@@ -196,7 +201,7 @@ fn has_cause(graph: &Graph, event: EventIndex) -> bool {
 }
 
 /// Sorts every process of the history by what the slice says of it.
-fn processes(history: &History, slice: &Slice, chain: &[Step]) -> Processes {
+fn processes(history: &History, graph: &Graph, slice: &Slice, chain: &[Step]) -> Processes {
     let mut found: BTreeMap<(u16, u32), Tally> = BTreeMap::new();
     for (index, event) in history.events.iter().enumerate() {
         if event.in_kernel_lane() || event.pid == 0 {
@@ -213,7 +218,9 @@ fn processes(history: &History, slice: &Slice, chain: &[Step]) -> Processes {
             }
         }
     }
-    let complete = history.hosts.iter().all(|h| h.lost == 0 && h.gaps.is_empty());
+    // Edges that were left out may have led anywhere.
+    let complete =
+        graph.truncated == 0 && history.hosts.iter().all(|h| h.lost == 0 && h.gaps.is_empty());
     let symptom = &history.events[chain[0].event as usize];
     let place = |process: &Process| {
         chain.iter().position(|step| {

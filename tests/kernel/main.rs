@@ -6,9 +6,14 @@
 
 mod recorded;
 
+mod detach;
 mod names;
+mod ring;
 mod scope;
 mod signal;
 mod socket;
 mod task;
 mod tcp;
+mod uring;
+
+mod readme;

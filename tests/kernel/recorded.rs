@@ -52,8 +52,13 @@ impl Recorder {
 
     /// Reads the rings once.
     pub fn turn(&mut self) {
-        let events = self.capture.drain();
-        self.events.extend(events);
+        let events = &mut self.events;
+        self.capture
+            .drain(&mut |_, new| {
+                events.extend_from_slice(new);
+                Ok(())
+            })
+            .expect("nothing can fail");
     }
 
     /// Reads the rings while a program runs.
@@ -74,8 +79,13 @@ impl Recorder {
 
     /// Ends the recording. Whatever was recorded, its graph must hold and its losses be counted.
     pub fn finish(mut self) -> History {
-        let rest = self.capture.drain_rest();
-        self.events.extend(rest);
+        let events = &mut self.events;
+        self.capture
+            .drain_rest(&mut |_, rest| {
+                events.extend_from_slice(rest);
+                Ok(())
+            })
+            .expect("nothing can fail");
         let mut history = History {
             hosts: vec![self.capture.host()],
             names: self.capture.names().clone(),
@@ -124,7 +134,7 @@ fn python_path() -> &'static Path {
 
 /// Runs a command under the recorder; it must end well.
 pub fn record(command: &mut Command) -> Run {
-    let mut recorder = Recorder::start(Scope::Command(Vec::new()));
+    let mut recorder = Recorder::start(Scope::Command(String::new()));
     let mut child = recorder.spawn(command.stdout(Stdio::piped()));
     let status = recorder.follow(&mut child);
     let said = printed(child);

@@ -242,7 +242,7 @@ os.waitpid(child('writer', write), 0)
 /// The sender is not in the recorded tree; without it nobody could say why the process died.
 #[test]
 fn a_sender_outside_the_scope_is_recorded() {
-    let mut recorder = Recorder::start(Scope::Command(Vec::new()));
+    let mut recorder = Recorder::start(Scope::Command(String::new()));
     let mut victim =
         recorder.spawn(python_command("say('up')\ntime.sleep(60)").stdout(Stdio::piped()));
     let mut first = [0; 2];
@@ -266,7 +266,7 @@ fn a_sender_outside_the_scope_is_recorded() {
 /// from this process has no thread, and still its target dies of it.
 #[test]
 fn a_signal_from_the_recorder_still_has_its_effect() {
-    let mut recorder = Recorder::start(Scope::Command(Vec::new()));
+    let mut recorder = Recorder::start(Scope::Command(String::new()));
     let mut victim = recorder.spawn(&mut python_command("time.sleep(60)"));
     thread::sleep(Duration::from_millis(100));
     kill(Pid::from_raw(victim.id() as i32), Signal::SIGKILL).expect("it lives");

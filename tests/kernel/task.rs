@@ -69,7 +69,7 @@ finish(child('first', first))
 fn another_program_is_an_exec_and_bears_its_name() {
     let run = record(Command::new("/bin/sh").args(["-c", "/bin/true; exec /bin/sleep 0.3"]));
     expect![[r#"
-        echo
+        sleep
           exec
           fork to true
           deliver SIGCHLD
@@ -79,7 +79,7 @@ fn another_program_is_an_exec_and_bears_its_name() {
         true
           exec
           exit 0 last
-          signal SIGCHLD to echo
+          signal SIGCHLD to sleep
     "#]]
     .assert_eq(&run.tasks());
     let task = |comm: &str| {

@@ -323,7 +323,7 @@ play(server, client)
 
 #[test]
 fn bytes_for_a_connection_that_is_gone_are_answered_by_a_reset() {
-    check(
+    let run = python(
         r"
 def server(connection, turn):
     connection.close()
@@ -337,7 +337,11 @@ def client(connection, turn):
 
 play(server, client)
 ",
-        expect![[r#"
+    );
+    // Whether the end that is gone is still a socket then, with a lane of its own, or only an entry in a
+    // table, is a race within the kernel.
+    let told = run.sockets().replace("  closed\n  reset_sent\n", "  closed\n");
+    expect![[r#"
             client
               connect
               send 8 [0..8)
@@ -350,13 +354,12 @@ play(server, client)
             kernel, server's end
               established
               closed
-              reset_sent
             server
               listen
               unlisten
               close [0..1) eof
-        "#]],
-    );
+        "#]]
+    .assert_eq(&told);
 }
 
 #[test]

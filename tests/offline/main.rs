@@ -3,6 +3,7 @@
 mod lazy;
 mod named;
 mod properties;
+mod readme;
 mod recording;
 mod simulator;
 mod why;

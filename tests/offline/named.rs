@@ -332,9 +332,9 @@ fn a_connection_older_than_the_recorder() {
         ",
         &expect![[r#"
             must program    #0 client[1] send end -> #1 client[1] close begin
-            must bytes      #0 client[1] send begin -> #2 server[2] recv end
+            may  bytes      #0 client[1] send begin -> #2 server[2] recv end
             must program    #2 server[2] recv end -> #3 server[2] recv begin
-            must bytes      #0 client[1] send begin -> #3 server[2] recv end
+            may  bytes      #0 client[1] send begin -> #3 server[2] recv end
             must program    #3 server[2] recv end -> #4 server[2] recv begin
             must close      #1 client[1] close begin -> #4 server[2] recv end
         "#]],
@@ -351,8 +351,8 @@ fn offsets_beyond_4_gib() {
         ",
         &expect![[r#"
             must program    #0 client[1] send end -> #1 client[1] send begin
-            must bytes      #0 client[1] send begin -> #2 server[2] recv end
-            must bytes      #1 client[1] send begin -> #2 server[2] recv end
+            may  bytes      #0 client[1] send begin -> #2 server[2] recv end
+            may  bytes      #1 client[1] send begin -> #2 server[2] recv end
         "#]],
     );
 }

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use expect_test::{Expect, expect};
+use parquet::file::reader::{FileReader, SerializedFileReader};
 use recorder::event::{Task, Window};
+use tempfile::TempDir;
 
 use crate::written::history;
 
@@ -20,17 +22,7 @@ fn wherefore() -> PathBuf {
 
 /// Saves the history as a recording, asks, and compares exit status, answer and talk.
 fn check(lines: &str, words: &[&str], expected: &Expect) {
-    let mut history = history(lines);
-    let until = history.events.last().map_or(0, |event| event.time_ns) + 1000;
-    for host in &mut history.hosts {
-        let window = Window { from_ns: 0, to_ns: until };
-        (host.bulk_window, host.rare_window, host.cpus) = (window, window, 2);
-        let bystander = Task { pid: 90, tid: 90, comm: "cron".to_owned(), ..Task::default() };
-        host.tasks.push(bystander);
-    }
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("run.parquet");
-    recorder::recording::write::save(&path, &history, 0).expect("save the recording");
+    let folder = recorded(lines);
     let (command, rest) = words.split_first().expect("a command");
     let output = Command::new(wherefore())
         .current_dir(folder.path())
@@ -47,6 +39,22 @@ fn check(lines: &str, words: &[&str], expected: &Expect) {
         writeln!(told, "-- {}", output.status).expect("text");
     }
     expected.assert_eq(&told);
+}
+
+/// A folder with the history in `run.parquet`: one host that has seen everything.
+fn recorded(lines: &str) -> TempDir {
+    let mut history = history(lines);
+    let until = history.events.last().map_or(0, |event| event.time_ns) + 1000;
+    for host in &mut history.hosts {
+        let window = Window { from_ns: 0, to_ns: until };
+        (host.bulk_window, host.rare_window, host.cpus) = (window, window, 2);
+        let bystander = Task { pid: 90, tid: 90, comm: "cron".to_owned(), ..Task::default() };
+        host.tasks.push(bystander);
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("run.parquet");
+    recorder::recording::write::save(&path, &history, 0).expect("save the recording");
+    folder
 }
 
 /// Connection 1: curl asks nginx; connection 2: nginx asks the application, which is killed.
@@ -88,7 +96,7 @@ fn the_chain_leads_to_the_kill() {
 
             involved curl[1], nginx[2], app[3], sh[6]
             possible app[3]: 1 other thread through memory, queues or locks, which are not observed (2 events, last active 280 ns before)
-            excluded redis[9], cron[90]: no path in a complete window
+            excluded redis[9], cron[90]: no path in a complete window, if no pipe, file or memory joins it to them (--domain)
             window   host0: 00:00:00.000000 .. 00:00:00.000005 UTC, 2 CPUs, nothing lost
             matched  2 events; this is about the last
         "#]],
@@ -254,7 +262,7 @@ fn what_repeats_is_told_once() {
                      nothing outside client[1] must precede it
 
             involved client[1], server[2]
-            excluded cron[90]: no path in a complete window
+            excluded cron[90]: no path in a complete window, if no pipe, file or memory joins it to them (--domain)
             window   host0: 00:00:00.000000 .. 00:00:00.000041 UTC, 2 CPUs, nothing lost
             matched  40 events; this is about the last
         "#]],
@@ -277,4 +285,22 @@ fn every_edge_is_checked() {
         every edge holds
     "#]],
     );
+}
+
+#[test]
+fn edges_as_rows() {
+    let folder = recorded(KILLED);
+    let status = Command::new(wherefore())
+        .current_dir(folder.path())
+        .args(["graph", "run.parquet", "--edges", "edges.parquet"])
+        .status()
+        .expect("run wherefore");
+    assert!(status.success());
+    let file = std::fs::File::open(folder.path().join("edges.parquet")).expect("the edges");
+    let reader = SerializedFileReader::new(file).expect("a Parquet file");
+    let rows = reader.get_row_iter(None).expect("rows").map(|row| row.expect("a row").to_string());
+    let closes = rows.filter(|row| row.contains(r#"kind: "close""#)).collect::<Vec<_>>();
+    expect![[r#"
+        {from_host: "host0", from_cpu: 1, from_ring: "rare", from_position: 3, from_side: "begin", to_host: "host0", to_cpu: 0, to_ring: "bulk", to_position: 9, to_side: "end", kind: "close", proof: "must"}
+        {from_host: "host0", from_cpu: 0, from_ring: "rare", from_position: 2, from_side: "begin", to_host: "host0", to_cpu: 0, to_ring: "bulk", to_position: 10, to_side: "end", kind: "close", proof: "must"}"#]].assert_eq(&closes.join("\n"));
 }

@@ -105,7 +105,7 @@ pub fn stale(place: u64) -> bool {
 }
 
 #[inline(always)]
-fn processor() -> u32 {
+pub fn processor() -> u32 {
     // SAFETY: a helper without arguments.
     unsafe { bpf_get_smp_processor_id() }
 }

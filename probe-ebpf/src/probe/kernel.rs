@@ -46,6 +46,7 @@ pub static OFFSETS: Offsets = Offsets {
     net_inum: ABSENT,
     sock_protocol: ABSENT,
     sock_err: ABSENT,
+    sock_peek_off: ABSENT,
     tcp_write_seq: ABSENT,
     tcp_snd_una: ABSENT,
     tcp_snd_nxt: ABSENT,

@@ -7,12 +7,13 @@ use core::ptr;
 use aya_ebpf::bindings::{
     BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE, bpf_map_type, task_struct,
 };
+use aya_ebpf::btf_maps::Array;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_task_btf,
     bpf_get_socket_cookie, bpf_sk_storage_get, bpf_skc_to_tcp_sock, bpf_task_storage_get,
 };
 use aya_ebpf::macros::btf_map;
-use probe_ebpf::config::scope;
+use probe_ebpf::config::{NAMED_PER_CPU, scope};
 use probe_ebpf::event::{RareSlot, Slot, SocketName, TaskName, flag, kind, proven};
 
 use crate::emit;
@@ -130,12 +131,19 @@ pub fn current() -> Option<Thread> {
         return None;
     }
     let state = match config!(scope) {
-        scope::MARKED => marked(task_state(task, false))?,
+        scope::MARKED => match marked(task_state(task, false)) {
+            Some(state) => state,
+            None => io_worker(task)?,
+        },
         scope::CGROUP => {
             if !in_cgroup() {
                 return None;
             }
-            state_or_drop(task)?
+            let state = state_or_drop(task)?;
+            // For those who do something to it and are current then.
+            // SAFETY: a live storage value.
+            unsafe { (*state).marked = 1 };
+            state
         }
         _ => state_or_drop(task)?,
     };
@@ -159,7 +167,8 @@ pub fn stranger() -> Thread {
     Thread { pid, tid, task, state: ptr::null_mut() }
 }
 
-/// Whether a task other than the current one is in scope.
+/// Whether a task other than the current one is in scope. In a cgroup a mark tells as well: user space marks
+/// who is there, and threads are marked by what they do.
 #[inline(always)]
 pub fn includes(task: *mut task_struct) -> bool {
     match config!(scope) {
@@ -171,7 +180,7 @@ pub fn includes(task: *mut task_struct) -> bool {
 /// Hands a parent's mark on to its child.
 #[inline(always)]
 pub fn adopt(parent: *mut task_struct, child: *mut task_struct) {
-    if config!(scope) != scope::MARKED || marked(task_state(parent, false)).is_none() {
+    if config!(scope) == scope::ALL || marked(task_state(parent, false)).is_none() {
         return;
     }
     if let Some(state) = state_or_drop(child) {
@@ -184,6 +193,21 @@ pub fn adopt(parent: *mut task_struct, child: *mut task_struct) {
 fn marked(state: *mut TaskState) -> Option<*mut TaskState> {
     // SAFETY: NULL or a live storage value.
     if state.is_null() || unsafe { (*state).marked } == 0 { None } else { Some(state) }
+}
+
+/// io_uring's workers are made without a fork event; they are in scope when their process is.
+#[inline(always)]
+fn io_worker(task: *mut task_struct) -> Option<*mut TaskState> {
+    const PF_IO_WORKER: u32 = 0x10;
+    if field!(task.cast(), task_flags, u32) & PF_IO_WORKER == 0 {
+        return None;
+    }
+    let leader = field!(task.cast(), task_group_leader, Pointer);
+    marked(task_state(leader.cast(), false))?;
+    let state = state_or_drop(task)?;
+    // SAFETY: a live storage value.
+    unsafe { (*state).marked = 1 };
+    Some(state)
 }
 
 #[inline(always)]
@@ -254,6 +278,50 @@ fn inherit(sk: Pointer, state: *mut SocketState) {
             (*state).proven = proven::NO as u32;
         }
     }
+}
+
+/// Sockets that a CPU remembers to have named.
+#[btf_map]
+static NAMED: Array<Named, 1> = Array::new();
+
+/// A socket's cookie and the place of its name. Per CPU, so that the two words always belong together; by
+/// cookie, which unlike an address is never used again.
+#[repr(C)]
+pub struct Named {
+    cookie: u64,
+    place: u64,
+}
+
+/// The cookie of a socket that was named lately: what the common case needs, without the way through
+/// socket storage.
+#[inline(always)]
+pub fn named_lately(sk: Pointer) -> Option<u64> {
+    let cookie = field!(sk, common_cookie, u64);
+    let entry = NAMED.get_ptr_mut(named_index(cookie))?;
+    // SAFETY: a live map value.
+    let (known, place) = unsafe { ((*entry).cookie, (*entry).place) };
+    (cookie != 0 && known == cookie && !emit::stale(place)).then_some(cookie)
+}
+
+/// Takes a socket of a thread in scope into scope, names it, and remembers that; its cookie.
+#[inline(always)]
+pub fn name_for(sk: Pointer, owner: u32) -> Option<u64> {
+    let state = socket(sk, owner)?;
+    named(sk, state);
+    // SAFETY: live values.
+    unsafe {
+        let cookie = (*state).cookie;
+        if let Some(entry) = NAMED.get_ptr_mut(named_index(cookie)) {
+            (*entry).cookie = cookie;
+            (*entry).place = (*state).named;
+        }
+        Some(cookie)
+    }
+}
+
+#[inline(always)]
+fn named_index(cookie: u64) -> u32 {
+    emit::processor() * NAMED_PER_CPU + (cookie as u32 & (NAMED_PER_CPU - 1))
 }
 
 /// Names a socket where its last name is gone or soon will be. Before its event, so that whoever reads in

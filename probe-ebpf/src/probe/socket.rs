@@ -19,6 +19,7 @@ pub fn sock_recv_length(ctx: BtfTracePointContext) -> Option<()> {
 }
 
 const SOCK_DONE: u64 = 1 << 1;
+const MSG_PEEK: u32 = 2;
 
 #[inline(always)]
 fn transfer(ctx: &BtfTracePointContext, what: u8) -> Option<()> {
@@ -27,7 +28,11 @@ fn transfer(ctx: &BtfTracePointContext, what: u8) -> Option<()> {
         return None;
     }
     let thread = scope::current()?;
-    let Some(state) = scope::socket(sk, thread.pid) else {
+    let named = scope::named_lately(sk).or_else(
+        #[inline(always)]
+        || scope::name_for(sk, thread.pid),
+    );
+    let Some(cookie) = named else {
         diagnose!(ctx, "no storage for a socket of thread {}", thread.tid);
         return None;
     };
@@ -36,10 +41,8 @@ fn transfer(ctx: &BtfTracePointContext, what: u8) -> Option<()> {
     if tcp.is_null() {
         return None;
     }
-    scope::named(sk, state);
     let mut slot = thread.slot(what);
-    // SAFETY: a live storage value.
-    slot.socket = unsafe { (*state).cookie };
+    slot.socket = cookie;
     slot.result = ctx.arg(1);
     slot.argument = ctx.arg(2);
     if what == kind::SEND {
@@ -54,6 +57,9 @@ fn transfer(ctx: &BtfTracePointContext, what: u8) -> Option<()> {
         slot.sequence = field!(tcp, tcp_copied_seq, u32);
         let unread = field!(tcp, tcp_rcv_nxt, u32).wrapping_sub(slot.sequence);
         slot.count = field!(tcp, tcp_bytes_received, u64).wrapping_sub(unread as u64);
+        if slot.argument & MSG_PEEK != 0 && field!(sk, sock_peek_off, i32) >= 0 {
+            slot.aux[0] = 1;
+        }
         match unread {
             0 => slot.flags |= flag::DRAINED,
             1 => slot.flags |= flag::ONE_LEFT,

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use aya::maps::{Map, MapData};
 use aya::programs::{BtfTracePoint, Iter, Program};
 use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
-use probe_ebpf::config::{Arguments, Config, Offsets};
+use probe_ebpf::config::{Arguments, Config, NAMED_PER_CPU, Offsets};
 
 use crate::capture::offsets;
 use crate::capture::scope::Scope;
@@ -128,6 +128,7 @@ fn load_with(
         .override_global("OFFSETS", bytemuck::bytes_of(offsets), true)
         .override_global("ARGUMENTS", bytemuck::bytes_of(arguments), true)
         .map_max_entries("HEADS", cpus)
+        .map_max_entries("NAMED", NAMED_PER_CPU * cpus)
         .map_max_entries("BULK", config.bulk_slots * cpus)
         .map_max_entries("RARE", config.rare_slots * cpus)
         .map_max_entries("AYA_LOGS", log_bytes)

@@ -66,10 +66,11 @@ impl Decoder {
         }
     }
 
-    /// Takes in what `/proc` knows about threads older than the recorder; `listed` when all of them are
-    /// in scope. Others are listed when the probes name them.
-    pub fn know(&mut self, tasks: Vec<Task>, listed: bool) {
+    /// Takes in what `/proc` knows about threads older than the recorder, and which of them are in scope.
+    /// Others are listed when the probes name them.
+    pub fn know(&mut self, tasks: Vec<Task>, in_scope: impl Fn(u32) -> bool) {
         for task in tasks {
+            let listed = in_scope(task.tid);
             let comm = self.names.intern(&task.comm);
             let known =
                 Known { last_ns: task.start_ns, task, comm, cgroup: Name::NONE, count: 0, listed };
@@ -83,6 +84,29 @@ impl Decoder {
         all.extend(self.tasks.values().filter(|k| k.listed).map(|known| known.task.clone()));
         all.sort_unstable_by_key(|task| (task.pid, task.tid, task.start_ns));
         all
+    }
+
+    /// Learns names that come later than what they name, since what came before them was overwritten: of
+    /// sockets, and of threads that have only one name in all of these slots.
+    pub fn look_ahead<'a>(&mut self, slots: impl Iterator<Item = (&'a Raw, [u64; 8])>) {
+        let mut threads: HashMap<u32, Option<TaskName>> = HashMap::new();
+        for (raw, detail) in slots {
+            match raw.slot.kind {
+                kind::SOCKET if self.sockets.get(raw.slot.socket).is_none() => {
+                    self.name_socket(raw, bytemuck::cast(detail))
+                }
+                kind::TASK | kind::EXEC if !self.tasks.contains_key(&raw.slot.tid) => {
+                    let name: TaskName = bytemuck::cast(detail);
+                    let only = threads.entry(raw.slot.tid).or_insert(Some(name));
+                    *only = only.filter(|first| {
+                        raw.slot.kind == kind::TASK
+                            && (first.comm, first.start_ns) == (name.comm, name.start_ns)
+                    });
+                }
+                _ => {}
+            }
+        }
+        threads.into_values().flatten().for_each(|name| self.name_task(name));
     }
 
     /// Appends the event that a slot stands for; a slot that only names something is taken note of.
@@ -361,6 +385,8 @@ fn range(raw: &Raw, position: u64, event: &mut Event) {
     let (start, end) = match event.op {
         Op::Send if length > 0 => (position.wrapping_sub(length), position),
         Op::Recv if event.flags.has(Flags::URGENT) => return,
+        // At an offset that the program chose (`SO_PEEK_OFF`): which bytes those are is not known.
+        Op::Recv if peek && raw.slot.aux[0] != 0 => return,
         Op::Recv if event.flags.has(Flags::EOF) && !drained => (position, position + 1),
         Op::Recv if event.flags.has(Flags::EOF) => (position.wrapping_sub(1), position),
         Op::Recv if length > 0 && peek => (position, position + length),

@@ -40,6 +40,7 @@ pub fn read() -> Result<(Offsets, Arguments)> {
         net_inum: at("net", "ns.inum"),
         sock_protocol: at("sock", "sk_protocol"),
         sock_err: at("sock", "sk_err"),
+        sock_peek_off: at("sock", "sk_peek_off"),
         tcp_write_seq: at("tcp_sock", "write_seq"),
         tcp_snd_una: at("tcp_sock", "snd_una"),
         tcp_snd_nxt: at("tcp_sock", "snd_nxt"),

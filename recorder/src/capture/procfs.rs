@@ -92,6 +92,17 @@ pub fn cgroup_mount() -> Option<PathBuf> {
     })
 }
 
+/// Threads in a cgroup and below it.
+pub fn cgroup_threads(directory: &Path) -> Vec<u32> {
+    let threads = fs::read_to_string(directory.join("cgroup.threads")).unwrap_or_default();
+    let mut found: Vec<u32> = threads.lines().filter_map(|tid| tid.parse().ok()).collect();
+    let below = fs::read_dir(directory).into_iter().flatten().flatten();
+    for entry in below.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        found.extend(cgroup_threads(&entry.path()));
+    }
+    found
+}
+
 /// Cgroup numbers (inodes) and their paths below the mount, `/` for the root. Bounded: a machine with
 /// more cgroups than that gets numbers instead of paths for the rest.
 pub fn cgroups() -> HashMap<u64, String> {

@@ -22,8 +22,8 @@ pub enum Scope {
     Process(u32),
     /// A cgroup and what is below it.
     Cgroup(PathBuf),
-    /// A command's process tree; the words are for people.
-    Command(Vec<String>),
+    /// A command's process tree. Only the program's name is told and kept: arguments may hold secrets.
+    Command(String),
 }
 
 impl fmt::Display for Scope {
@@ -32,7 +32,7 @@ impl fmt::Display for Scope {
             Self::All => f.write_str("all"),
             Self::Process(pid) => write!(f, "pid {pid}"),
             Self::Cgroup(path) => write!(f, "cgroup {}", path.display()),
-            Self::Command(words) => f.write_str(&words.join(" ")),
+            Self::Command(program) => f.write_str(program),
         }
     }
 }
@@ -58,19 +58,24 @@ impl Scope {
         Ok(())
     }
 
-    /// Marks the threads that are in scope now.
-    pub fn mark(&self, tasks: BorrowedFd<'_>) -> Result<()> {
-        let Self::Process(pid) = *self else { return Ok(()) };
-        if !Path::new(&format!("/proc/{pid}")).exists() {
-            bail!("there is no process {pid}");
-        }
-        for tid in procfs::tree(pid) {
+    /// Marks the threads that are in scope now, where threads are marked; the marked ones.
+    pub fn mark(&self, tasks: BorrowedFd<'_>) -> Result<Vec<u32>> {
+        let threads = match self {
+            Self::All | Self::Command(_) => return Ok(Vec::new()),
+            Self::Process(pid) if Path::new(&format!("/proc/{pid}")).exists() => procfs::tree(*pid),
+            Self::Process(pid) => bail!("there is no process {pid}"),
+            Self::Cgroup(path) => {
+                let mount = procfs::cgroup_mount().context("find the cgroup2 mount")?;
+                procfs::cgroup_threads(&cgroup_directory(&mount, path)?)
+            }
+        };
+        for &tid in &threads {
             // A thread that has ended in the meantime needs no mark.
             let Ok(thread) = open_thread(tid) else { continue };
             mark_thread(tasks, thread.as_fd(), true)
-                .with_context(|| format!("mark thread {tid} of process {pid}"))?;
+                .with_context(|| format!("mark thread {tid} of {self}"))?;
         }
-        Ok(())
+        Ok(threads)
     }
 }
 

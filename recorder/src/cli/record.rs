@@ -79,11 +79,13 @@ fn scope(arguments: &Arguments) -> Result<Scope> {
         _ if arguments.all => Scope::All,
         (Some(pid), _) => Scope::Process(*pid),
         (_, Some(cgroup)) => Scope::Cgroup(cgroup.clone()),
-        _ if !arguments.command.is_empty() => Scope::Command(arguments.command.clone()),
-        _ => bail!(Hinted {
-            message: "nothing to record".to_owned(),
-            hint: "give a command after `--`, or --all, --pid PID or --cgroup PATH".to_owned(),
-        }),
+        _ => match arguments.command.first() {
+            Some(program) => Scope::Command(program.clone()),
+            None => bail!(Hinted {
+                message: "nothing to record".to_owned(),
+                hint: "give a command after `--`, or --all, --pid PID or --cgroup PATH".to_owned(),
+            }),
+        },
     })
 }
 

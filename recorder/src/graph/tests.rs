@@ -23,12 +23,12 @@ fn check_kinds(text: &str, kinds: &[EdgeKind], expected: Expect) {
 fn program_order() {
     let kinds = [EdgeKind::Program];
     check_kinds(
-        "a exec / b exec / a rename / k closed 1 / a exit",
+        "a exec / b exec / a signal target=b / k closed 1 / a exit",
         &kinds,
         expect![[r#"
-        a exec → a rename  must program end→begin
-        a rename → a exit  must program end→begin
-    "#]],
+            a exec → a signal  must program end→begin
+            a signal → a exit  must program end→begin
+        "#]],
     );
 }
 
@@ -521,41 +521,4 @@ fn a_blocked_send_is_answered_and_its_sender_killed() {
             c signal → a deliver  must signal begin→end
         "#]],
     );
-}
-
-/// Prints what building costs; `cargo test -p recorder timing -- --ignored --nocapture`.
-#[test]
-#[ignore = "takes seconds and gigabytes; it measures and proves nothing"]
-#[expect(clippy::print_stderr, reason = "the result is for a person")]
-fn timing() {
-    let mut history = super::written::traffic(10_000_000, 2_000);
-    history.sort();
-    let events = history.events.len();
-    let resident = || {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let line = |name: &str| {
-            let line = status.lines().find(|l| l.starts_with(name)).unwrap_or_default();
-            line.split_whitespace().nth(1).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0) * 1024
-        };
-        (line("VmRSS:"), line("VmHWM:"))
-    };
-    let before = resident().0;
-    let start = std::time::Instant::now();
-    let graph = Graph::build(&history);
-    let built = start.elapsed();
-    let (after, peak) = resident();
-    eprintln!(
-        "{events} events, {} edges: {built:?}, {:.2} million events/s, {} B/event kept, {} at most",
-        graph.nodes.edge_count(),
-        events as f64 / built.as_secs_f64() / 1e6,
-        (after - before) / events as u64,
-        (peak - before) / events as u64,
-    );
-    let start = std::time::Instant::now();
-    let symptom = events as u32 - 1;
-    let slice = crate::slice::backward(&history, &graph, &[symptom], Default::default());
-    eprintln!("slice of {} events: {:?}", slice.order.len(), start.elapsed());
-    let start = std::time::Instant::now();
-    let wrong = check::check(&history, &graph);
-    eprintln!("check: {:?}, {} violations", start.elapsed(), wrong.len());
 }

@@ -166,36 +166,3 @@ pub(crate) fn show_edges(history: &History, graph: &Graph, kinds: &[EdgeKind]) -
     }
     lines.into_iter().map(|(_, _, line)| line).collect()
 }
-
-/// Requests and answers on many connections between client and server threads, for measuring.
-pub(crate) fn traffic(events: usize, connections: u64) -> History {
-    let mut history = History { hosts: vec![Host::default()], ..History::default() };
-    let mut offsets = vec![0; connections as usize];
-    let mut ends = std::collections::HashMap::new();
-    for number in 0.. {
-        if history.events.len() >= events {
-            break;
-        }
-        // A step that is coprime to the count visits the connections in a scattered order.
-        let connection = number * 7919 % connections;
-        let (client, server) = (connection * 2 + 1, connection * 2 + 2);
-        let at = offsets[connection as usize];
-        offsets[connection as usize] += 100;
-        let calls =
-            [(client, Op::Send), (server, Op::Recv), (server, Op::Send), (client, Op::Recv)];
-        for (socket, op) in calls {
-            let mut event = Event::blank(op);
-            set_socket(&mut history.names, &mut event, socket);
-            (event.stream_start, event.stream_end) = (at, at + 100);
-            event.flags = Flags::RANGE;
-            event.tid =
-                if socket == client { 1 + client as u32 } else { 100_000 + server as u32 % 8 };
-            event.pid = if socket == client { 1 } else { 100_000 };
-            event.position = history.events.len() as u64;
-            event.time_ns = 1000 * event.position;
-            event.begin_ns = ends.insert(event.tid, event.time_ns).unwrap_or(1);
-            history.events.push(event);
-        }
-    }
-    history
-}

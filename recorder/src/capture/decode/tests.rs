@@ -166,7 +166,7 @@ fn signals_have_a_sender_only_where_one_is_known() {
 fn a_thread_that_lost_events_is_told() {
     let mut decoder = Decoder::new(HashMap::new());
     let task = Task { pid: 4, tid: 5, ..Task::default() };
-    decoder.know(vec![task], true);
+    decoder.know(vec![task], |_| true);
     let mut batch = Batch::default();
     for (position, count) in [(1, 1), (2, 2), (3, 5), (4, 6)] {
         let slot = Slot {

@@ -13,7 +13,7 @@ use crate::explain::missing::Missing;
 use crate::explain::{Answer, Process, Step, short_duration, window};
 use crate::lookback::Extent;
 use crate::pattern::Pattern;
-use crate::slice::{Reach, Slice, Verdict};
+use crate::slice::{Domain, Reach, Slice, Verdict};
 
 /// One line of a table of events.
 struct Row {
@@ -66,11 +66,13 @@ pub fn why(
 ) -> Result<()> {
     table(&chain(history, &answer.chain), out)?;
     let origin = answer.chain.last().map(|step| step.event);
+    let unsettled = extent.is_some_and(|extent| !extent.settled);
+    let nothing = if unsettled { "nothing read that lies" } else { "nothing" };
     if answer.chain.len() == 1 {
-        writeln!(out, "         nothing outside its own thread must precede it")?;
+        writeln!(out, "         {nothing} outside its own thread must precede it")?;
     } else if let Some(origin) = origin {
         let lane = lane(history, &history.events[origin as usize]);
-        writeln!(out, "         nothing outside {lane} must precede it")?;
+        writeln!(out, "         {nothing} outside {lane} must precede it")?;
     }
     for frontier in &answer.frontiers {
         writeln!(out, "frontier {frontier}")?;
@@ -78,18 +80,14 @@ pub fn why(
     writeln!(out)?;
     involved(history, &answer.processes.must, out)?;
     possible(history, &answer.processes.may, out)?;
-    let note = match extent {
-        Some(extent) => &format!("no path since {}", since(history, extent)),
-        None => "no path in a complete window",
+    let stretch = match extent {
+        Some(extent) => format!("since {}", since(history, extent)),
+        None => "in a complete window".to_owned(),
     };
-    excluded(history, "excluded", note, &answer.processes.excluded, out)?;
-    excluded(
-        history,
-        "unknown",
-        "no path seen, but events were lost",
-        &answer.processes.cannot_say,
-        out,
-    )?;
+    let note = format!("no path {stretch}{}", assumption(answer.domain));
+    excluded(history, "excluded", &note, &answer.processes.excluded, out)?;
+    let note = "no path seen, but something is missing";
+    excluded(history, "unknown", note, &answer.processes.cannot_say, out)?;
     windows(history, out)?;
     if let Some(extent) = extent {
         looked_back(history, extent, out)?;
@@ -103,6 +101,15 @@ pub fn why(
         )?;
     }
     Ok(())
+}
+
+/// What "excluded" takes for granted.
+const fn assumption(domain: Domain) -> &'static str {
+    match domain {
+        Domain::Process => ", if no pipe, file or memory joins it to them (--domain)",
+        Domain::Cgroup => ", if no pipe, file or memory joins its cgroup to theirs (--domain)",
+        Domain::Host => "",
+    }
 }
 
 /// The chain's rows, with a run of steps that repeats told once.
