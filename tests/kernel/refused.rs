@@ -128,7 +128,7 @@ impl Drop for Tiny {
 /// The command runs on to its own end, and what was written can be read.
 #[test]
 fn a_disk_that_fills_up_loses_only_what_does_not_fit() {
-    let disk = Tiny::mount(3 << 20);
+    let disk = Tiny::mount(3 << 19);
     let folder = tempfile::tempdir().expect("a folder");
     let ended = folder.path().join("ended");
     let talk = format!(
@@ -147,8 +147,8 @@ open('{}', 'w').close()",
     expect![[r#"
         exit 2
         --- stderr
-        wherefore: recording stopped; the command went on: exit status: 0: write part 1 (131072 events) of DIR/run.parquet; the 0 events before it are safe: No space left on device (os error 28)
-    "#]].assert_eq(&said);
+        wherefore: recording stopped; the command went on: exit status: N: write part N (N events) of DIR/run.parquet; the N events before it are safe: No space left on device (os error N)
+    "#]].assert_eq(&without_numbers(&said));
     assert!(ended.exists(), "the command went on to its end");
     let recording = read::open(&[disk.0.path().join("run.parquet")]).expect("it can be read");
     assert!(
@@ -157,4 +157,18 @@ open('{}', 'w').close()",
         recording.notes
     );
     assert!(!recording.history.events.is_empty(), "what was written is there");
+}
+
+/// How much fits on the disk is a matter of time as well: every run of digits but the exit code's becomes N.
+fn without_numbers(text: &str) -> String {
+    let (exit, rest) = text.split_once('\n').unwrap_or((text, ""));
+    let mut told = format!("{exit}\n");
+    for c in rest.chars() {
+        match c.is_ascii_digit() {
+            true if told.ends_with('N') => {}
+            true => told.push('N'),
+            false => told.push(c),
+        }
+    }
+    told
 }

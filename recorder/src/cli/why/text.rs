@@ -66,11 +66,13 @@ pub fn why(
 ) -> Result<()> {
     table(&chain(history, &answer.chain), out)?;
     let origin = answer.chain.last().map(|step| step.event);
+    let unsettled = extent.is_some_and(|extent| !extent.settled);
+    let nothing = if unsettled { "nothing read that lies" } else { "nothing" };
     if answer.chain.len() == 1 {
-        writeln!(out, "         nothing outside its own thread must precede it")?;
+        writeln!(out, "         {nothing} outside its own thread must precede it")?;
     } else if let Some(origin) = origin {
         let lane = lane(history, &history.events[origin as usize]);
-        writeln!(out, "         nothing outside {lane} must precede it")?;
+        writeln!(out, "         {nothing} outside {lane} must precede it")?;
     }
     for frontier in &answer.frontiers {
         writeln!(out, "frontier {frontier}")?;
@@ -78,11 +80,11 @@ pub fn why(
     writeln!(out)?;
     involved(history, &answer.processes.must, out)?;
     possible(history, &answer.processes.may, out)?;
-    let window = match extent {
-        Some(extent) => format!("no path since {}", since(history, extent)),
-        None => "no path in a complete window".to_owned(),
+    let stretch = match extent {
+        Some(extent) => format!("since {}", since(history, extent)),
+        None => "in a complete window".to_owned(),
     };
-    let note = format!("{window}{}", assumption(answer.domain));
+    let note = format!("no path {stretch}{}", assumption(answer.domain));
     excluded(history, "excluded", &note, &answer.processes.excluded, out)?;
     let note = "no path seen, but something is missing";
     excluded(history, "unknown", note, &answer.processes.cannot_say, out)?;
