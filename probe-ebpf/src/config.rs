@@ -75,7 +75,6 @@ pub struct Offsets {
     pub tcp_rcv_nxt: u32,
     pub tcp_bytes_received: u32,
     pub siginfo_code: u32,
-    pub file_private_data: u32,
     pub socket_sk: u32,
 }
 

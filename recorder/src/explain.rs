@@ -18,6 +18,8 @@ use crate::slice::{self, Domain, Link, Options, Reach, Slice};
 pub struct Answer {
     /// Nearest to the symptom first; the last is the origin.
     pub chain: Vec<Step>,
+    /// The chain is longer than what is told of it: its last step is no origin.
+    pub goes_on: bool,
     pub processes: Processes,
     /// Bytes in the chain that came from outside the recording, and stretches that are missing.
     pub frontiers: Vec<String>,
@@ -74,12 +76,12 @@ pub fn why(history: &History, graph: &Graph, symptom: EventIndex, options: Optio
         let after = chain.last().map(|s| s.event);
         chain.push(described(history, graph, step, after));
     }
-    if let Some(depth) = options.depth {
-        chain.truncate(depth as usize + 1);
-    }
+    let most = options.depth.map_or(usize::MAX, |depth| depth as usize + 1);
+    let goes_on = chain.len() > most || chain.len() >= slice::STEPS_MAX;
+    chain.truncate(most);
     let frontiers = frontiers(history, graph, &chain);
     let processes = processes(history, graph, &slice, &chain);
-    Answer { chain, processes, frontiers, slice, domain: options.domain }
+    Answer { chain, processes, frontiers, slice, domain: options.domain, goes_on }
 }
 
 fn described(

@@ -14,7 +14,7 @@ use petgraph::Direction;
 use petgraph::graph::EdgeIndex;
 use petgraph::visit::EdgeRef;
 
-pub use chain::{Link, Look, Step, Trace, chain, trace};
+pub use chain::{Link, Look, STEPS_MAX, Step, Trace, chain, trace};
 
 use crate::event::{Event, EventIndex, History, Ring};
 use crate::graph::{Graph, Node, Proof, Side, complete, event_of, node};

@@ -166,3 +166,24 @@ fn digits_hidden(line: &str) -> String {
     });
     words.collect::<Vec<_>>().join(" ")
 }
+
+#[test]
+fn a_kernel_without_types_is_told() {
+    require_root();
+    let folder = tempfile::tempdir().expect("a folder");
+    // An empty folder over the kernel's types, in a mount namespace of its own.
+    let hide = "mount -t tmpfs none /sys/kernel/btf && exec \"$0\" \"$@\"";
+    let said = |words: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", hide]).arg(wherefore()).args(words);
+        answer(command.current_dir(folder.path()))
+    };
+    expect![[r#"
+        exit 2
+        --- stderr
+        wherefore: start recording: read the kernel's types from /sys/kernel/btf/vmlinux: error parsing /sys/kernel/btf/vmlinux: No such file or directory (os error 2)
+        hint: this kernel tells nothing of its types: it needs CONFIG_DEBUG_INFO_BTF=y, which most distributions' kernels have
+    "#]].assert_eq(&said(&["record", "--", "true"]));
+    let doctor = said(&["doctor"]);
+    assert!(doctor.starts_with("exit 1") && doctor.contains("CONFIG_DEBUG_INFO_BTF"), "{doctor}");
+}

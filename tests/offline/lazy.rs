@@ -4,12 +4,12 @@
 
 use std::path::Path;
 
-use recorder::event::{Event, EventIndex, Flags, History, Op, Ring};
+use recorder::event::{Event, EventIndex, History};
 use recorder::explain::{last_error, last_match};
 use recorder::graph::Graph;
 use recorder::lookback::{Limits, LookedBack, Outcome, look_back};
 use recorder::pattern::Pattern;
-use recorder::recording::{PART_ROWS, read};
+use recorder::recording::read;
 use recorder::slice::{Link, Options, Step, trace};
 use tests::sim::{Random, simulate};
 
@@ -175,63 +175,4 @@ fn limits_hold() {
     let enough = looked_back(&path, pattern, ALL).extent;
     assert!(enough.read < 30_000 && enough.settled, "{enough:?}");
     assert!(enough.from_ns < little.from_ns && enough.from_ns > 0, "{enough:?} {little:?}");
-}
-
-/// Ten million events, of which the last are a kill and what came of it, for measuring:
-/// `cargo test -p tests --test offline -- --ignored make_large_recording`.
-#[test]
-#[ignore = "makes a large file, target/large.parquet"]
-fn make_large_recording() {
-    let events = number("WHEREFORE_EVENTS").unwrap_or(10_000_000);
-    let mut history = traffic::requests(events as usize);
-    kill_a_server(&mut history);
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/large.parquet");
-    std::fs::write(path, recorded(&history, PART_ROWS)).expect("write the file");
-}
-
-/// The newest receiver is killed before it answers; its client sees the connection reset.
-fn kill_a_server(history: &mut History) {
-    let last = *history.events.last().expect("traffic");
-    let reversed = history.events.iter().rev();
-    let served =
-        *reversed.clone().find(|e| e.op == Op::Recv && e.pid != last.pid).expect("a server");
-    // The traffic's passive ends have even cookies, and their clients the one below.
-    let client = reversed.clone().find(|e| e.socket == served.socket - 1);
-    let client = *client.expect("a client");
-    let shell = history.names.intern("sh");
-    let mut at_ns = last.time_ns;
-    let mut push = |event: Event| {
-        at_ns += 1_000;
-        let position = 1_000_000 + history.events.len() as u64;
-        let begin_ns = event.time_ns.min(at_ns);
-        history.events.push(Event {
-            time_ns: at_ns,
-            begin_ns,
-            position,
-            ring: Ring::Rare,
-            cpu: 0,
-            ..event
-        });
-    };
-    let task = |op, of: Event| Event {
-        pid: of.pid,
-        tid: of.tid,
-        comm: of.comm,
-        time_ns: of.time_ns,
-        signal: 9,
-        ..Event::blank(op)
-    };
-    let sh = Event { pid: 77, tid: 77, comm: shell, time_ns: last.time_ns, ..served };
-    push(Event { target: served.tid, flags: Flags::PROCESS, ..task(Op::Signal, sh) });
-    push(task(Op::Deliver, served));
-    push(Event { signal: 0, flags: Flags::LAST_THREAD, ..task(Op::Exit, served) });
-    push(Event { op: Op::Abort, flags: Flags::NONE, result: 0, ..served });
-    push(Event { op: Op::ResetSent, tid: 0, flags: Flags::NONE, result: 0, ..served });
-    let client = Event { flags: Flags::NONE, result: 0, ..client };
-    let reset = libc::ECONNRESET as u16;
-    push(Event { op: Op::ResetReceived, tid: 0, ..client });
-    push(Event { op: Op::Error, tid: 0, error: reset, ..client });
-    push(Event { op: Op::Recv, error: reset, ..client });
-    history.hosts[0].bulk_window.to_ns = at_ns;
-    history.hosts[0].rare_window.to_ns = at_ns;
 }

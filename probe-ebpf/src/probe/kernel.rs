@@ -57,7 +57,6 @@ pub static OFFSETS: Offsets = Offsets {
     tcp_rcv_nxt: ABSENT,
     tcp_bytes_received: ABSENT,
     siginfo_code: ABSENT,
-    file_private_data: ABSENT,
     socket_sk: ABSENT,
 };
 

@@ -51,7 +51,6 @@ pub fn read() -> Result<(Offsets, Arguments)> {
         tcp_rcv_nxt: at("tcp_sock", "rcv_nxt"),
         tcp_bytes_received: at("tcp_sock", "bytes_received"),
         siginfo_code: at("kernel_siginfo", "si_code"),
-        file_private_data: at("file", "private_data"),
         socket_sk: at("socket", "sk"),
     };
     let arguments = Arguments {

@@ -284,10 +284,13 @@ impl<'a> Output<'a> {
 }
 
 fn with_hint(error: anyhow::Error) -> anyhow::Error {
-    if nix::unistd::geteuid().is_root() {
+    let hint = if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+        "this kernel tells nothing of its types: it needs CONFIG_DEBUG_INFO_BTF=y, which most distributions' kernels have"
+    } else if !nix::unistd::geteuid().is_root() {
+        "recording needs root, or CAP_BPF and CAP_PERFMON; `wherefore doctor` tells what is missing"
+    } else {
         return error;
-    }
-    let hint = "recording needs root, or CAP_BPF and CAP_PERFMON; `wherefore doctor` tells what is missing";
+    };
     error.context(Hinted { message: "start recording".to_owned(), hint: hint.to_owned() })
 }
 

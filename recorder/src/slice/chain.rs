@@ -33,8 +33,8 @@ pub enum Link {
 
 /// How far a thread's earlier events are looked through.
 const LOOK_BACK: usize = 256;
-/// No chain is longer.
-const STEPS_MAX: usize = 256;
+/// No chain is longer; one of that length may go on.
+pub const STEPS_MAX: usize = 256;
 
 /// A chain, and what it was chosen from.
 #[derive(Clone, Debug, Default)]

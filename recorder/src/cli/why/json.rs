@@ -36,6 +36,7 @@ pub fn why(
             "symptom": EventRow::new(history, symptom.event),
             "matched": symptom.matched,
             "chain": chain.collect::<Vec<_>>(),
+            "goes_on": answer.goes_on,
             "frontiers": answer.frontiers,
             "must": of(&answer.processes.must),
             "may": of(&answer.processes.may),

@@ -64,13 +64,17 @@ pub fn why(
     extent: Option<&Extent>,
     out: &mut impl Write,
 ) -> Result<()> {
-    table(&chain(history, &answer.chain), out)?;
+    table(&chain(history, answer), out)?;
     let origin = answer.chain.last().map(|step| step.event);
-    if answer.chain.len() == 1 {
-        writeln!(out, "         nothing outside its own thread must precede it")?;
+    let unsettled = extent.is_some_and(|extent| !extent.settled);
+    let nothing = if unsettled { "nothing read that lies" } else { "nothing" };
+    if answer.goes_on {
+        writeln!(out, "         the chain goes on from here")?;
+    } else if answer.chain.len() == 1 {
+        writeln!(out, "         {nothing} outside its own thread must precede it")?;
     } else if let Some(origin) = origin {
         let lane = lane(history, &history.events[origin as usize]);
-        writeln!(out, "         nothing outside {lane} must precede it")?;
+        writeln!(out, "         {nothing} outside {lane} must precede it")?;
     }
     for frontier in &answer.frontiers {
         writeln!(out, "frontier {frontier}")?;
@@ -78,11 +82,11 @@ pub fn why(
     writeln!(out)?;
     involved(history, &answer.processes.must, out)?;
     possible(history, &answer.processes.may, out)?;
-    let window = match extent {
-        Some(extent) => format!("no path since {}", since(history, extent)),
-        None => "no path in a complete window".to_owned(),
+    let stretch = match extent {
+        Some(extent) => format!("since {}", since(history, extent)),
+        None => "in a complete window".to_owned(),
     };
-    let note = format!("{window}{}", assumption(answer.domain));
+    let note = format!("no path {stretch}{}", assumption(answer.domain));
     excluded(history, "excluded", &note, &answer.processes.excluded, out)?;
     let note = "no path seen, but something is missing";
     excluded(history, "unknown", note, &answer.processes.cannot_say, out)?;
@@ -111,7 +115,8 @@ const fn assumption(domain: Domain) -> &'static str {
 }
 
 /// The chain's rows, with a run of steps that repeats told once.
-fn chain(history: &History, steps: &[Step]) -> Vec<Row> {
+fn chain(history: &History, answer: &Answer) -> Vec<Row> {
+    let steps = &answer.chain[..];
     let mut rows = Vec::new();
     let mut at = 0;
     while at < steps.len() {
@@ -121,7 +126,7 @@ fn chain(history: &History, steps: &[Step]) -> Vec<Row> {
             let last = number + 1 == steps.len();
             let label = match number {
                 0 => "symptom",
-                _ if last => "origin",
+                _ if last && !answer.goes_on => "origin",
                 _ => "  must",
             };
             rows.push(Row::new(history, step.event, label, step.proof.clone()));
@@ -160,8 +165,8 @@ fn repetition(history: &History, steps: &[Step]) -> (usize, usize) {
 
 fn alike(history: &History, a: &Step, b: &Step) -> bool {
     let (x, y) = (&history.events[a.event as usize], &history.events[b.event as usize]);
-    (a.kind, x.op, x.tid, x.comm, x.remote, x.error)
-        == (b.kind, y.op, y.tid, y.comm, y.remote, y.error)
+    // Not the other end: a client's requests come from port after port.
+    (a.kind, x.op, x.tid, x.comm, x.error) == (b.kind, y.op, y.tid, y.comm, y.error)
 }
 
 fn name(history: &History, process: &Process) -> String {
@@ -241,6 +246,9 @@ fn since(history: &History, extent: &Extent) -> String {
 
 /// How much of a large recording was read, and whether the rest could change the chain.
 fn looked_back(history: &History, extent: &Extent, out: &mut impl Write) -> Result<()> {
+    if extent.read == extent.events {
+        return Ok(());
+    }
     let unread = match extent.settled {
         true => "hold nothing that the chain needs",
         false => "may hold more of what led to it: --whole reads them",
