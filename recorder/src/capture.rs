@@ -35,7 +35,6 @@ pub struct Capture {
     scope: Scope,
     settings: Settings,
     wall_offset_ns: i64,
-    read: u64,
 }
 
 /// Takes events as they are decoded, with the names they refer to.
@@ -76,7 +75,6 @@ impl Capture {
             scope,
             settings,
             wall_offset_ns: clock::wall_offset_ns(),
-            read: 0,
         })
     }
 
@@ -121,9 +119,7 @@ impl Capture {
     }
 
     fn drain_until(&mut self, until_ns: u64, sink: &mut Sink<'_>) -> Result<u64> {
-        let before = self.waiting.len();
         self.follower.drain(&self.rings, &mut self.waiting);
-        self.read += (self.waiting.len() - before) as u64;
         let ready = self.waiting.in_order(until_ns);
         let named = ready.iter().filter(|raw| raw.ring == Ring::Rare);
         self.decoder.look_ahead(named.map(|raw| (*raw, self.waiting.detail(raw))));
@@ -154,11 +150,14 @@ impl Capture {
         &self.follower.gaps
     }
 
-    /// Events lost so far: overwritten before they were read, or dropped by the probes.
+    /// Events lost so far: overwritten before they were read, or never written.
     pub fn lost(&self) -> u64 {
-        self.follower.lost
-            + self.rings.dropped()
-            + self.hooks.iter().map(Attached::missed).sum::<u64>()
+        self.follower.lost + self.unwritten()
+    }
+
+    /// Events that the probes had no storage for, or that came while the same probe was at work.
+    fn unwritten(&self) -> u64 {
+        self.rings.dropped() + self.hooks.iter().map(Attached::missed).sum::<u64>()
     }
 
     /// What is known about this host and this recording now.
@@ -191,7 +190,7 @@ impl Capture {
             bulk_window: window(Ring::Bulk),
             rare_window: window(Ring::Rare),
             gaps: self.follower.gaps.clone(),
-            raised: self.read - self.decoder.records + lost,
+            raised: self.follower.written() + self.unwritten() - self.decoder.records,
             lost,
             tasks: self.decoder.tasks(),
         }

@@ -151,6 +151,8 @@ impl Rings {
 pub struct Follower {
     /// Next position to read, per CPU: `bulk`, `rare`.
     next: Vec<[u64; 2]>,
+    /// Where the writers stood when they were last looked at.
+    heads: Vec<[u64; 2]>,
     pub lost: u64,
     pub gaps: Vec<Gap>,
     /// Time of the last event read, per CPU and ring.
@@ -164,7 +166,13 @@ impl Follower {
     /// Starts at the oldest position: what was written before anybody read is not lost.
     pub fn new(rings: &Rings) -> Self {
         let cpus = rings.cpus as usize;
-        Self { next: vec![[0; 2]; cpus], lost: 0, gaps: Vec::new(), last_ns: vec![[0; 2]; cpus] }
+        Self {
+            next: vec![[0; 2]; cpus],
+            heads: vec![[0; 2]; cpus],
+            lost: 0,
+            gaps: Vec::new(),
+            last_ns: vec![[0; 2]; cpus],
+        }
     }
 
     /// Appends what has been written since the last time. `bulk` before `rare`, since an event's names
@@ -180,6 +188,7 @@ impl Follower {
     fn drain_one(&mut self, rings: &Rings, cpu: u32, ring: Ring, out: &mut Batch) {
         let slots = rings.slots(ring);
         let head = rings.head(cpu, ring);
+        self.heads[cpu as usize][ring as usize] = head;
         while self.next[cpu as usize][ring as usize] < head {
             let position = self.next[cpu as usize][ring as usize];
             let (slot, detail) = rings.copy(cpu, ring, position);
@@ -214,6 +223,11 @@ impl Follower {
                 events,
             });
         }
+    }
+
+    /// How many slots the probes had taken, by their own count, when the rings were last read.
+    pub fn written(&self) -> u64 {
+        self.heads.iter().flatten().sum()
     }
 
     /// Since when everything that was written has been read: the end of the newest gap, 0 without any.
