@@ -24,11 +24,16 @@ static BULK: Array<[u64; BULK_WORDS], 1, MMAPABLE> = Array::new();
 #[btf_map]
 static RARE: Array<[u64; RARE_WORDS], 1, MMAPABLE> = Array::new();
 
+/// The time, ns. The kernel waits for all loads before it reads the clock: the sooner in a program, the cheaper.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_ktime_get_ns() }
+}
+
 /// A slot with the time and, where given, the thread filled in.
 #[inline(always)]
-pub fn slot(kind: u8, pid: u32, tid: u32) -> Slot {
-    // SAFETY: a helper without arguments.
-    let time_ns = unsafe { bpf_ktime_get_ns() };
+pub fn slot(kind: u8, pid: u32, tid: u32, time_ns: u64) -> Slot {
     Slot { time_ns, pid, tid, kind, ..bytemuck::Zeroable::zeroed() }
 }
 

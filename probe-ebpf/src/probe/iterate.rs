@@ -7,7 +7,7 @@ use aya_ebpf::bindings::task_struct;
 use aya_ebpf::helpers::generated::bpf_sock_from_file;
 
 use crate::kernel::{self, Pointer, field};
-use crate::scope;
+use crate::{emit, scope};
 
 /// The context of `iter/task_file`, as the kernel lays it out.
 #[repr(C)]
@@ -37,7 +37,7 @@ pub fn open_sockets(context: *mut c_void) -> i32 {
         return 0;
     }
     if let Some(state) = scope::socket(sk, field!(task.cast(), task_tgid, u32)) {
-        scope::named(sk, state);
+        scope::named(sk, state, emit::now());
     }
     0
 }

@@ -94,6 +94,8 @@ pub struct SocketState {
 pub struct Thread {
     pub pid: u32,
     pub tid: u32,
+    /// When its program began to run: the time of its event, and of the names that go before it.
+    pub time_ns: u64,
     task: *mut task_struct,
     /// NULL for a thread that is not in scope.
     state: *mut TaskState,
@@ -103,7 +105,7 @@ impl Thread {
     /// A slot for this thread's next event.
     #[inline(always)]
     pub fn slot(&self, kind: u8) -> Slot {
-        let mut slot = emit::slot(kind, self.pid, self.tid);
+        let mut slot = emit::slot(kind, self.pid, self.tid, self.time_ns);
         if !self.state.is_null() {
             let switches = field!(self.task.cast(), task_nvcsw, u64);
             // SAFETY: a live storage value; only the thread itself counts its events.
@@ -147,13 +149,14 @@ pub fn current() -> Option<Thread> {
         }
         _ => state_or_drop(task)?,
     };
+    let time_ns = emit::now();
     // SAFETY: a live storage value.
     unsafe {
         if emit::stale((*state).named) {
-            (*state).named = name_task(task, pid, tid);
+            (*state).named = name_task(task, time_ns);
         }
     }
-    Some(Thread { pid, tid, task, state })
+    Some(Thread { pid, tid, time_ns, task, state })
 }
 
 /// The current thread, named whether it is in scope or not: for acts of strangers upon threads in scope.
@@ -163,8 +166,9 @@ pub fn stranger() -> Thread {
     let task = unsafe { bpf_get_current_task_btf() };
     let pid = field!(task.cast(), task_tgid, u32);
     let tid = field!(task.cast(), task_pid, u32);
-    name_task(task, pid, tid);
-    Thread { pid, tid, task, state: ptr::null_mut() }
+    let time_ns = emit::now();
+    name_task(task, time_ns);
+    Thread { pid, tid, time_ns, task, state: ptr::null_mut() }
 }
 
 /// Whether a task other than the current one is in scope. In a cgroup a mark tells as well: user space marks
@@ -305,9 +309,9 @@ pub fn named_lately(sk: Pointer) -> Option<u64> {
 
 /// Takes a socket of a thread in scope into scope, names it, and remembers that; its cookie.
 #[inline(always)]
-pub fn name_for(sk: Pointer, owner: u32) -> Option<u64> {
-    let state = socket(sk, owner)?;
-    named(sk, state);
+pub fn name_for(sk: Pointer, thread: &Thread) -> Option<u64> {
+    let state = socket(sk, thread.pid)?;
+    named(sk, state, thread.time_ns);
     // SAFETY: live values.
     unsafe {
         let cookie = (*state).cookie;
@@ -327,10 +331,10 @@ fn named_index(cookie: u64) -> u32 {
 /// Names a socket where its last name is gone or soon will be. Before its event, so that whoever reads in
 /// order of time knows the name first.
 #[inline(always)]
-pub fn named(sk: Pointer, state: *mut SocketState) {
+pub fn named(sk: Pointer, state: *mut SocketState, time_ns: u64) {
     // SAFETY: a live storage value.
     if emit::stale(unsafe { (*state).named }) {
-        name_socket(sk, state);
+        name_socket(sk, state, time_ns);
     }
 }
 
@@ -338,18 +342,21 @@ pub fn named(sk: Pointer, state: *mut SocketState) {
 /// is chosen after `connect` was seen.
 #[inline(always)]
 pub fn named_in_lane(sk: Pointer, state: *mut SocketState) {
+    let time_ns = emit::now();
     // SAFETY: a live storage value.
     if unsafe { (*state).proven } == proven::NO as u32 {
-        name_socket(sk, state);
+        name_socket(sk, state, time_ns);
     } else {
-        named(sk, state);
+        named(sk, state, time_ns);
     }
 }
 
 /// Writes a task's name into the `rare` ring; its place there.
 #[inline(never)]
-fn name_task(task: *mut task_struct, pid: u32, tid: u32) -> u64 {
-    let slot = emit::slot(kind::TASK, pid, tid);
+fn name_task(task: *mut task_struct, time_ns: u64) -> u64 {
+    let pid = field!(task.cast(), task_tgid, u32);
+    let tid = field!(task.cast(), task_pid, u32);
+    let slot = emit::slot(kind::TASK, pid, tid, time_ns);
     // SAFETY: a helper without arguments.
     let cgroup = unsafe { bpf_get_current_cgroup_id() };
     emit::rare(&RareSlot { slot, detail: task_name(task, cgroup) })
@@ -378,7 +385,7 @@ const TCP_CLOSE_WAIT: u8 = 8;
 
 /// Writes a socket's name into the `rare` ring and remembers its place.
 #[inline(never)]
-fn name_socket(sk: Pointer, state: *mut SocketState) {
+fn name_socket(sk: Pointer, state: *mut SocketState, time_ns: u64) {
     // SAFETY: a live storage value.
     let (known, owner, cookie) =
         unsafe { ((*state).proven as u8, (*state).owner, (*state).cookie) };
@@ -408,7 +415,7 @@ fn name_socket(sk: Pointer, state: *mut SocketState) {
     detail[1] = local[1];
     detail[2] = remote[0];
     detail[3] = remote[1];
-    let mut slot = emit::slot(kind::SOCKET, owner, 0);
+    let mut slot = emit::slot(kind::SOCKET, owner, 0, time_ns);
     slot.socket = cookie;
     // SAFETY: a live storage value.
     unsafe { (*state).named = emit::rare(&RareSlot { slot, detail }) };
@@ -459,5 +466,5 @@ pub fn established(sk: Pointer, state: *mut SocketState, active: bool) {
             .wrapping_sub(1);
         (*state).proven = proven::AT_ESTABLISHED as u32;
     }
-    name_socket(sk, state);
+    name_socket(sk, state, emit::now());
 }

@@ -44,7 +44,7 @@ pub fn signal_deliver(ctx: BtfTracePointContext) -> Option<()> {
 
 #[btf_tracepoint(function = "mark_victim")]
 pub fn mark_victim(ctx: BtfTracePointContext) -> Option<()> {
-    let mut slot = emit::slot(kind::OOM_KILL, 0, 0);
+    let mut slot = emit::slot(kind::OOM_KILL, 0, 0, emit::now());
     if argument!(mark_victim_task) == 1 {
         let victim: *mut task_struct = ctx.arg(0);
         if !scope::includes(victim) {

@@ -30,7 +30,7 @@ fn transfer(ctx: &BtfTracePointContext, what: u8) -> Option<()> {
     let thread = scope::current()?;
     let named = scope::named_lately(sk).or_else(
         #[inline(always)]
-        || scope::name_for(sk, thread.pid),
+        || scope::name_for(sk, &thread),
     );
     let Some(cookie) = named else {
         diagnose!(ctx, "no storage for a socket of thread {}", thread.tid);

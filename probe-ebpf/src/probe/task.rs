@@ -56,7 +56,10 @@ pub fn task_rename(ctx: BtfTracePointContext) -> Option<()> {
     unsafe { bpf_probe_read_kernel_str((&raw mut comm).cast(), 16, ctx.arg(1)) };
     detail[0] = comm[0];
     detail[1] = comm[1];
-    emit::rare(&RareSlot { slot: emit::slot(kind::TASK, thread.pid, thread.tid), detail });
+    emit::rare(&RareSlot {
+        slot: emit::slot(kind::TASK, thread.pid, thread.tid, thread.time_ns),
+        detail,
+    });
     None
 }
 

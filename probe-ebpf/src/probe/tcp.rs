@@ -33,7 +33,7 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> Option<()> {
     let (state, mut slot) = if own_act(old, new, error) {
         let thread = scope::current()?;
         let state = scope::socket(sk, thread.pid)?;
-        scope::named(sk, state);
+        scope::named(sk, state, thread.time_ns);
         (state, thread.slot(kind::STATE))
     } else {
         let state = scope::lane(sk)?;
@@ -136,7 +136,7 @@ fn lane_event(sk: Pointer, what: u8) -> Option<()> {
 fn lane_slot(what: u8, state: *mut SocketState) -> Slot {
     // SAFETY: a live storage value.
     let (owner, cookie) = unsafe { ((*state).owner, (*state).cookie) };
-    let mut slot = emit::slot(what, owner, 0);
+    let mut slot = emit::slot(what, owner, 0, emit::now());
     slot.socket = cookie;
     slot
 }
