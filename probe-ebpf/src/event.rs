@@ -113,6 +113,17 @@ pub mod kind {
     pub const SOCKET: u8 = 15;
 }
 
+/// States of a TCP socket, as in [`kind::STATE`]'s `aux` (`include/net/tcp_states.h`).
+pub mod state {
+    pub const ESTABLISHED: u8 = 1;
+    pub const SYN_SENT: u8 = 2;
+    pub const FIN_WAIT1: u8 = 4;
+    pub const CLOSE: u8 = 7;
+    pub const CLOSE_WAIT: u8 = 8;
+    pub const LAST_ACK: u8 = 9;
+    pub const LISTEN: u8 = 10;
+}
+
 /// Bits of [`Slot::flags`].
 pub mod flag {
     /// The peer's FIN has arrived (`SOCK_DONE`).

@@ -242,6 +242,16 @@ pub enum Ring {
     Rare,
 }
 
+impl Ring {
+    /// The text form, as in the recording's `ring` column.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bulk => "bulk",
+            Self::Rare => "rare",
+        }
+    }
+}
+
 /// How well a connection's initial sequence numbers are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]

@@ -1,24 +1,15 @@
 //! Answers as people read them: the command's whole output for small histories written by hand.
 
-use std::env;
 use std::fmt::Write;
-use std::path::PathBuf;
 use std::process::Command;
 
 use expect_test::{Expect, expect};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use recorder::event::{Task, Window};
 use tempfile::TempDir;
+use tests::command::wherefore;
 
 use crate::written::history;
-
-/// The built command, which lies beside this test.
-fn wherefore() -> PathBuf {
-    let test = env::current_exe().expect("a running program has a path");
-    let path = test.ancestors().nth(2).expect("it lies in target/PROFILE/deps").join("wherefore");
-    assert!(path.exists(), "{} is missing: cargo build --workspace", path.display());
-    path
-}
 
 /// Saves the history as a recording, asks, and compares exit status, answer and talk.
 fn check(lines: &str, words: &[&str], expected: &Expect) {

@@ -3,10 +3,11 @@
 //! Needs root and Python 3.9. The programs, the comparison and the format they agree on are in README.md.
 #![expect(clippy::print_stdout, reason = "the table of precision and recall is what a run is for")]
 
-use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
+
+use tests::command::wherefore;
 
 /// One case at a time: each loads its own probes, and some fill a core.
 static TURN: Mutex<()> = Mutex::new(());
@@ -97,15 +98,4 @@ fn run(command: &mut Command) -> String {
 
 fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("truth/truth.py")
-}
-
-/// The command under test: `$WHEREFORE_BIN`, else the one built beside this test.
-fn wherefore() -> PathBuf {
-    if let Some(path) = env::var_os("WHEREFORE_BIN") {
-        return path.into();
-    }
-    let test = env::current_exe().expect("a running program has a path");
-    let path = test.ancestors().nth(2).expect("it lies in target/PROFILE/deps").join("wherefore");
-    assert!(path.exists(), "{} is missing: cargo build -p recorder", path.display());
-    path
 }

@@ -14,7 +14,7 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::btf_map;
 use probe_ebpf::config::{NAMED_PER_CPU, scope};
-use probe_ebpf::event::{RareSlot, Slot, SocketName, TaskName, flag, kind, proven};
+use probe_ebpf::event::{RareSlot, Slot, SocketName, TaskName, flag, kind, proven, state};
 
 use crate::emit;
 use crate::kernel::{self, Pointer, config, field};
@@ -380,9 +380,6 @@ pub fn task_name(task: *mut task_struct, cgroup: u64) -> [u64; 8] {
     detail
 }
 
-const TCP_ESTABLISHED: u8 = 1;
-const TCP_CLOSE_WAIT: u8 = 8;
-
 /// Writes a socket's name into the `rare` ring and remembers its place.
 #[inline(never)]
 fn name_socket(sk: Pointer, state: *mut SocketState, time_ns: u64) {
@@ -391,7 +388,7 @@ fn name_socket(sk: Pointer, state: *mut SocketState, time_ns: u64) {
         unsafe { ((*state).proven as u8, (*state).owner, (*state).cookie) };
     let tcp_state = field!(sk, common_state, u8);
     if known < proven::AT_ESTABLISHED
-        && (tcp_state == TCP_ESTABLISHED || tcp_state == TCP_CLOSE_WAIT)
+        && (tcp_state == state::ESTABLISHED || tcp_state == state::CLOSE_WAIT)
     {
         compute(sk, state);
     }

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use probe_ebpf::event::state::{CLOSE, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_SENT};
 use probe_ebpf::event::{SocketName, TaskName, flag, kind, proven};
 
 use crate::capture::ring::Raw;
@@ -302,13 +303,6 @@ impl Decoder {
         self.names.intern_address(SocketAddr::new(ip, port))
     }
 }
-
-const ESTABLISHED: u8 = 1;
-const SYN_SENT: u8 = 2;
-const FIN_WAIT1: u8 = 4;
-const CLOSE: u8 = 7;
-const LAST_ACK: u8 = 9;
-const LISTEN: u8 = 10;
 
 /// What a slot is about; nothing for a kind of a newer probe.
 fn operation(raw: &Raw) -> Option<Op> {

@@ -11,7 +11,7 @@ use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
 
 use super::{Excerpt, Link};
-use crate::event::{Event, History, Ring};
+use crate::event::{Event, History};
 
 /// An event is named by what identifies it: host, CPU, ring and position.
 const SCHEMA: &str = "message edge {
@@ -53,7 +53,7 @@ fn write_part(
         let end = |link: &Link| event(if side { link.from } else { link.to });
         column::<ByteArrayType>(group, links.iter().map(|l| text(host(history, end(l)))))?;
         column::<Int64Type>(group, links.iter().map(|l| i64::from(end(l).cpu)))?;
-        column::<ByteArrayType>(group, links.iter().map(|l| text(ring(end(l)))))?;
+        column::<ByteArrayType>(group, links.iter().map(|l| text(end(l).ring.as_str())))?;
         column::<Int64Type>(group, links.iter().map(|l| end(l).position as i64))?;
         let name = |l: &Link| text(if side { l.from_side } else { l.to_side }.as_str());
         column::<ByteArrayType>(group, links.iter().map(name))?;
@@ -79,11 +79,4 @@ fn text(text: &str) -> ByteArray {
 
 fn host<'a>(history: &'a History, event: &Event) -> &'a str {
     history.hosts.get(usize::from(event.host)).map_or("", |host| &host.name)
-}
-
-const fn ring(event: &Event) -> &'static str {
-    match event.ring {
-        Ring::Bulk => "bulk",
-        Ring::Rare => "rare",
-    }
 }

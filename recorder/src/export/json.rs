@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Excerpt, Link};
 use crate::describe;
-use crate::event::{Event, EventIndex, Flags, History, Proof, Ring};
+use crate::event::{Event, EventIndex, Flags, History, Proof};
 use crate::pattern::FlagName;
 
 /// Writes one object, an event or edge per line. Nothing is gathered in memory.
@@ -95,10 +95,7 @@ impl<'a> EventRow<'a> {
             peek: event.flags.has(Flags::PEEK),
             flags: flags(event),
             cpu: event.cpu,
-            ring: match event.ring {
-                Ring::Bulk => "bulk",
-                Ring::Rare => "rare",
-            },
+            ring: event.ring.as_str(),
             position: event.position,
         }
     }
@@ -149,7 +146,7 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
-    use crate::event::{Host, Op};
+    use crate::event::{Host, Op, Ring};
     use crate::export::example;
     use crate::graph::{Edge, EdgeKind, Graph, Proof as EdgeProof, Side, node};
 

@@ -13,7 +13,7 @@ use parquet::file::reader::{ChunkReader, Length, SerializedPageReader};
 
 use super::PART_ROWS;
 use super::columns::{parse_error, parse_signal};
-use super::encode::{proof_text, ring_text};
+use super::encode::proof_text;
 use super::pages::{self, NULL, TextColumn};
 use crate::event::{Address, Event, Flags, Name, Names, Op, Proof, Ring};
 
@@ -241,7 +241,7 @@ fn pick<V: Copy>(values: &[V], row: u32, null: V) -> V {
 }
 
 fn parse_ring(text: &str) -> Option<Ring> {
-    [Ring::Bulk, Ring::Rare].into_iter().find(|&ring| ring_text(ring) == text)
+    [Ring::Bulk, Ring::Rare].into_iter().find(|&ring| ring.as_str() == text)
 }
 
 fn parse_proof(text: &str) -> Option<Proof> {

@@ -12,7 +12,7 @@ use parquet::schema::types::SchemaDescPtr;
 
 use super::columns::{error_text, signal_text};
 use super::pages::{self, Dictionary, NULL, Numbers, Texts};
-use crate::event::{Address, Event, Host, Name, Names, Proof, Ring};
+use crate::event::{Address, Event, Host, Name, Names, Proof};
 
 /// The events of the part to come. Their names and addresses are indices in the dictionaries here.
 #[derive(Default)]
@@ -115,17 +115,10 @@ pub(super) fn write<W: Write + Send>(
     columns.int32(|e| e.task_count as i32)?;
     columns.repeated(|e| Some(i64::from(e.flags.0)))?;
     columns.repeated(|e| Some(i64::from(e.cpu)))?;
-    columns.named(|e| Some(e.ring as u32), |e| ring_text(e.ring).to_owned())?;
+    columns.named(|e| Some(e.ring as u32), |e| e.ring.as_str().to_owned())?;
     columns.int64(|e| e.position as i64)?;
     columns.named(|_| None, |_| String::new())?; // fault: nothing injects any yet
     columns.row_group.close()
-}
-
-pub(super) const fn ring_text(ring: Ring) -> &'static str {
-    match ring {
-        Ring::Bulk => "bulk",
-        Ring::Rare => "rare",
-    }
 }
 
 /// `None`: the numbers mean nothing, and neither would a word.
