@@ -37,8 +37,40 @@ pub struct Slot {
     /// new TCP state. Signals: `result` of `signal_generate` and whether the
     /// whole process was meant.
     pub aux: [u8; 2],
-    /// `sk_err` for state changes and socket errors; `si_code` for signals.
+    /// `sk_err` for state changes and socket errors; `si_code` for signals; how long sends and receives
+    /// took ([`Slot::begin_ns`]).
     pub code: i32,
+}
+
+/// Set in [`Slot::code`] where a call took so long that its duration is in units of [`LONG_UNIT_NS`].
+const LONG: u64 = 1 << 31;
+const LONG_UNIT_NS: u64 = 1 << 12;
+
+impl Slot {
+    /// Notes when a send or receive began, where a hook saw that: to the nanosecond for calls of up to two
+    /// seconds, else up to 4 µs too early. The begin of a call of more than two hours is forgotten.
+    #[inline(always)]
+    pub fn set_begin(&mut self, begin_ns: u64) {
+        let duration = self.time_ns.wrapping_sub(begin_ns);
+        let units = duration.wrapping_add(LONG_UNIT_NS - 1) / LONG_UNIT_NS;
+        self.code = match (begin_ns, duration) {
+            (0, _) => 0,
+            (_, 0) => 1,
+            (_, ..LONG) => duration as u32 as i32,
+            _ if units < LONG => (LONG | units) as u32 as i32,
+            _ => 0,
+        };
+    }
+
+    /// When a send or receive began; nothing where that was not seen.
+    pub fn begin_ns(&self) -> Option<u64> {
+        let duration = match u64::from(self.code as u32) {
+            0 => return None,
+            ns @ ..LONG => ns,
+            long => (long - LONG) * LONG_UNIT_NS,
+        };
+        Some(self.time_ns.saturating_sub(duration))
+    }
 }
 
 /// An event in a `rare` ring: the same slot, and what names or explains it.
@@ -111,6 +143,8 @@ pub mod kind {
     pub const TASK: u8 = 14;
     /// Not an event: names a socket.
     pub const SOCKET: u8 = 15;
+    /// A thread took a connection from a listener.
+    pub const ACCEPT: u8 = 16;
 }
 
 /// States of a TCP socket, as in [`kind::STATE`]'s `aux` (`include/net/tcp_states.h`).

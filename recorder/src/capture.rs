@@ -15,7 +15,8 @@ use anyhow::{Context, Result};
 use aya::{Btf, Ebpf};
 
 use crate::event::{Event, Gap, Host, Names, Ring, Window};
-use attach::{Attached, Settings};
+use attach::family::Family;
+use attach::{Attached, Attachment, Settings};
 use decode::Decoder;
 use ring::{Batch, Follower, Rings};
 pub use scope::Scope;
@@ -25,6 +26,7 @@ pub struct Capture {
     /// Keeps programs, maps and links: dropping it detaches everything.
     ebpf: Ebpf,
     hooks: Vec<Attached>,
+    family: Family,
     rings: Rings,
     follower: Follower,
     decoder: Decoder,
@@ -57,7 +59,7 @@ impl Capture {
         let mut ebpf = attach::load(&btf, &scope, &settings)?;
         let rings = Rings::map(&ebpf, &settings)?;
         let marked = scope.mark(attach::map_fd(&ebpf, "TASKS")?.as_fd())?;
-        let hooks = attach::attach(&mut ebpf, &btf)?;
+        let Attachment { family, hooks } = attach::attach(&mut ebpf, &btf, settings.family)?;
         let attached_ns = clock::monotonic_ns();
         attach::name_open_sockets(&mut ebpf, &btf)?;
         let follower = Follower::new(&rings);
@@ -66,6 +68,7 @@ impl Capture {
         Ok(Self {
             ebpf,
             hooks,
+            family,
             rings,
             follower,
             decoder,
@@ -174,11 +177,12 @@ impl Capture {
             kernel: procfs::kernel_release(),
             cpus: self.rings.cpus,
             wall_offset_ns: self.wall_offset_ns,
+            family: self.family.to_string(),
             hooks: self
                 .hooks
                 .iter()
                 .filter(|h| h.missing.is_none())
-                .map(|h| h.name.to_owned())
+                .map(|h| h.name.clone())
                 .collect(),
             missing_hooks: self
                 .hooks

@@ -158,7 +158,7 @@ impl Decoder {
         if event.socket != 0 {
             self.place_in_stream(raw, &mut event);
         }
-        self.place_in_thread(&mut event);
+        self.place_in_thread(raw, &mut event);
         self.follow_task(raw, detail, op);
         Some(event)
     }
@@ -196,7 +196,7 @@ impl Decoder {
     }
 
     /// Fills in the thread's name, and since when it can have been at it.
-    fn place_in_thread(&mut self, event: &mut Event) {
+    fn place_in_thread(&mut self, raw: &Raw, event: &mut Event) {
         if event.tid == 0 {
             // A kernel lane bears the name of the socket's owner.
             if let Some(owner) = self.tasks.get(&event.pid) {
@@ -205,10 +205,16 @@ impl Decoder {
             }
             return;
         }
-        let Some(known) = self.tasks.get_mut(&event.tid) else { return };
+        let seen_ns = match event.op {
+            Op::Send | Op::Recv => raw.slot.begin_ns(),
+            _ => None,
+        };
+        let Some(known) = self.tasks.get_mut(&event.tid) else {
+            return begin(event, seen_ns, seen_ns.unwrap_or(event.time_ns));
+        };
         event.comm = known.comm;
         event.cgroup = known.cgroup;
-        event.begin_ns = known.last_ns.min(event.time_ns);
+        begin(event, seen_ns, known.last_ns.min(event.time_ns));
         known.last_ns = event.time_ns;
         if event.task_count != 0 {
             if known.count != 0 && event.task_count != known.count.wrapping_add(1) {
@@ -304,6 +310,18 @@ impl Decoder {
     }
 }
 
+/// Sets an event's begin: when a hook saw it, unless something that the thread did inside of the call stands
+/// before it; else no sooner than the thread's end before.
+fn begin(event: &mut Event, seen_ns: Option<u64>, bound_ns: u64) {
+    match seen_ns.filter(|&seen_ns| seen_ns >= bound_ns) {
+        Some(seen_ns) => {
+            event.begin_ns = seen_ns;
+            event.flags = event.flags.with(Flags::BEGAN);
+        }
+        None => event.begin_ns = bound_ns,
+    }
+}
+
 /// What a slot is about; nothing for a kind of a newer probe.
 fn operation(raw: &Raw) -> Option<Op> {
     Some(match raw.slot.kind {
@@ -320,6 +338,7 @@ fn operation(raw: &Raw) -> Option<Op> {
         kind::SIGNAL => Op::Signal,
         kind::DELIVER => Op::Deliver,
         kind::OOM_KILL => Op::OomKill,
+        kind::ACCEPT => Op::Accept,
         _ => return None,
     })
 }
