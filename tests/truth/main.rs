@@ -28,12 +28,14 @@ cases! {
     epoll_pipelined
     fan_in
     fan_out
+    flags
     half_close
     inherited
     iovecs
     ipv6
     keep_alive
     large_messages
+    listeners
     many_readers_processes
     many_readers_racing
     many_readers_waiting
@@ -51,11 +53,13 @@ cases! {
     proxy
     reset
     sendfile
+    shutdowns
     splice
     thread_per_connection
     thread_pool
     tls
     two_hosts
+    urgent
     waitall
 }
 
