@@ -47,6 +47,7 @@ cases! {
     nonblocking
     older_past_4gib
     older_than_recorder
+    open_at_once
     past_4gib
     peek
     port_reuse
