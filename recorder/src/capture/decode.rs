@@ -168,8 +168,9 @@ impl Decoder {
     fn place_in_stream(&mut self, raw: &Raw, event: &mut Event) {
         let slot = &raw.slot;
         let Some(socket) = self.sockets.get(slot.socket) else { return };
-        if event.op == Op::Established {
-            socket.active = slot.aux[0] == SYN_SENT;
+        // Where both ends ask, neither goes from SYN_SENT to ESTABLISHED.
+        if event.op == Op::Connect || (event.op == Op::Established && slot.aux[0] == SYN_SENT) {
+            socket.active = true;
         }
         if event.tid != 0 {
             socket.owner = event.pid;
