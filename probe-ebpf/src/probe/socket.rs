@@ -1,16 +1,14 @@
-//! Sends and receives: what a call moved, whichever family of hooks saw it; and the family of the two
-//! tracepoints that fire once per call, whatever system call it was.
+//! Sends and receives: the two tracepoints that fire once per call, whatever system call it was.
 
 use core::ptr;
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use probe_ebpf::event::{flag, kind};
+use probe_ebpf::event::{kind, protocol};
 
-use crate::kernel::{self, Pointer, diagnose, field};
-use crate::{emit, fire, scope};
+use crate::kernel::{self, Pointer, diagnose};
+use crate::{emit, fire, scope, tcp};
 
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn sock_send_length(ctx: BtfTracePointContext) -> Option<()> {
@@ -48,13 +46,11 @@ impl Call {
     }
 }
 
-const SOCK_DONE: u64 = 1 << 1;
-const MSG_PEEK: u32 = 2;
-
-/// Records a call.
+/// Records a call: what all protocols have in common, then what its own protocol knows of the place of its bytes.
 #[inline(always)]
 pub fn transfer(ctx: &impl EbpfContext, what: u8, call: Call) -> Option<()> {
-    if !kernel::is_tcp(call.sk) {
+    let protocol = kernel::protocol(call.sk);
+    if protocol == 0 {
         return None;
     }
     let Some(thread) = scope::current() else { return fire::here(call.hook?) };
@@ -66,38 +62,17 @@ pub fn transfer(ctx: &impl EbpfContext, what: u8, call: Call) -> Option<()> {
         diagnose!(ctx, "no storage for a socket of thread {}", thread.tid);
         return None;
     };
-    // SAFETY: the verifier checks the socket.
-    let tcp: Pointer = unsafe { bpf_skc_to_tcp_sock(call.sk.cast()) }.cast();
-    if tcp.is_null() {
-        return None;
-    }
     let mut slot = thread.slot(what);
     slot.socket = cookie;
     slot.result = call.result;
     slot.argument = call.flags;
+    slot.aux[1] = protocol;
     if !call.entered.is_null() {
         slot.set_begin(thread.leave(call.entered));
     }
-    if what == kind::SEND {
-        slot.sequence = field!(tcp, tcp_write_seq, u32);
-        let unacked = slot.sequence.wrapping_sub(field!(tcp, tcp_snd_una, u32));
-        slot.count = field!(tcp, tcp_bytes_acked, u64) + unacked as u64;
-    } else {
-        // In this order: a FIN that is seen here has been counted in `rcv_nxt`, which is read after it.
-        if field!(call.sk, common_flags, u64) & SOCK_DONE != 0 {
-            slot.flags |= flag::FIN_SEEN;
-        }
-        slot.sequence = field!(tcp, tcp_copied_seq, u32);
-        let unread = field!(tcp, tcp_rcv_nxt, u32).wrapping_sub(slot.sequence);
-        slot.count = field!(tcp, tcp_bytes_received, u64).wrapping_sub(unread as u64);
-        if slot.argument & MSG_PEEK != 0 && field!(call.sk, sock_peek_off, i32) >= 0 {
-            slot.aux[0] = 1;
-        }
-        match unread {
-            0 => slot.flags |= flag::DRAINED,
-            1 => slot.flags |= flag::ONE_LEFT,
-            _ => {}
-        }
+    match protocol {
+        protocol::TCP => tcp::position(call.sk, &mut slot)?,
+        _ => {}
     }
     emit::bulk(&slot);
     None
