@@ -419,6 +419,7 @@ fn name_socket(sk: Pointer, state: *mut SocketState, time_ns: u64) {
     name.owner = owner;
     name.family = field!(sk, common_family, u16);
     name.state = tcp_state;
+    name.protocol = kernel::protocol(sk);
     // SAFETY: a live storage value.
     unsafe {
         name.iss = (*state).iss;
