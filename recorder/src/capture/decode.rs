@@ -49,6 +49,8 @@ struct Socket {
     irs: u32,
     proof: Proof,
     active: bool,
+    /// It was asking for its connection when it was named last, so that only its own number is known.
+    asking: bool,
     owner: u32,
 }
 
@@ -185,11 +187,15 @@ impl Decoder {
         if socket.active {
             event.flags = event.flags.with(Flags::ACTIVE);
         }
-        if socket.proof == Proof::Unknown {
+        // With TCP Fast Open bytes may go with the SYN.
+        let unknown = socket.proof == Proof::Unknown;
+        let early = unknown && socket.asking && event.op == Op::Send;
+        if unknown && !early {
             return;
         }
-        event.iss = socket.iss;
-        event.irs = socket.irs;
+        if !early {
+            (event.iss, event.irs) = (socket.iss, socket.irs);
+        }
         let first = match event.op {
             Op::Recv => socket.irs.wrapping_add(1),
             _ => socket.iss.wrapping_add(1),
@@ -300,6 +306,7 @@ impl Decoder {
                 _ => Proof::Unknown,
             },
             active: before.as_ref().is_some_and(|s| s.active),
+            asking: name.state == SYN_SENT,
             owner: if name.owner != 0 { name.owner } else { before.map_or(0, |s| s.owner) },
         };
         self.sockets.put(raw.slot.socket, socket);
