@@ -33,9 +33,8 @@ pub struct Slot {
     pub kind: u8,
     /// Bits of [`flag`].
     pub flags: u8,
-    /// Receives: 1 for a peek at an offset that the program chose (`SO_PEEK_OFF`). State changes: old and
-    /// new TCP state. Signals: `result` of `signal_generate` and whether the
-    /// whole process was meant.
+    /// Sends and receives: bits of [`call`], and one of [`protocol`]. State changes: old and new TCP state.
+    /// Signals: `result` of `signal_generate` and whether the whole process was meant.
     pub aux: [u8; 2],
     /// `sk_err` for state changes and socket errors; `si_code` for signals.
     pub code: i32,
@@ -72,7 +71,9 @@ pub struct SocketName {
     pub proven: u8,
     /// TCP state when the name was written.
     pub state: u8,
-    pub reserved: [u8; 8],
+    /// One of [`protocol`].
+    pub protocol: u8,
+    pub reserved: [u8; 7],
 }
 
 /// Detail of [`kind::TASK`], [`kind::FORK`] (the child's) and [`kind::EXEC`].
@@ -111,6 +112,22 @@ pub mod kind {
     pub const TASK: u8 = 14;
     /// Not an event: names a socket.
     pub const SOCKET: u8 = 15;
+}
+
+/// What bytes go through. 0 is none of these.
+pub mod protocol {
+    pub const TCP: u8 = 1;
+    pub const UDP: u8 = 2;
+    pub const UNIX_STREAM: u8 = 3;
+    pub const UNIX_DGRAM: u8 = 4;
+    pub const UNIX_SEQPACKET: u8 = 5;
+    pub const PIPE: u8 = 6;
+}
+
+/// Bits that qualify a send or receive, in the first byte of [`Slot::aux`].
+pub mod call {
+    /// A peek at an offset that the program chose (`SO_PEEK_OFF`).
+    pub const PEEK_OFFSET: u8 = 1;
 }
 
 /// States of a TCP socket, as in [`kind::STATE`]'s `aux` (`include/net/tcp_states.h`).

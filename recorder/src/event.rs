@@ -56,6 +56,8 @@ pub struct Event {
     /// errno of what failed; 0: nothing did.
     pub error: u16,
     pub op: Op,
+    /// What the event's socket speaks; nothing for events of tasks.
+    pub protocol: Option<Protocol>,
     pub ring: Ring,
     /// Number of the signal, 0 when the event has none.
     pub signal: u8,
@@ -64,7 +66,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// An event of which nothing is known but what it is; for building others from.
+    /// An event of which nothing is known but what it is; for building others from. A socket's is TCP's.
     pub const fn blank(op: Op) -> Self {
         Self {
             time_ns: 0,
@@ -89,6 +91,7 @@ impl Event {
             cpu: 0,
             error: 0,
             op,
+            protocol: if op.of_socket() { Some(Protocol::Tcp) } else { None },
             ring: Ring::Bulk,
             signal: 0,
             proof: Proof::Unknown,
@@ -214,20 +217,52 @@ impl Op {
         Self::ALL.into_iter().find(|op| op.as_str() == text)
     }
 
-    /// The protocol of the socket the event is about; nothing for events of tasks.
-    pub const fn protocol(self) -> Option<&'static str> {
-        match self {
-            Self::Fork | Self::Exec | Self::Exit | Self::Signal | Self::Deliver | Self::OomKill => {
-                None
-            }
-            _ => Some("tcp"),
-        }
+    /// Whether the event is about a socket rather than a task.
+    pub const fn of_socket(self) -> bool {
+        !matches!(
+            self,
+            Self::Fork | Self::Exec | Self::Exit | Self::Signal | Self::Deliver | Self::OomKill
+        )
     }
 }
 
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// What bytes go through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+    UnixStream,
+    UnixDgram,
+    UnixSeqpacket,
+    /// A pipe or FIFO.
+    Pipe,
+}
+
+impl Protocol {
+    pub const ALL: [Self; 6] =
+        [Self::Tcp, Self::Udp, Self::UnixStream, Self::UnixDgram, Self::UnixSeqpacket, Self::Pipe];
+
+    /// The text form, as in the recording's `protocol` column.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::UnixStream => "unix_stream",
+            Self::UnixDgram => "unix_dgram",
+            Self::UnixSeqpacket => "unix_seqpacket",
+            Self::Pipe => "pipe",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|protocol| protocol.as_str() == text)
     }
 }
 

@@ -158,7 +158,7 @@ impl Run {
 
     /// Everything about sockets, lane by lane; `port` is the server's.
     pub fn sockets(&self) -> String {
-        self.told(|event| event.op.protocol().is_some())
+        self.told(|event| event.protocol.is_some())
     }
 
     /// Everything about sockets but the making and the end of connections.
@@ -251,7 +251,7 @@ pub fn name_of(history: &History, tid: u32) -> String {
 pub fn tasks(history: &History) -> String {
     let mut lanes: Vec<(u32, String)> = Vec::new();
     let mut numbered: HashMap<u32, usize> = HashMap::new();
-    for event in history.events.iter().filter(|event| event.op.protocol().is_none()) {
+    for event in history.events.iter().filter(|event| event.protocol.is_none()) {
         let index = *numbered.entry(event.tid).or_insert_with(|| {
             let kernel = "kernel".to_owned();
             let name = if event.tid == 0 { kernel } else { name_of(history, event.tid) };

@@ -28,12 +28,14 @@ cases! {
     epoll_pipelined
     fan_in
     fan_out
+    flags
     half_close
     inherited
     iovecs
     ipv6
     keep_alive
     large_messages
+    listeners
     many_readers_processes
     many_readers_racing
     many_readers_waiting
@@ -45,17 +47,20 @@ cases! {
     nonblocking
     older_past_4gib
     older_than_recorder
+    open_at_once
     past_4gib
     peek
     port_reuse
     proxy
     reset
     sendfile
+    shutdowns
     splice
     thread_per_connection
     thread_pool
     tls
     two_hosts
+    urgent
     waitall
 }
 

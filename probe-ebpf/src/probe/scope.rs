@@ -400,6 +400,7 @@ fn name_socket(sk: Pointer, state: *mut SocketState, time_ns: u64) {
     name.owner = owner;
     name.family = field!(sk, common_family, u16);
     name.state = tcp_state;
+    name.protocol = kernel::protocol(sk);
     // SAFETY: a live storage value.
     unsafe {
         name.iss = (*state).iss;
@@ -418,29 +419,15 @@ fn name_socket(sk: Pointer, state: *mut SocketState, time_ns: u64) {
     unsafe { (*state).named = emit::rare(&RareSlot { slot, detail }) };
 }
 
-/// The initial sequence numbers of a connection whose beginning was not seen. The peer's are certain; of
-/// our own, `snd_una − bytes_acked` counts the SYN only where we sent the first one, and
-/// `snd_nxt − bytes_sent`, which never does, tells which it is.
+/// The initial sequence numbers of a connection whose beginning was not seen.
 #[inline(always)]
 fn compute(sk: Pointer, state: *mut SocketState) {
-    // SAFETY: the verifier checks the socket.
-    let tcp: Pointer = unsafe { bpf_skc_to_tcp_sock(sk.cast()) }.cast();
-    if tcp.is_null() {
-        return;
-    }
-    let acked =
-        field!(tcp, tcp_snd_una, u32).wrapping_sub(field!(tcp, tcp_bytes_acked, u64) as u32);
-    let sent =
-        (field!(tcp, tcp_bytes_sent, u64) as u32)
-            .wrapping_sub(field!(tcp, tcp_bytes_retrans, u64) as u32);
-    let first = field!(tcp, tcp_snd_nxt, u32).wrapping_sub(sent);
-    let agreed = first == acked || first == acked.wrapping_add(1);
+    let Some(initial) = Initial::of(sk) else { return };
     // SAFETY: a live storage value.
     unsafe {
-        (*state).iss = if agreed { first.wrapping_sub(1) } else { acked };
-        (*state).irs = field!(tcp, tcp_rcv_nxt, u32)
-            .wrapping_sub(field!(tcp, tcp_bytes_received, u64) as u32)
-            .wrapping_sub(1);
+        (*state).iss = initial.iss.unwrap_or(initial.acked);
+        (*state).irs = initial.irs;
+        let agreed = initial.iss.is_some();
         (*state).proven = if agreed { proven::AGREED } else { proven::COMPUTED } as u32;
     }
 }
@@ -448,20 +435,51 @@ fn compute(sk: Pointer, state: *mut SocketState) {
 /// Takes the initial sequence numbers at the moment the connection is established, and names it again.
 #[inline(always)]
 pub fn established(sk: Pointer, state: *mut SocketState, active: bool) {
-    // SAFETY: the verifier checks the socket.
-    let tcp: Pointer = unsafe { bpf_skc_to_tcp_sock(sk.cast()) }.cast();
-    if tcp.is_null() {
-        return;
-    }
-    let acked =
-        field!(tcp, tcp_snd_una, u32).wrapping_sub(field!(tcp, tcp_bytes_acked, u64) as u32);
+    let Some(initial) = Initial::of(sk) else { return };
     // SAFETY: a live storage value.
     unsafe {
-        (*state).iss = if active { acked } else { acked.wrapping_sub(1) };
-        (*state).irs = field!(tcp, tcp_rcv_nxt, u32)
-            .wrapping_sub(field!(tcp, tcp_bytes_received, u64) as u32)
-            .wrapping_sub(1);
+        (*state).iss = match initial.iss {
+            Some(iss) => iss,
+            None if active => initial.acked,
+            None => initial.acked.wrapping_sub(1),
+        };
+        (*state).irs = initial.irs;
         (*state).proven = proven::AT_ESTABLISHED as u32;
     }
     name_socket(sk, state, emit::now());
+}
+
+/// What a socket's counters say about where its two streams began.
+struct Initial {
+    /// Where two independent counts agree.
+    iss: Option<u32>,
+    /// `snd_una − bytes_acked`: our initial number, or one more. The count includes our SYN where it was the
+    /// first one sent, also where both ends sent one.
+    acked: u32,
+    irs: u32,
+}
+
+impl Initial {
+    #[inline(always)]
+    fn of(sk: Pointer) -> Option<Self> {
+        // SAFETY: the verifier checks the socket.
+        let tcp: Pointer = unsafe { bpf_skc_to_tcp_sock(sk.cast()) }.cast();
+        if tcp.is_null() {
+            return None;
+        }
+        let acked =
+            field!(tcp, tcp_snd_una, u32).wrapping_sub(field!(tcp, tcp_bytes_acked, u64) as u32);
+        let sent = (field!(tcp, tcp_bytes_sent, u64) as u32).wrapping_sub(field!(
+            tcp,
+            tcp_bytes_retrans,
+            u64
+        ) as u32);
+        // Never counts the SYN.
+        let first = field!(tcp, tcp_snd_nxt, u32).wrapping_sub(sent);
+        let agreed = first == acked || first == acked.wrapping_add(1);
+        let irs = field!(tcp, tcp_rcv_nxt, u32)
+            .wrapping_sub(field!(tcp, tcp_bytes_received, u64) as u32)
+            .wrapping_sub(1);
+        Some(Self { iss: agreed.then_some(first.wrapping_sub(1)), acked, irs })
+    }
 }

@@ -7,10 +7,10 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use probe_ebpf::event::state::{CLOSE, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_SENT};
-use probe_ebpf::event::{SocketName, TaskName, flag, kind, proven};
+use probe_ebpf::event::{SocketName, TaskName, call, flag, kind, protocol, proven};
 
 use crate::capture::ring::Raw;
-use crate::event::{Address, Event, Flags, Name, Names, Op, Proof, Task};
+use crate::event::{Address, Event, Flags, Name, Names, Op, Proof, Protocol, Task};
 
 /// Asked several times for every event; the keys are the kernel's own numbers.
 type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
@@ -43,6 +43,7 @@ struct Known {
 struct Socket {
     local: Address,
     remote: Address,
+    protocol: Option<Protocol>,
     netns: u32,
     iss: u32,
     irs: u32,
@@ -167,14 +168,16 @@ impl Decoder {
     fn place_in_stream(&mut self, raw: &Raw, event: &mut Event) {
         let slot = &raw.slot;
         let Some(socket) = self.sockets.get(slot.socket) else { return };
-        if event.op == Op::Established {
-            socket.active = slot.aux[0] == SYN_SENT;
+        // Where both ends ask, neither goes from SYN_SENT to ESTABLISHED.
+        if event.op == Op::Connect || (event.op == Op::Established && slot.aux[0] == SYN_SENT) {
+            socket.active = true;
         }
         if event.tid != 0 {
             socket.owner = event.pid;
         } else {
             event.pid = socket.owner;
         }
+        event.protocol = socket.protocol.or(event.protocol);
         event.local = socket.local;
         event.remote = socket.remote;
         event.netns = socket.netns;
@@ -280,6 +283,7 @@ impl Decoder {
         let socket = Socket {
             local: known.unwrap_or_else(|| self.address(name.local, name.local_port)),
             remote: self.address(name.remote, name.remote_port),
+            protocol: spoken(name.protocol),
             netns: name.netns,
             iss: name.iss,
             irs: name.irs,
@@ -338,6 +342,19 @@ fn transition(old: u8, new: u8, own_act: bool) -> Option<Op> {
     })
 }
 
+/// The protocol of a number on the wire.
+fn spoken(number: u8) -> Option<Protocol> {
+    Some(match number {
+        protocol::TCP => Protocol::Tcp,
+        protocol::UDP => Protocol::Udp,
+        protocol::UNIX_STREAM => Protocol::UnixStream,
+        protocol::UNIX_DGRAM => Protocol::UnixDgram,
+        protocol::UNIX_SEQPACKET => Protocol::UnixSeqpacket,
+        protocol::PIPE => Protocol::Pipe,
+        _ => return None,
+    })
+}
+
 const MSG_OOB: u32 = libc::MSG_OOB as u32;
 const MSG_PEEK: u32 = libc::MSG_PEEK as u32;
 const MSG_WAITALL: u32 = libc::MSG_WAITALL as u32;
@@ -345,6 +362,7 @@ const MSG_ERRQUEUE: u32 = libc::MSG_ERRQUEUE as u32;
 
 fn transfer(raw: &Raw, event: &mut Event) {
     let slot = &raw.slot;
+    event.protocol = spoken(slot.aux[1]);
     let mut set = |flag| event.flags = event.flags.with(flag);
     if event.op == Op::Recv {
         let peek = slot.argument & MSG_PEEK != 0;
@@ -380,7 +398,7 @@ fn range(raw: &Raw, position: u64, event: &mut Event) {
         Op::Send if length > 0 => (position.wrapping_sub(length), position),
         Op::Recv if event.flags.has(Flags::URGENT) => return,
         // At an offset that the program chose (`SO_PEEK_OFF`): which bytes those are is not known.
-        Op::Recv if peek && raw.slot.aux[0] != 0 => return,
+        Op::Recv if peek && raw.slot.aux[0] & call::PEEK_OFFSET != 0 => return,
         Op::Recv if event.flags.has(Flags::EOF) && !drained => (position, position + 1),
         Op::Recv if event.flags.has(Flags::EOF) => (position.wrapping_sub(1), position),
         Op::Recv if length > 0 && peek => (position, position + length),

@@ -19,7 +19,7 @@ pub(super) fn matches(pattern: &Pattern) -> Option<String> {
     let of_socket = [Key::Local, Key::Remote, Key::Socket, Key::Protocol, Key::Netns];
     let asked = tests().find(|test| of_socket.contains(&test.key) && !only_none(test));
     match asked {
-        Some(test) if all(|op| op.protocol().is_none()) => {
+        Some(test) if all(|op| !op.of_socket()) => {
             Some(format!("`{ops}` has no socket, so `{test}` never holds"))
         }
         _ => None,

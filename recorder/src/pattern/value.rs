@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use super::{Key, Kind};
-use crate::event::{Flags, Op, Ring};
+use crate::event::{Flags, Op, Protocol, Ring};
 
 /// One value of a test.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +22,7 @@ pub enum Value {
     TimeOfDay(TimeOfDay),
     Address(AddressTest),
     Op(Op),
-    /// The only protocol so far.
-    Tcp,
+    Protocol(Protocol),
     /// An errno's number.
     Error(u16),
     Signal(u8),
@@ -188,7 +187,7 @@ impl Value {
             Self::TimeOfDay(time) => print_time(*time, f),
             Self::Address(address) => print_address(address, f),
             Self::Op(op) => f.write_str(op.as_str()),
-            Self::Tcp => f.write_str("tcp"),
+            Self::Protocol(protocol) => f.write_str(protocol.as_str()),
             Self::Error(_) | Self::Signal(_) => f.write_str(&value_text(self)),
             Self::Ring(Ring::Bulk) => f.write_str("bulk"),
             Self::Ring(Ring::Rare) => f.write_str("rare"),
