@@ -20,6 +20,10 @@ pub struct Decoder {
     pub names: Names,
     /// Records that were read and are not events.
     pub records: u64,
+    /// When the newest event was whose socket has no name, which was overwritten; 0: every socket has one.
+    pub unnamed_ns: u64,
+    /// Whether what `/proc` says now was so when the events happened.
+    pub live: bool,
     cgroups: HashMap<u64, String>,
     tasks: FastMap<u32, Known>,
     gone: Vec<Task>,
@@ -63,6 +67,8 @@ impl Decoder {
         Self {
             names: Names::default(),
             records: 0,
+            unnamed_ns: 0,
+            live: true,
             cgroups,
             tasks: FastMap::default(),
             gone: Vec::new(),
@@ -169,7 +175,10 @@ impl Decoder {
     /// Fills in addresses and initial numbers, and makes stream offsets of the kernel's sequence numbers.
     fn place_in_stream(&mut self, raw: &Raw, event: &mut Event) {
         let slot = &raw.slot;
-        let Some(socket) = self.sockets.get(slot.socket) else { return };
+        let Some(socket) = self.sockets.get(slot.socket) else {
+            self.unnamed_ns = self.unnamed_ns.max(slot.time_ns);
+            return;
+        };
         // Where both ends ask, neither goes from SYN_SENT to ESTABLISHED.
         if event.op == Op::Connect || (event.op == Op::Established && slot.aux[0] == SYN_SENT) {
             socket.active = true;
@@ -246,7 +255,7 @@ impl Decoder {
             }
             Op::Exec => {
                 self.name_task(bytemuck::cast(detail));
-                if let Some(known) = self.tasks.get_mut(&raw.slot.tid) {
+                if let Some(known) = self.tasks.get_mut(&raw.slot.tid).filter(|_| self.live) {
                     known.task.executable = crate::capture::procfs::executable(raw.slot.pid);
                 }
             }
