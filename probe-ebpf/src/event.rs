@@ -91,7 +91,8 @@ pub struct SocketName {
     pub remote_port: u16,
     /// Inode number of the network namespace.
     pub netns: u32,
-    /// Initial sequence number of this end, so that its first byte is `iss + 1`.
+    /// Initial sequence number of this end, so that its first byte is `iss + 1`. In state SYN_SENT it is known
+    /// although `proven` says no.
     pub iss: u32,
     /// Initial sequence number of the other end.
     pub irs: u32,
@@ -168,6 +169,7 @@ pub mod call {
 pub mod state {
     pub const ESTABLISHED: u8 = 1;
     pub const SYN_SENT: u8 = 2;
+    pub const SYN_RECV: u8 = 3;
     pub const FIN_WAIT1: u8 = 4;
     pub const CLOSE: u8 = 7;
     pub const CLOSE_WAIT: u8 = 8;

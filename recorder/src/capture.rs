@@ -7,6 +7,7 @@ pub mod offsets;
 pub mod procfs;
 pub mod ring;
 pub mod scope;
+pub mod snapshot;
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -20,6 +21,7 @@ use attach::{Attached, Attachment, Settings};
 use decode::Decoder;
 use ring::{Batch, Follower, Rings};
 pub use scope::Scope;
+use snapshot::{Cut, Source};
 
 /// The probes at work, and where their rings have been read to.
 pub struct Capture {
@@ -138,6 +140,30 @@ impl Capture {
         }
         self.waiting.keep_after(until_ns);
         Ok(count)
+    }
+
+    /// Reads what the rings hold, and leaves them to fill on: as often as one likes. What was overwritten
+    /// is not lost but before the window.
+    ///
+    /// # Errors
+    /// Those of `sink`.
+    pub fn snapshot(&self, cut: Cut, sink: &mut Sink<'_>) -> Result<Host> {
+        snapshot::take(&self.rings, &self.source(), cut, sink)
+    }
+
+    /// What whoever takes a snapshot has to know.
+    pub fn source(&self) -> Source {
+        let host = self.host();
+        Source {
+            shape: self.rings.shape(),
+            attached_ns: self.attached_ns,
+            scope: host.scope,
+            whole_machine: self.scope == Scope::All,
+            family: host.family,
+            hooks: host.hooks,
+            missing_hooks: host.missing_hooks,
+            unwritten: self.unwritten(),
+        }
     }
 
     pub const fn scope(&self) -> &Scope {

@@ -10,6 +10,8 @@ pub mod recording;
 pub mod event;
 pub mod pattern;
 
+pub mod fault;
+
 pub mod graph;
 pub mod slice;
 

@@ -15,6 +15,7 @@ mod refused;
 mod ring;
 mod scope;
 mod signal;
+mod snapshot;
 mod socket;
 mod task;
 mod tcp;

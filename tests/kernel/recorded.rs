@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use recorder::capture::attach::Settings;
+use recorder::capture::snapshot::Cut;
 use recorder::capture::{Capture, Scope};
-use recorder::event::{Address, Event, Flags, History, Op};
+use recorder::event::{Address, Event, Flags, History, Names, Op};
 use recorder::graph::{Graph, check};
 use tests::command::family;
 
@@ -78,6 +79,21 @@ impl Recorder {
             }
             thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// What the rings hold now; the recorder goes on.
+    pub fn snapshot(&self, cut: Cut) -> History {
+        let mut history = History::default();
+        let take = &mut |names: &Names, events: &[Event]| {
+            history.names.clone_from(names);
+            history.events.extend_from_slice(events);
+            Ok(())
+        };
+        let host = self.capture.snapshot(cut, take).expect("nothing can fail");
+        history.hosts.push(host);
+        history.sort();
+        assert_sound(&history);
+        history
     }
 
     /// Ends the recording. Whatever was recorded, its graph must hold and its losses be counted.

@@ -28,6 +28,7 @@ cases! {
     epoll_pipelined
     fan_in
     fan_out
+    fast_open
     flags
     half_close
     inherited

@@ -333,16 +333,31 @@ pub fn named_lately(sk: Pointer) -> Option<u64> {
 #[inline(always)]
 pub fn name_for(sk: Pointer, thread: &Thread) -> Option<u64> {
     let state = socket(sk, thread.pid)?;
-    named(sk, state, thread.time_ns);
+    // Before it is established it is named every time: its port is chosen, its numbers are known later.
+    if opening(sk) {
+        name_socket(sk, state, thread.time_ns);
+    } else {
+        named(sk, state, thread.time_ns);
+    }
     // SAFETY: live values.
     unsafe {
         let cookie = (*state).cookie;
+        if opening(sk) {
+            return Some(cookie);
+        }
         if let Some(entry) = NAMED.get_ptr_mut(named_index(cookie)) {
             (*entry).cookie = cookie;
             (*entry).place = (*state).named;
         }
         Some(cookie)
     }
+}
+
+/// Whether a handshake is under way, during which TCP Fast Open may already move bytes.
+#[inline(always)]
+fn opening(sk: Pointer) -> bool {
+    let now = field!(sk, common_state, u8);
+    now == state::SYN_SENT || now == state::SYN_RECV
 }
 
 #[inline(always)]
@@ -410,9 +425,13 @@ fn name_socket(sk: Pointer, state: *mut SocketState, time_ns: u64) {
         unsafe { ((*state).proven as u8, (*state).owner, (*state).cookie) };
     let tcp_state = field!(sk, common_state, u8);
     if known < proven::AT_ESTABLISHED
-        && (tcp_state == state::ESTABLISHED || tcp_state == state::CLOSE_WAIT)
+        && matches!(tcp_state, state::ESTABLISHED | state::CLOSE_WAIT | state::SYN_RECV)
     {
         compute(sk, state);
+    }
+    // (It is still in this state when it is noted to be established.)
+    if known == proven::NO && tcp_state == state::SYN_SENT {
+        asked(sk, state);
     }
     let net = field!(sk, common_net, Pointer);
     let mut name: SocketName = bytemuck::Zeroable::zeroed();
@@ -451,6 +470,17 @@ fn compute(sk: Pointer, state: *mut SocketState) {
         (*state).irs = initial.irs;
         let agreed = initial.iss.is_some();
         (*state).proven = if agreed { proven::AGREED } else { proven::COMPUTED } as u32;
+    }
+}
+
+/// Takes this end's initial number, which is known before the other end's: its first bytes may go with the SYN.
+#[inline(always)]
+fn asked(sk: Pointer, state: *mut SocketState) {
+    // SAFETY: the verifier checks the socket.
+    let tcp: Pointer = unsafe { bpf_skc_to_tcp_sock(sk.cast()) }.cast();
+    if !tcp.is_null() {
+        // SAFETY: a live storage value.
+        unsafe { (*state).iss = field!(tcp, tcp_snd_una, u32) };
     }
 }
 
