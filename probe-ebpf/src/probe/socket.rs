@@ -5,9 +5,10 @@ use core::ptr;
 use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use probe_ebpf::event::{kind, protocol};
+use probe_ebpf::event::{RareSlot, kind, protocol};
 
 use crate::kernel::{self, Pointer, diagnose};
+use crate::scope::Sock;
 use crate::{emit, fire, scope, tcp};
 
 #[btf_tracepoint(function = "sock_send_length")]
@@ -21,8 +22,8 @@ pub fn sock_recv_length(ctx: BtfTracePointContext) -> Option<()> {
 }
 
 /// A call that has returned, as any hook that sees it can tell.
-pub struct Call {
-    pub sk: Pointer,
+pub struct Call<S> {
+    pub sk: S,
     /// Bytes, or −errno.
     pub result: i32,
     /// `MSG_*`, of receives.
@@ -33,7 +34,7 @@ pub struct Call {
     pub hook: Option<u32>,
 }
 
-impl Call {
+impl Call<Pointer> {
     #[inline(always)]
     fn traced(ctx: &BtfTracePointContext) -> Self {
         Self {
@@ -48,7 +49,7 @@ impl Call {
 
 /// Records a call: what all protocols have in common, then what its own protocol knows of the place of its bytes.
 #[inline(always)]
-pub fn transfer(ctx: &impl EbpfContext, what: u8, call: Call) -> Option<()> {
+pub fn transfer(ctx: &impl EbpfContext, what: u8, call: Call<impl Sock>) -> Option<()> {
     let protocol = kernel::protocol(call.sk);
     if protocol == 0 {
         return None;
@@ -75,5 +76,21 @@ pub fn transfer(ctx: &impl EbpfContext, what: u8, call: Call) -> Option<()> {
         _ => {}
     }
     emit::bulk(&slot);
+    None
+}
+
+/// Records that the current thread was given a connection.
+#[inline(always)]
+pub fn accepted(sk: impl Sock) -> Option<()> {
+    if !kernel::is_tcp(sk) {
+        return None;
+    }
+    let thread = scope::current()?;
+    let state = scope::socket(sk, thread.pid)?;
+    scope::named(sk, state, thread.time_ns);
+    let mut slot = thread.slot(kind::ACCEPT);
+    // SAFETY: a live storage value.
+    slot.socket = unsafe { (*state).cookie };
+    emit::rare(&RareSlot { slot, detail: [0; 8] });
     None
 }

@@ -18,7 +18,7 @@ pub fn sched_process_fork(ctx: BtfTracePointContext) -> Option<()> {
     scope::adopt(parent, child);
     let thread = scope::current()?;
     let mut slot = thread.slot(kind::FORK);
-    slot.argument = field!(child.cast(), task_pid, u32);
+    slot.argument = field!(child, task_pid, u32);
     emit::rare(&RareSlot { slot, detail: scope::task_name(child, cgroup()) });
     None
 }
@@ -37,7 +37,7 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> Option<()> {
     let task: *mut task_struct = ctx.arg(0);
     let thread = scope::current()?;
     let mut slot = thread.slot(kind::EXIT);
-    slot.result = field!(task.cast(), task_exit_code, i32);
+    slot.result = field!(task, task_exit_code, i32);
     if argument!(exit_group_dead) != ABSENT && ctx.arg::<i32>(1) & 1 != 0 {
         slot.flags |= flag::LAST_THREAD;
     }

@@ -3,7 +3,6 @@
 //! `current` lies in softirq: most of these events run while some task, often the peer, happens to be
 //! current. The slot carries the current thread only where the change is the caller's own act.
 
-use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use probe_ebpf::config::ABSENT;
@@ -13,7 +12,7 @@ use probe_ebpf::event::state::{
 use probe_ebpf::event::{RareSlot, Slot, call, flag, kind};
 
 use crate::kernel::{self, Pointer, argument, diagnose, field};
-use crate::scope::SocketState;
+use crate::scope::{Sock, SocketState};
 use crate::{emit, scope};
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
@@ -141,15 +140,11 @@ const MSG_PEEK: u32 = 2;
 
 /// Where the stream stands after a send or a receive.
 #[inline(always)]
-pub fn position(sk: Pointer, slot: &mut Slot) -> Option<()> {
+pub fn position(sk: impl Sock, slot: &mut Slot) -> Option<()> {
     if slot.kind == kind::SEND {
         return sequences(sk, slot);
     }
-    // SAFETY: the verifier checks the socket.
-    let tcp: Pointer = unsafe { bpf_skc_to_tcp_sock(sk.cast()) }.cast();
-    if tcp.is_null() {
-        return None;
-    }
+    let tcp = sk.tcp()?;
     // In this order: a FIN that is seen here has been counted in `rcv_nxt`, which is read after it.
     if field!(sk, common_flags, u64) & SOCK_DONE != 0 {
         slot.flags |= flag::FIN_SEEN;
@@ -170,12 +165,8 @@ pub fn position(sk: Pointer, slot: &mut Slot) -> Option<()> {
 
 /// Where the endpoint's own stream stands: the position of the FIN if one is sent now.
 #[inline(always)]
-fn sequences(sk: Pointer, slot: &mut Slot) -> Option<()> {
-    // SAFETY: the verifier checks the socket.
-    let tcp: Pointer = unsafe { bpf_skc_to_tcp_sock(sk.cast()) }.cast();
-    if tcp.is_null() {
-        return None;
-    }
+fn sequences(sk: impl Sock, slot: &mut Slot) -> Option<()> {
+    let tcp = sk.tcp()?;
     slot.sequence = field!(tcp, tcp_write_seq, u32);
     let unacked = slot.sequence.wrapping_sub(field!(tcp, tcp_snd_una, u32));
     slot.count = field!(tcp, tcp_bytes_acked, u64) + unacked as u64;
