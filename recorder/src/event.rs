@@ -378,6 +378,9 @@ pub struct Host {
     pub boot_id: String,
     pub kernel: String,
     pub cpus: u32,
+    /// When the recorder attached its probes, monotonic ns: together with the boot this names the rings that
+    /// the events are from. 0: unknown.
+    pub attached_ns: u64,
     /// Wall clock minus monotonic clock, ns, when the recording began.
     pub wall_offset_ns: i64,
     /// Names of the hooks that were attached.
@@ -406,7 +409,7 @@ pub struct Window {
 }
 
 /// A place where events are known to be missing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Gap {
     pub cpu: u32,
     pub ring: Ring,
@@ -417,7 +420,7 @@ pub struct Gap {
 }
 
 /// A thread that lived in the window.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Task {
     pub pid: u32,
