@@ -1,7 +1,7 @@
 //! `wherefore`: records what the processes of a system said to each other, and explains why something
 //! happened.
 //!
-//! The modules stand in the order in which an event passes through them. `event`, `pattern`, `graph`
+//! The modules stand in the order in which an event passes through them. `event`, `pattern`, `graph`, `clocks`
 //! and `slice` are pure: no clock, no I/O. Nothing imports `cli`.
 
 pub mod capture;
@@ -10,6 +10,7 @@ pub mod recording;
 pub mod event;
 pub mod pattern;
 
+pub mod clocks;
 pub mod graph;
 pub mod slice;
 

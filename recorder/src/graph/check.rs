@@ -14,6 +14,7 @@ use petgraph::algo::toposort;
 use petgraph::visit::{EdgeFiltered, EdgeRef};
 
 use super::{Edge, EdgeKind, Graph, Proof, event_of};
+use crate::clocks::{Clocks, Contradiction};
 use crate::event::{Address, Event, EventIndex, Flags, History, Op};
 
 /// Clocks of one host's CPUs differ by less: they are read from one counter, which the kernel keeps
@@ -49,7 +50,29 @@ pub fn check(history: &History, graph: &Graph) -> Vec<Violation> {
     violations.extend(cycle(graph));
     violations.extend(rules::missing_program_edges(&known, graph));
     violations.extend(bytes::uncovered(&known, graph));
+    violations.extend(clocks(history, graph));
     violations
+}
+
+/// What came from one host to another and back allows an offset of their clocks.
+fn clocks(history: &History, graph: &Graph) -> Vec<Violation> {
+    if history.hosts.len() < 2 {
+        return Vec::new();
+    }
+    let violation = |found: Contradiction| {
+        let names = found.hosts.map(|host| &history.hosts[usize::from(host)].name);
+        let messages = found.messages.map_or(String::new(), |[forth, back]| {
+            let numbers = [forth.cause, forth.effect, back.cause, back.effect];
+            let [a, b, c, d] = numbers;
+            format!(", those from event {a} to {b} and from {c} to {d} by {} ns", found.by_ns)
+        });
+        let text = format!(
+            "no offset of the clocks of {} and {} fits their messages{messages}",
+            names[0], names[1]
+        );
+        Violation { edge: None, rule: "clocks", text }
+    };
+    Clocks::new(history, graph).contradictions().into_iter().map(violation).collect()
 }
 
 type Broken = Option<(&'static str, &'static str)>;
