@@ -7,6 +7,7 @@
 mod recorded;
 
 mod detach;
+mod hosts;
 mod load;
 mod names;
 mod readme;
