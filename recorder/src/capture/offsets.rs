@@ -31,6 +31,8 @@ pub fn read() -> Result<(Offsets, Arguments)> {
         task_exit_code: at("task_struct", "exit_code"),
         task_flags: at("task_struct", "flags"),
         task_nvcsw: at("task_struct", "nvcsw"),
+        task_signal: at("task_struct", "signal"),
+        signal_live: at("signal_struct", "live.counter"),
         common_family: at("sock_common", "skc_family"),
         common_state: at("sock_common", "skc_state"),
         common_daddr: at("sock_common", "skc_daddr"),
