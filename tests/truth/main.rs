@@ -83,6 +83,7 @@ fn check(case: &str) {
         .args(["--case", case])
         .args(["--record", &command("record -o {out} -- {cmd}")])
         .args(["--record-all", &command("record -o {out} --all")])
+        .args(["--ready", "^recording all"])
         .args(["--graph", &command("graph {out} --to json")]));
     println!("{table}");
 }
