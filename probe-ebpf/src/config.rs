@@ -65,6 +65,8 @@ pub struct Offsets {
     pub task_exit_code: u32,
     pub task_flags: u32,
     pub task_nvcsw: u32,
+    pub task_signal: u32,
+    pub signal_live: u32,
     pub common_family: u32,
     pub common_state: u32,
     pub common_daddr: u32,

@@ -90,6 +90,7 @@ fn check(case: &str) {
         .args(["--case", case])
         .args(["--record", &command(&format!("record {hooks}-o {{out}} -- {{cmd}}"))])
         .args(["--record-all", &command(&format!("record {hooks}-o {{out}} --all"))])
+        .args(["--ready", "^recording all"])
         .args(["--graph", &command("graph {out} --to json")]));
     println!("{table}");
 }

@@ -33,6 +33,8 @@ pub static OFFSETS: Offsets = Offsets {
     task_exit_code: ABSENT,
     task_flags: ABSENT,
     task_nvcsw: ABSENT,
+    task_signal: ABSENT,
+    signal_live: ABSENT,
     common_family: ABSENT,
     common_state: ABSENT,
     common_daddr: ABSENT,
