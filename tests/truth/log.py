@@ -231,6 +231,13 @@ class Socket(socket.socket):
             self.skip(before, 1)
         return value
 
+    def recv_error(self, size=100):
+        """What lies in the error queue: no bytes of the stream, or a copy of some that were sent."""
+        before = _now()
+        value, ancillary, _, _ = super().recvmsg(size, 1000, socket.MSG_ERRQUEUE)
+        self.note("recv", before, None, len(value), None)
+        return ancillary
+
     def skip(self, before, count):
         """Bytes that no call which a tracer sees took, or of which it cannot tell where they were."""
         start = self.received
@@ -269,8 +276,9 @@ class Socket(socket.socket):
     def note(self, op, before, ranges, result, error, after=None, **more):
         if error not in (None, "EAGAIN", "EINPROGRESS"):
             self.finished = True  # reset: a close has nothing left to say
-        write(op=op, endpoint=self.endpoint, pid=os.getpid(), tid=threading.get_native_id(), ranges=ranges,
-              result=result, error=error, before=before, after=after or _now(), **more)
+        more.setdefault("tid", threading.get_native_id())
+        write(op=op, endpoint=self.endpoint, pid=os.getpid(), ranges=ranges, result=result, error=error, before=before,
+              after=after or _now(), **more)
 
 
 def counted(start_word, words):

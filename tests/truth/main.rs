@@ -32,6 +32,7 @@ cases! {
     flags
     half_close
     inherited
+    io_uring
     iovecs
     ipv6
     keep_alive
@@ -63,6 +64,7 @@ cases! {
     two_hosts
     urgent
     waitall
+    zero_copy
 }
 
 #[test]
