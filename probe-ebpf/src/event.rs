@@ -72,7 +72,10 @@ pub struct SocketName {
     pub proven: u8,
     /// TCP state when the name was written.
     pub state: u8,
-    pub reserved: [u8; 8],
+    pub reserved: [u8; 4],
+    /// Low half of the kernel's cookie for the network namespace: unlike the inode number it is never used
+    /// again. 0 where the kernel has none (before Linux 5.14).
+    pub netns_cookie: u32,
 }
 
 /// Detail of [`kind::TASK`], [`kind::FORK`] (the child's) and [`kind::EXEC`].
@@ -107,10 +110,14 @@ pub mod kind {
     pub const SIGNAL: u8 = 11;
     pub const DELIVER: u8 = 12;
     pub const OOM_KILL: u8 = 13;
-    /// Not an event: names a task.
+    /// Not an event: names a task; `argument` is 1 where what is said of its cgroup goes for its whole process.
     pub const TASK: u8 = 14;
     /// Not an event: names a socket.
     pub const SOCKET: u8 = 15;
+    /// Not an event: a piece of the path of a cgroup that was made. `socket` is the cgroup's number,
+    /// `sequence` where in the path the piece lies; the detail is up to 63 bytes and a 0, and goes on in
+    /// the next piece if there are 63.
+    pub const CGROUP: u8 = 20;
 }
 
 /// States of a TCP socket, as in [`kind::STATE`]'s `aux` (`include/net/tcp_states.h`).

@@ -60,7 +60,7 @@ const fn wanted(name: &'static str, gives: &'static str) -> Hook {
 }
 
 /// The hooks of detail `flow`: all are BTF tracepoints, and the program has the tracepoint's name.
-pub const HOOKS: [Hook; 15] = [
+pub const HOOKS: [Hook; 17] = [
     required("sched_process_fork", "new threads, and who is in scope"),
     required("sock_send_length", "bytes sent"),
     required("sock_recv_length", "bytes received, end of stream"),
@@ -68,6 +68,8 @@ pub const HOOKS: [Hook; 15] = [
     wanted("sched_process_exec", "programs started"),
     wanted("sched_process_exit", "ends of threads"),
     wanted("task_rename", "names of threads"),
+    wanted("cgroup_mkdir", "paths of cgroups made meanwhile"),
+    wanted("cgroup_attach_task", "processes that go to another cgroup"),
     wanted("signal_generate", "who sent a signal"),
     wanted("signal_deliver", "who took a signal"),
     wanted("mark_victim", "kills for lack of memory"),

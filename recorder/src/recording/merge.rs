@@ -148,6 +148,8 @@ fn join(host: &mut Host, other: &Host) {
     host.lost += other.lost;
     union(&mut host.gaps, &other.gaps);
     union(&mut host.tasks, &other.tasks);
+    union(&mut host.containers, &other.containers);
+    union(&mut host.namespaces, &other.namespaces);
     union(&mut host.hooks, &other.hooks);
     union(&mut host.missing_hooks, &other.missing_hooks);
 }
