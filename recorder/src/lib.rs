@@ -12,6 +12,8 @@ pub mod event;
 pub mod netns;
 pub mod pattern;
 
+pub mod fault;
+
 pub mod graph;
 pub mod slice;
 

@@ -8,6 +8,7 @@ mod recorded;
 
 mod container;
 mod detach;
+mod family;
 mod load;
 mod names;
 mod readme;
@@ -15,6 +16,7 @@ mod refused;
 mod ring;
 mod scope;
 mod signal;
+mod snapshot;
 mod socket;
 mod task;
 mod tcp;

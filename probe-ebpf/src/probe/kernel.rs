@@ -6,6 +6,7 @@ use core::ptr;
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use probe_ebpf::config::{ABSENT, Arguments, Config, Offsets};
+use probe_ebpf::event::protocol;
 
 /// A pointer the verifier knows the type of, or a plain address.
 pub type Pointer = *mut c_void;
@@ -73,6 +74,7 @@ pub static ARGUMENTS: Arguments = Arguments {
     send_reset_reason: ABSENT,
     exit_group_dead: ABSENT,
     mark_victim_task: 0,
+    accept_arguments: ABSENT,
 };
 
 /// A constant that the loader set. Volatile, since the compiler must not believe the defaults.
@@ -162,11 +164,19 @@ const IPPROTO_TCP: u16 = 6;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 
-/// Whether a full socket is TCP over IPv4 or IPv6.
+/// What a full socket speaks, one of [`protocol`]; 0 for what is not recorded.
+#[inline(always)]
+pub fn protocol(sk: Pointer) -> u8 {
+    let family = field!(sk, common_family, u16);
+    if (family == AF_INET || family == AF_INET6) && field!(sk, sock_protocol, u16) == IPPROTO_TCP {
+        return protocol::TCP;
+    }
+    0
+}
+
 #[inline(always)]
 pub fn is_tcp(sk: Pointer) -> bool {
-    let family = field!(sk, common_family, u16);
-    (family == AF_INET || family == AF_INET6) && field!(sk, sock_protocol, u16) == IPPROTO_TCP
+    protocol(sk) == protocol::TCP
 }
 
 /// The local address as two words in memory order, IPv4 as v4-mapped IPv6.

@@ -10,6 +10,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
+use super::procfs;
 use crate::container::{self, Called, Container};
 use crate::event::Name;
 use crate::netns::{HOST, Namespace};
@@ -36,6 +37,7 @@ pub struct Places {
 /// A container, and a process that was seen in it.
 struct Resident {
     container: Seen<Container>,
+    cgroup: String,
     pid: u32,
 }
 
@@ -65,7 +67,7 @@ impl Places {
         let resident = self.residents.entry(cgroup).or_insert_with(|| {
             let container = Seen::new(container::of(path)?);
             *is_new = true;
-            Some(Resident { container, pid })
+            Some(Resident { container, cgroup: path.to_owned(), pid })
         });
         if let Some(resident) = resident {
             resident.pid = pid;
@@ -131,6 +133,8 @@ impl Places {
         }
         let residents = self.residents.values().flatten();
         let residents = residents.filter_map(|r| {
+            // Its number may be another process's by now.
+            procfs::cgroup(r.pid).filter(|cgroup| *cgroup == r.cgroup)?;
             let container = &r.container.what;
             let label =
                 if container.pod.is_empty() { container.label() } else { container.pod_label() };

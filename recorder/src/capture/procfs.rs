@@ -27,7 +27,7 @@ fn line(path: &str) -> String {
 pub fn tasks() -> Vec<Task> {
     let mut tasks = Vec::new();
     for pid in numbers(Path::new("/proc")) {
-        let cgroup = cgroup(pid);
+        let cgroup = cgroup(pid).unwrap_or_default();
         for tid in numbers(&PathBuf::from(format!("/proc/{pid}/task"))) {
             tasks.extend(task(pid, tid, &cgroup));
         }
@@ -109,10 +109,15 @@ pub fn has_legacy_cgroups() -> bool {
     mounts.lines().any(|line| line.split(' ').nth(2) == Some("cgroup"))
 }
 
-/// The path of a process's cgroup in version 1; nothing where there is no such process. Its hierarchies may
-/// differ: the one that tells of a container is taken, else systemd's.
-pub fn legacy_cgroup(pid: u32) -> Option<String> {
+/// The path of a process's cgroup; nothing where there is no such process. Of one that lives in version 2's
+/// root, or in none of its cgroups, that of version 1. Its hierarchies may differ: the one that tells of a
+/// container is taken, else systemd's.
+pub fn cgroup(pid: u32) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let own = text.lines().find_map(|line| line.strip_prefix("0::"));
+    if let Some(path) = own.filter(|&path| path != "/") {
+        return Some(path.to_owned());
+    }
     let fields = text.lines().filter_map(|line| {
         let mut fields = line.splitn(3, ':');
         let (number, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
@@ -121,11 +126,5 @@ pub fn legacy_cgroup(pid: u32) -> Option<String> {
     let rank = |&(controllers, path): &(&str, &str)| {
         (container::of(path).is_some(), controllers == "name=systemd", path != "/")
     };
-    fields.max_by_key(rank).map(|(_, path)| path.to_owned())
-}
-
-/// The path of a process's cgroup in version 2; empty where it has none there.
-fn cgroup(pid: u32) -> String {
-    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    text.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default().to_owned()
+    fields.max_by_key(rank).map(|(_, path)| path).or(own).map(str::to_owned)
 }
