@@ -164,6 +164,7 @@ impl Capture {
             attached_ns: self.attached_ns,
             scope: host.scope,
             whole_machine: self.scope == Scope::All,
+            family: host.family,
             hooks: host.hooks,
             missing_hooks: host.missing_hooks,
             unwritten: self.unwritten(),

@@ -32,6 +32,7 @@ pub struct Source {
     pub scope: String,
     /// Whether all threads of the machine are in scope, also those that never did anything.
     pub whole_machine: bool,
+    pub family: String,
     pub hooks: Vec<String>,
     pub missing_hooks: Vec<String>,
     /// Events that the probes could not write and that may lie in the window.
@@ -209,6 +210,7 @@ fn host(
         kernel: procfs::kernel_release(),
         cpus: source.shape.cpus,
         wall_offset_ns: clock::wall_offset_ns(),
+        family: source.family.clone(),
         hooks: source.hooks.clone(),
         missing_hooks: source.missing_hooks.clone(),
         detail: "flow".to_owned(),
