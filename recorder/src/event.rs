@@ -10,6 +10,9 @@ use std::net::SocketAddr;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::container::Called;
+use crate::netns::Namespace;
+
 /// Index of an event in [`History::events`].
 pub type EventIndex = u32;
 
@@ -46,6 +49,7 @@ pub struct Event {
     /// How many events the thread has raised so far, this one included; 0 in kernel lanes.
     pub task_count: u32,
     /// Inode of the network namespace; 0 when unknown.
+    /// Network namespace: its cookie, or its inode where the kernel has no cookies. 0 without a socket.
     pub netns: u32,
     pub comm: Name,
     pub cgroup: Name,
@@ -440,6 +444,10 @@ pub struct Host {
     pub lost: u64,
     /// Tasks that lived while it was recorded, also those that raised no event.
     pub tasks: Vec<Task>,
+    /// What containers and pods are called, as far as the host knew.
+    pub containers: Vec<Called>,
+    /// The network namespaces that sockets lay in.
+    pub namespaces: Vec<Namespace>,
 }
 
 /// A stretch of monotonic time, both ends included.

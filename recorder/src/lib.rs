@@ -7,7 +7,9 @@
 pub mod capture;
 pub mod recording;
 
+pub mod container;
 pub mod event;
+pub mod netns;
 pub mod pattern;
 
 pub mod fault;

@@ -6,6 +6,7 @@
 
 mod recorded;
 
+mod container;
 mod detach;
 mod family;
 mod load;

@@ -9,16 +9,16 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_task_btf,
-    bpf_get_socket_cookie, bpf_sk_storage_get, bpf_skc_to_tcp_sock, bpf_task_storage_get,
+    bpf_get_current_ancestor_cgroup_id, bpf_get_current_task_btf, bpf_get_socket_cookie,
+    bpf_sk_storage_get, bpf_skc_to_tcp_sock, bpf_task_storage_get,
 };
 use aya_ebpf::macros::btf_map;
-use probe_ebpf::config::{NAMED_PER_CPU, scope};
+use probe_ebpf::config::{ABSENT, NAMED_PER_CPU, scope};
 use probe_ebpf::event::{RareSlot, Slot, SocketName, TaskName, flag, kind, proven, state};
 use probe_ebpf::storage::TaskState;
 
 use crate::emit;
-use crate::kernel::{self, Pointer, config, field};
+use crate::kernel::{self, Pointer, config, field, offset};
 
 /// The definition of a map that hangs values on tasks or sockets, as the loader reads it from BTF.
 #[repr(C)]
@@ -394,19 +394,17 @@ fn name_task(task: *mut task_struct, time_ns: u64) -> u64 {
     let pid = field!(task.cast(), task_tgid, u32);
     let tid = field!(task.cast(), task_pid, u32);
     let slot = emit::slot(kind::TASK, pid, tid, time_ns);
-    // SAFETY: a helper without arguments.
-    let cgroup = unsafe { bpf_get_current_cgroup_id() };
-    emit::rare(&RareSlot { slot, detail: task_name(task, cgroup) })
+    emit::rare(&RareSlot { slot, detail: task_name(task) })
 }
 
 /// The detail of a record that names a task.
 #[inline(always)]
-pub fn task_name(task: *mut task_struct, cgroup: u64) -> [u64; 8] {
+pub fn task_name(task: *mut task_struct) -> [u64; 8] {
     let task: Pointer = task.cast();
     let parent = field!(task, task_real_parent, Pointer);
     let mut name: TaskName = bytemuck::Zeroable::zeroed();
     name.start_ns = field!(task, task_start_time, u64);
-    name.cgroup = cgroup;
+    name.cgroup = kernel::cgroup_of(task);
     name.parent = field!(parent, task_tgid, u32);
     name.pid = field!(task, task_tgid, u32);
     name.tid = field!(task, task_pid, u32);
@@ -438,6 +436,9 @@ fn name_socket(sk: Pointer, state: *mut SocketState, time_ns: u64) {
     name.local_port = field!(sk, common_num, u16);
     name.remote_port = u16::from_be(field!(sk, common_dport, u16));
     name.netns = field!(net, net_inum, u32);
+    if offset!(net_cookie) != ABSENT {
+        name.netns_cookie = field!(net, net_cookie, u32);
+    }
     name.owner = owner;
     name.family = field!(sk, common_family, u16);
     name.state = tcp_state;
