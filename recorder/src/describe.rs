@@ -219,6 +219,7 @@ mod tests {
             recv 7 B from [::1]:53122
             connect to [::1]:53122
             established with [::1]:53122
+            accept from [::1]:53122
             listen on 127.0.0.1:8080
             stop listening on 127.0.0.1:8080
             close to [::1]:53122

@@ -200,7 +200,7 @@ fn a_begin_that_was_seen_is_exact() {
         })
     };
     // Nothing is known of the thread's past, so that a bound says nothing.
-    for (begin_ns, time_ns) in [(5, 10), (1, 1 << 31), (7 << 31, (8 << 31) + 6)] {
+    for (begin_ns, time_ns) in [(5, 10), (1, 1 << 31), (7 << 31, 8 << 31)] {
         let seen = event(begin_ns, time_ns);
         assert!(seen.flags.has(Flags::BEGAN));
         assert_eq!((seen.begin_ns, seen.time_ns), (begin_ns, time_ns));
