@@ -16,6 +16,21 @@ pub mod scope {
 /// How many sockets each CPU remembers to have named, a power of two.
 pub const NAMED_PER_CPU: u32 = 1024;
 
+/// Programs that say of themselves whether they ran when the recorder itself made a call: a hook that is
+/// attached may yet have no effect. Indexes of the map `FIRED`.
+pub mod fired {
+    pub const ENTER_SEND: u32 = 0;
+    pub const ENTER_SEND_V6: u32 = 1;
+    pub const ENTER_RECEIVE: u32 = 2;
+    pub const ENTER_RECEIVE_V6: u32 = 3;
+    pub const SEND: u32 = 4;
+    pub const SEND_V6: u32 = 5;
+    pub const RECEIVE: u32 = 6;
+    pub const RECEIVE_V6: u32 = 7;
+    pub const ACCEPT: u32 = 8;
+    pub const COUNT: u32 = 9;
+}
+
 /// What the probes do; the loader's choice.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -90,4 +105,6 @@ pub struct Arguments {
     pub exit_group_dead: u32,
     /// 1: `mark_victim` gives a task; 0: it gives a pid.
     pub mark_victim_task: u32,
+    /// How many arguments `inet_csk_accept` has: what it returns comes after them.
+    pub accept_arguments: u32,
 }

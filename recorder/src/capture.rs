@@ -7,6 +7,7 @@ pub mod offsets;
 pub mod procfs;
 pub mod ring;
 pub mod scope;
+pub mod snapshot;
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -15,16 +16,19 @@ use anyhow::{Context, Result};
 use aya::{Btf, Ebpf};
 
 use crate::event::{Event, Gap, Host, Names, Ring, Window};
-use attach::{Attached, Settings};
+use attach::family::Family;
+use attach::{Attached, Attachment, Settings};
 use decode::Decoder;
 use ring::{Batch, Follower, Rings};
 pub use scope::Scope;
+use snapshot::{Cut, Source};
 
 /// The probes at work, and where their rings have been read to.
 pub struct Capture {
     /// Keeps programs, maps and links: dropping it detaches everything.
     ebpf: Ebpf,
     hooks: Vec<Attached>,
+    family: Family,
     rings: Rings,
     follower: Follower,
     decoder: Decoder,
@@ -57,7 +61,7 @@ impl Capture {
         let mut ebpf = attach::load(&btf, &scope, &settings)?;
         let rings = Rings::map(&ebpf, &settings)?;
         let marked = scope.mark(attach::map_fd(&ebpf, "TASKS")?.as_fd())?;
-        let hooks = attach::attach(&mut ebpf, &btf)?;
+        let Attachment { family, hooks } = attach::attach(&mut ebpf, &btf, settings.family)?;
         let attached_ns = clock::monotonic_ns();
         attach::name_open_sockets(&mut ebpf, &btf)?;
         let follower = Follower::new(&rings);
@@ -66,6 +70,7 @@ impl Capture {
         Ok(Self {
             ebpf,
             hooks,
+            family,
             rings,
             follower,
             decoder,
@@ -137,6 +142,30 @@ impl Capture {
         Ok(count)
     }
 
+    /// Reads what the rings hold, and leaves them to fill on: as often as one likes. What was overwritten
+    /// is not lost but before the window.
+    ///
+    /// # Errors
+    /// Those of `sink`.
+    pub fn snapshot(&self, cut: Cut, sink: &mut Sink<'_>) -> Result<Host> {
+        snapshot::take(&self.rings, &self.source(), cut, sink)
+    }
+
+    /// What whoever takes a snapshot has to know.
+    pub fn source(&self) -> Source {
+        let host = self.host();
+        Source {
+            shape: self.rings.shape(),
+            attached_ns: self.attached_ns,
+            scope: host.scope,
+            whole_machine: self.scope == Scope::All,
+            family: host.family,
+            hooks: host.hooks,
+            missing_hooks: host.missing_hooks,
+            unwritten: self.unwritten(),
+        }
+    }
+
     pub const fn scope(&self) -> &Scope {
         &self.scope
     }
@@ -174,11 +203,12 @@ impl Capture {
             kernel: procfs::kernel_release(),
             cpus: self.rings.cpus,
             wall_offset_ns: self.wall_offset_ns,
+            family: self.family.to_string(),
             hooks: self
                 .hooks
                 .iter()
                 .filter(|h| h.missing.is_none())
-                .map(|h| h.name.to_owned())
+                .map(|h| h.name.clone())
                 .collect(),
             missing_hooks: self
                 .hooks

@@ -7,6 +7,7 @@
 mod recorded;
 
 mod detach;
+mod family;
 mod load;
 mod names;
 mod readme;
@@ -14,6 +15,7 @@ mod refused;
 mod ring;
 mod scope;
 mod signal;
+mod snapshot;
 mod socket;
 mod task;
 mod tcp;

@@ -12,7 +12,8 @@ use recorder::event::{History, Op, Ring};
 use crate::recorded::{Recorder, python_command};
 
 /// As small as rings get.
-const TINY: Settings = Settings { ring_bytes: 1 << 20, probe_log: false, record_self: false };
+const TINY: Settings =
+    Settings { ring_bytes: 1 << 20, probe_log: false, record_self: false, family: None };
 
 /// Sends and receives as fast as two processes can, and says how many calls there were.
 const FLOOD: &str = "

@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import re
+import select
 import signal
 import socket
 import struct
@@ -86,6 +87,22 @@ class Socket(socket.socket):
     def connect(self, address):
         super().connect(address)
         self._established(self.getsockname(), address)
+
+    def connect_with(self, data, address, flags=0):
+        """Connects by sending (MSG_FASTOPEN); the socket. One that does not wait, and has no cookie, sends again."""
+        before = _now()
+        try:
+            count, error = self.sendto(data, socket.MSG_FASTOPEN | flags, address), None
+        except BlockingIOError as in_progress:
+            count, error = 0, errno.errorcode[in_progress.errno]
+        after = _now()
+        self._established(self.getsockname(), address)
+        self.sent = count
+        self.note("send", before, [[0, count]] if count else None, count, error, after=after)
+        if error:
+            select.select([], [self], [])
+            self.sendall(data)
+        return self
 
     def _established(self, local, remote):
         """`local` may be the listener's address: an accepted socket that was reset meanwhile forgets its own."""
@@ -247,7 +264,7 @@ class Socket(socket.socket):
         return value
 
     def note(self, op, before, ranges, result, error, after=None, **more):
-        if error is not None and error != "EAGAIN":
+        if error not in (None, "EAGAIN", "EINPROGRESS"):
             self.finished = True  # reset: a close has nothing left to say
         write(op=op, endpoint=self.endpoint, pid=os.getpid(), tid=threading.get_native_id(), ranges=ranges,
               result=result, error=error, before=before, after=after or _now(), **more)

@@ -67,6 +67,7 @@ pub static ARGUMENTS: Arguments = Arguments {
     send_reset_reason: ABSENT,
     exit_group_dead: ABSENT,
     mark_victim_task: 0,
+    accept_arguments: ABSENT,
 };
 
 /// A constant that the loader set. Volatile, since the compiler must not believe the defaults.

@@ -17,7 +17,13 @@ mod emit;
 mod scope;
 
 #[cfg(target_arch = "bpf")]
+mod fire;
+
+#[cfg(target_arch = "bpf")]
 mod socket;
+
+#[cfg(target_arch = "bpf")]
+mod trampoline;
 
 #[cfg(target_arch = "bpf")]
 mod tcp;

@@ -20,6 +20,10 @@ pub struct Decoder {
     pub names: Names,
     /// Records that were read and are not events.
     pub records: u64,
+    /// When the newest event was whose socket has no name, which was overwritten; 0: every socket has one.
+    pub unnamed_ns: u64,
+    /// Whether what `/proc` says now was so when the events happened.
+    pub live: bool,
     cgroups: HashMap<u64, String>,
     tasks: FastMap<u32, Known>,
     gone: Vec<Task>,
@@ -49,6 +53,8 @@ struct Socket {
     irs: u32,
     proof: Proof,
     active: bool,
+    /// It was asking for its connection when it was named last, so that only its own number is known.
+    asking: bool,
     owner: u32,
 }
 
@@ -61,6 +67,8 @@ impl Decoder {
         Self {
             names: Names::default(),
             records: 0,
+            unnamed_ns: 0,
+            live: true,
             cgroups,
             tasks: FastMap::default(),
             gone: Vec::new(),
@@ -159,7 +167,7 @@ impl Decoder {
         if event.socket != 0 {
             self.place_in_stream(raw, &mut event);
         }
-        self.place_in_thread(&mut event);
+        self.place_in_thread(raw, &mut event);
         self.follow_task(raw, detail, op);
         Some(event)
     }
@@ -167,7 +175,10 @@ impl Decoder {
     /// Fills in addresses and initial numbers, and makes stream offsets of the kernel's sequence numbers.
     fn place_in_stream(&mut self, raw: &Raw, event: &mut Event) {
         let slot = &raw.slot;
-        let Some(socket) = self.sockets.get(slot.socket) else { return };
+        let Some(socket) = self.sockets.get(slot.socket) else {
+            self.unnamed_ns = self.unnamed_ns.max(slot.time_ns);
+            return;
+        };
         // Where both ends ask, neither goes from SYN_SENT to ESTABLISHED.
         if event.op == Op::Connect || (event.op == Op::Established && slot.aux[0] == SYN_SENT) {
             socket.active = true;
@@ -185,11 +196,15 @@ impl Decoder {
         if socket.active {
             event.flags = event.flags.with(Flags::ACTIVE);
         }
-        if socket.proof == Proof::Unknown {
+        // With TCP Fast Open bytes may go with the SYN.
+        let unknown = socket.proof == Proof::Unknown;
+        let early = unknown && socket.asking && event.op == Op::Send;
+        if unknown && !early {
             return;
         }
-        event.iss = socket.iss;
-        event.irs = socket.irs;
+        if !early {
+            (event.iss, event.irs) = (socket.iss, socket.irs);
+        }
         let first = match event.op {
             Op::Recv => socket.irs.wrapping_add(1),
             _ => socket.iss.wrapping_add(1),
@@ -199,7 +214,7 @@ impl Decoder {
     }
 
     /// Fills in the thread's name, and since when it can have been at it.
-    fn place_in_thread(&mut self, event: &mut Event) {
+    fn place_in_thread(&mut self, raw: &Raw, event: &mut Event) {
         if event.tid == 0 {
             // A kernel lane bears the name of the socket's owner.
             if let Some(owner) = self.tasks.get(&event.pid) {
@@ -208,10 +223,16 @@ impl Decoder {
             }
             return;
         }
-        let Some(known) = self.tasks.get_mut(&event.tid) else { return };
+        let seen_ns = match event.op {
+            Op::Send | Op::Recv => raw.slot.begin_ns(),
+            _ => None,
+        };
+        let Some(known) = self.tasks.get_mut(&event.tid) else {
+            return begin(event, seen_ns, seen_ns.unwrap_or(event.time_ns));
+        };
         event.comm = known.comm;
         event.cgroup = known.cgroup;
-        event.begin_ns = known.last_ns.min(event.time_ns);
+        begin(event, seen_ns, known.last_ns.min(event.time_ns));
         known.last_ns = event.time_ns;
         if event.task_count != 0 {
             if known.count != 0 && event.task_count != known.count.wrapping_add(1) {
@@ -234,7 +255,7 @@ impl Decoder {
             }
             Op::Exec => {
                 self.name_task(bytemuck::cast(detail));
-                if let Some(known) = self.tasks.get_mut(&raw.slot.tid) {
+                if let Some(known) = self.tasks.get_mut(&raw.slot.tid).filter(|_| self.live) {
                     known.task.executable = crate::capture::procfs::executable(raw.slot.pid);
                 }
             }
@@ -294,6 +315,7 @@ impl Decoder {
                 _ => Proof::Unknown,
             },
             active: before.as_ref().is_some_and(|s| s.active),
+            asking: name.state == SYN_SENT,
             owner: if name.owner != 0 { name.owner } else { before.map_or(0, |s| s.owner) },
         };
         self.sockets.put(raw.slot.socket, socket);
@@ -305,6 +327,18 @@ impl Decoder {
             return Address::NONE;
         }
         self.names.intern_address(SocketAddr::new(ip, port))
+    }
+}
+
+/// Sets an event's begin: when a hook saw it, unless something that the thread did inside of the call stands
+/// before it; else no sooner than the thread's end before.
+fn begin(event: &mut Event, seen_ns: Option<u64>, bound_ns: u64) {
+    match seen_ns.filter(|&seen_ns| seen_ns >= bound_ns) {
+        Some(seen_ns) => {
+            event.begin_ns = seen_ns;
+            event.flags = event.flags.with(Flags::BEGAN);
+        }
+        None => event.begin_ns = bound_ns,
     }
 }
 
@@ -324,6 +358,7 @@ fn operation(raw: &Raw) -> Option<Op> {
         kind::SIGNAL => Op::Signal,
         kind::DELIVER => Op::Deliver,
         kind::OOM_KILL => Op::OomKill,
+        kind::ACCEPT => Op::Accept,
         _ => return None,
     })
 }

@@ -58,6 +58,7 @@ pub fn read() -> Result<(Offsets, Arguments)> {
         send_reset_reason: argument(&btf, "tcp_send_reset", "sk_rst_reason"),
         exit_group_dead: argument(&btf, "sched_process_exit", "bool"),
         mark_victim_task: u32::from(argument(&btf, "mark_victim", "task_struct") != ABSENT),
+        accept_arguments: parameters(&btf, "inet_csk_accept").unwrap_or(ABSENT),
     };
     Ok((offsets, arguments))
 }
@@ -137,6 +138,16 @@ fn argument(btf: &Btf, tracepoint: &str, wanted: &str) -> u32 {
         Ok(None)
     };
     find().ok().flatten().unwrap_or(ABSENT)
+}
+
+/// How many parameters a function of the kernel has.
+fn parameters(btf: &Btf, function: &str) -> Option<u32> {
+    let types = btf.resolve_types_by_name(function).ok()?;
+    let function = types.iter().find(|t| matches!(t, Type::Func(_)))?.as_btf_type()?;
+    match btf.resolve_chained_type(function).ok()? {
+        Type::FuncProto(prototype) => Some(prototype.parameters.len() as u32),
+        _ => None,
+    }
 }
 
 /// Names along the chain of types that a parameter refers to.

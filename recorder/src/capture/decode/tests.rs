@@ -203,3 +203,24 @@ fn what_is_not_used_for_long_is_forgotten() {
     assert_eq!(map.get(1), None);
     assert!(map.new.len() + map.old.len() <= 2 * GENERATION);
 }
+
+#[test]
+fn a_begin_that_was_seen_is_exact() {
+    let event = |begin_ns, time_ns| {
+        decoded(kind::SEND, |slot| {
+            slot.time_ns = time_ns;
+            slot.set_begin(begin_ns);
+        })
+    };
+    // Nothing is known of the thread's past, so that a bound says nothing.
+    for (begin_ns, time_ns) in [(5, 10), (1, 1 << 31), (7 << 31, (8 << 31) + 6)] {
+        let seen = event(begin_ns, time_ns);
+        assert!(seen.flags.has(Flags::BEGAN));
+        assert_eq!((seen.begin_ns, seen.time_ns), (begin_ns, time_ns));
+    }
+    let long = event(9, 3 << 40);
+    assert!(long.flags.has(Flags::BEGAN) && (0..=9).contains(&long.begin_ns), "{long:?}");
+    for (begin_ns, time_ns) in [(0, 10), (1, 1 << 44)] {
+        assert!(!event(begin_ns, time_ns).flags.has(Flags::BEGAN), "not seen, or too long ago");
+    }
+}
