@@ -7,11 +7,16 @@
 pub mod capture;
 pub mod recording;
 
+pub mod container;
 pub mod event;
+pub mod netns;
 pub mod pattern;
 
-pub mod clocks;
+pub mod fault;
+
 pub mod graph;
+
+pub mod clocks;
 pub mod slice;
 
 pub mod describe;

@@ -121,7 +121,7 @@ impl Stage {
     }
 
     /// Whose host an event is: by its process, or in a kernel lane by its namespace.
-    fn host_of(&self) -> impl Fn(&Event) -> Option<usize> + use<> {
+    fn host_of(&self) -> impl Fn(&History, &Event) -> Option<usize> + use<> {
         let mut processes = HashMap::new();
         let mut namespaces = HashMap::new();
         for (host, actor) in self.actors.iter().enumerate() {
@@ -132,10 +132,10 @@ impl Stage {
             namespaces.insert(inode.parse::<u32>().expect("a number"), host);
             processes.insert(pid, host);
         }
-        move |event| {
-            let lane = event.in_kernel_lane();
-            let namespace = namespaces.get(&event.netns).filter(|_| lane);
-            namespace.or_else(|| processes.get(&event.pid)).copied()
+        move |history, event| {
+            let namespace = history.namespace(event).filter(|_| event.in_kernel_lane());
+            let host = namespace.and_then(|namespace| namespaces.get(&namespace.inode));
+            host.or_else(|| processes.get(&event.pid)).copied()
         }
     }
 }
@@ -177,12 +177,12 @@ fn what_namespaces_tell_together_is_what_the_machine_tells() {
 /// Splits a recording by host, each with a clock of its own, writes the parts to files, and reads them back.
 fn split_and_compare(
     whole: &History,
-    host_of: &impl Fn(&Event) -> Option<usize>,
+    host_of: &impl Fn(&History, &Event) -> Option<usize>,
     random: &mut Random,
 ) -> Result<Common, String> {
     let offsets: Vec<u64> = (0..HOSTS).map(|_| random.below(1 << 50)).collect();
     let mut parts = split(whole, &offsets, |index, event| {
-        host_of(event).unwrap_or_else(|| panic!("event {index} is nobody's: {event:?}"))
+        host_of(whole, event).unwrap_or_else(|| panic!("event {index} is nobody's: {event:?}"))
     });
     let folder = tempfile::tempdir().expect("a folder");
     for host in 0..HOSTS {

@@ -6,7 +6,9 @@
 
 mod recorded;
 
+mod container;
 mod detach;
+mod family;
 mod hosts;
 mod load;
 mod names;
@@ -15,6 +17,7 @@ mod refused;
 mod ring;
 mod scope;
 mod signal;
+mod snapshot;
 mod socket;
 mod task;
 mod tcp;

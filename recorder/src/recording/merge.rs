@@ -208,10 +208,14 @@ fn join(host: &mut Host, other: &Host, beside: bool) {
     host.lost += other.lost;
     union(&mut host.gaps, &other.gaps);
     union(&mut host.tasks, &other.tasks);
+    union(&mut host.containers, &other.containers);
+    union(&mut host.namespaces, &other.namespaces);
     union(&mut host.hooks, &other.hooks);
     union(&mut host.missing_hooks, &other.missing_hooks);
-    if !host.scope.split(", ").any(|scope| scope == other.scope) {
-        host.scope = format!("{}, {}", host.scope, other.scope);
+    for (all, one) in [(&mut host.family, &other.family), (&mut host.scope, &other.scope)] {
+        if !all.split(", ").any(|known| known == one) {
+            *all = format!("{all}, {one}");
+        }
     }
 }
 
