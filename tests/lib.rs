@@ -2,4 +2,5 @@
 
 pub mod command;
 pub mod documents;
+pub mod patience;
 pub mod sim;

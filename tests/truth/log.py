@@ -20,6 +20,9 @@ import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 
+# How many times slower than usual this machine is: an emulated one computes twenty times slower.
+SLOWNESS = int(os.environ.get("WHEREFORE_TEST_SLOWNESS", "1"))
+
 now = _now = time.monotonic_ns
 _numbers = itertools.count()
 _records = []
@@ -436,7 +439,7 @@ class StartLine:
         time.sleep((self.turn_ns - now) / 1e9)
 
 
-def until_recorded(timeout_s=60):
+def until_recorded(timeout_s=60 * SLOWNESS):
     """For programs older than their recorder: tells the runner to start it, and waits until it runs.
 
     Calls that ended before are part of the truth about offsets, but not expected in the recording."""

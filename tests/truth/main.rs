@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-use tests::command::wherefore;
+use tests::command::{family, wherefore};
 
 /// One case at a time: each loads its own probes, and some fill a core.
 static TURN: Mutex<()> = Mutex::new(());
@@ -89,11 +89,13 @@ fn check(case: &str) {
     assert!(nix::unistd::geteuid().is_root(), "the truth suite loads probes: run it as root");
     let wherefore = wherefore();
     let command = |rest: &str| format!("'{}' {rest}", wherefore.display());
+    let hooks = family().map_or(String::new(), |family| format!("--hooks {family} "));
     let table = run(Command::new("python3")
         .arg(script())
         .args(["--case", case])
-        .args(["--record", &command("record -o {out} -- {cmd}")])
-        .args(["--record-all", &command("record -o {out} --all")])
+        .args(["--record", &command(&format!("record {hooks}-o {{out}} -- {{cmd}}"))])
+        .args(["--record-all", &command(&format!("record {hooks}-o {{out}} --all"))])
+        .args(["--ready", "^recording all"])
         .args(["--graph", &command("graph {out} --to json")]));
     println!("{table}");
 }

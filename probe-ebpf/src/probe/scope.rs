@@ -9,15 +9,16 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_task_btf,
-    bpf_get_socket_cookie, bpf_sk_storage_get, bpf_skc_to_tcp_sock, bpf_task_storage_get,
+    bpf_get_current_ancestor_cgroup_id, bpf_get_current_task_btf, bpf_get_socket_cookie,
+    bpf_sk_storage_get, bpf_skc_to_tcp_sock, bpf_task_storage_get,
 };
 use aya_ebpf::macros::btf_map;
-use probe_ebpf::config::{NAMED_PER_CPU, scope};
+use probe_ebpf::config::{ABSENT, NAMED_PER_CPU, scope};
 use probe_ebpf::event::{RareSlot, Slot, SocketName, TaskName, flag, kind, proven, state};
+use probe_ebpf::storage::TaskState;
 
 use crate::emit;
-use crate::kernel::{self, Pointer, config, field};
+use crate::kernel::{self, Pointer, config, field, offset};
 
 /// The definition of a map that hangs values on tasks or sockets, as the loader reads it from BTF.
 #[repr(C)]
@@ -62,18 +63,6 @@ static SOCKETS: LocalStorage<
     { (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize },
 > = LocalStorage::new();
 
-/// What is remembered about a thread. User space marks threads by writing `marked`.
-#[repr(C)]
-pub struct TaskState {
-    pub marked: u32,
-    /// Events raised so far.
-    pub count: u32,
-    /// Place of its last name record.
-    pub named: u64,
-    /// How often it had gone to sleep at its last event.
-    pub switches: u64,
-}
-
 /// What is remembered about a socket.
 #[repr(C)]
 pub struct SocketState {
@@ -102,6 +91,18 @@ pub struct Thread {
 }
 
 impl Thread {
+    /// When the call on a `struct socket` that ends now began; 0 where that was not seen.
+    #[inline(always)]
+    pub fn leave(&self, socket: Pointer) -> u64 {
+        // SAFETY: a live storage value, which only the thread itself uses.
+        unsafe {
+            let begun =
+                if (*self.state).entered == socket as u64 { (*self.state).entered_ns } else { 0 };
+            (*self.state).entered = 0;
+            begun
+        }
+    }
+
     /// A slot for this thread's next event.
     #[inline(always)]
     pub fn slot(&self, kind: u8) -> Slot {
@@ -125,6 +126,22 @@ impl Thread {
 /// The current thread if it is in scope, named.
 #[inline(always)]
 pub fn current() -> Option<Thread> {
+    let (task, state) = current_state()?;
+    let time_ns = emit::now();
+    // SAFETY: a live storage value.
+    unsafe {
+        if emit::stale((*state).named) {
+            (*state).named = name_task(task, time_ns);
+        }
+    }
+    let pid = field!(task.cast(), task_tgid, u32);
+    let tid = field!(task.cast(), task_pid, u32);
+    Some(Thread { pid, tid, time_ns, task, state })
+}
+
+/// The current thread and what is remembered about it, if it is in scope.
+#[inline(always)]
+fn current_state() -> Option<(*mut task_struct, *mut TaskState)> {
     // SAFETY: a helper without arguments.
     let task = unsafe { bpf_get_current_task_btf() };
     let pid = field!(task.cast(), task_tgid, u32);
@@ -149,14 +166,19 @@ pub fn current() -> Option<Thread> {
         }
         _ => state_or_drop(task)?,
     };
-    let time_ns = emit::now();
-    // SAFETY: a live storage value.
+    Some((task, state))
+}
+
+/// Remembers that the current thread, if it is in scope, begins a call on a `struct socket`.
+#[inline(always)]
+pub fn enter(socket: Pointer) -> Option<()> {
+    let (_, state) = current_state()?;
+    // SAFETY: a live storage value, which only the thread itself uses.
     unsafe {
-        if emit::stale((*state).named) {
-            (*state).named = name_task(task, time_ns);
-        }
+        (*state).entered = socket as u64;
+        (*state).entered_ns = emit::now();
     }
-    Some(Thread { pid, tid, time_ns, task, state })
+    Some(())
 }
 
 /// The current thread, named whether it is in scope or not: for acts of strangers upon threads in scope.
@@ -372,19 +394,17 @@ fn name_task(task: *mut task_struct, time_ns: u64) -> u64 {
     let pid = field!(task.cast(), task_tgid, u32);
     let tid = field!(task.cast(), task_pid, u32);
     let slot = emit::slot(kind::TASK, pid, tid, time_ns);
-    // SAFETY: a helper without arguments.
-    let cgroup = unsafe { bpf_get_current_cgroup_id() };
-    emit::rare(&RareSlot { slot, detail: task_name(task, cgroup) })
+    emit::rare(&RareSlot { slot, detail: task_name(task) })
 }
 
 /// The detail of a record that names a task.
 #[inline(always)]
-pub fn task_name(task: *mut task_struct, cgroup: u64) -> [u64; 8] {
+pub fn task_name(task: *mut task_struct) -> [u64; 8] {
     let task: Pointer = task.cast();
     let parent = field!(task, task_real_parent, Pointer);
     let mut name: TaskName = bytemuck::Zeroable::zeroed();
     name.start_ns = field!(task, task_start_time, u64);
-    name.cgroup = cgroup;
+    name.cgroup = kernel::cgroup_of(task);
     name.parent = field!(parent, task_tgid, u32);
     name.pid = field!(task, task_tgid, u32);
     name.tid = field!(task, task_pid, u32);
@@ -416,6 +436,9 @@ fn name_socket(sk: Pointer, state: *mut SocketState, time_ns: u64) {
     name.local_port = field!(sk, common_num, u16);
     name.remote_port = u16::from_be(field!(sk, common_dport, u16));
     name.netns = field!(net, net_inum, u32);
+    if offset!(net_cookie) != ABSENT {
+        name.netns_cookie = field!(net, net_cookie, u32);
+    }
     name.owner = owner;
     name.family = field!(sk, common_family, u16);
     name.state = tcp_state;
