@@ -98,6 +98,9 @@ pub struct Offsets {
     pub tcp_copied_seq: u32,
     pub tcp_rcv_nxt: u32,
     pub tcp_bytes_received: u32,
+    pub tcp_repair: u32,
+    /// The bit of the byte at `tcp_repair`; 0 where there is none.
+    pub tcp_repair_mask: u32,
     pub siginfo_code: u32,
     pub socket_sk: u32,
 }

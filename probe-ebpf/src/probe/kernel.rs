@@ -66,6 +66,8 @@ pub static OFFSETS: Offsets = Offsets {
     tcp_copied_seq: ABSENT,
     tcp_rcv_nxt: ABSENT,
     tcp_bytes_received: ABSENT,
+    tcp_repair: ABSENT,
+    tcp_repair_mask: 0,
     siginfo_code: ABSENT,
     socket_sk: ABSENT,
 };

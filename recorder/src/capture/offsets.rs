@@ -64,6 +64,8 @@ pub fn read() -> Result<(Offsets, Arguments)> {
         tcp_copied_seq: at("tcp_sock", "copied_seq"),
         tcp_rcv_nxt: at("tcp_sock", "rcv_nxt"),
         tcp_bytes_received: at("tcp_sock", "bytes_received"),
+        tcp_repair: at("tcp_sock", "repair"),
+        tcp_repair_mask: bit(&btf, "tcp_sock", "repair"),
         siginfo_code: at("kernel_siginfo", "si_code"),
         socket_sk: at("socket", "sk"),
     };
@@ -99,6 +101,15 @@ fn field(btf: &Btf, structure: &str, path: &str) -> Result<u32> {
         current = inner;
     }
     Ok(offset)
+}
+
+/// The bit that a one-bit field has in its byte, as a mask; 0 when there is no such field.
+fn bit(btf: &Btf, structure: &str, name: &str) -> u32 {
+    let mut types = btf.resolve_types_by_name(structure).unwrap_or_default();
+    types.retain(|t| matches!(t, Type::Struct(_)));
+    let Some(Type::Struct(structure)) = types.pop() else { return 0 };
+    let field = structure.members.iter().find(|m| btf.resolve_name(*m).is_ok_and(|n| n == name));
+    field.map_or(0, |field| 1 << (field.bit_offset() % 8))
 }
 
 fn member(btf: &Btf, within: &Type, name: &str) -> Result<Option<(u32, Type)>> {
