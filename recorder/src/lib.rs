@@ -7,8 +7,12 @@
 pub mod capture;
 pub mod recording;
 
+pub mod container;
 pub mod event;
+pub mod netns;
 pub mod pattern;
+
+pub mod fault;
 
 pub mod graph;
 pub mod slice;

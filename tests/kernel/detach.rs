@@ -9,7 +9,6 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use recorder::event::{Op, Ring};
 use recorder::recording::read::{self, Note};
-use tests::command::wherefore;
 use tests::patience;
 
 use crate::recorded::{assert_sound, python_path, require_root};
@@ -65,8 +64,8 @@ fn wait_for(what: &str, ready: impl Fn() -> bool) {
 /// A recorder of the command given, that has begun to record.
 fn recording(output: &Path, words: &[&str]) -> Child {
     require_root();
-    let mut command = Command::new(wherefore());
-    command.args(["record", "--ring", "4MiB", "-o"]).arg(output).args(words);
+    let mut command = tests::command::record();
+    command.args(["--ring", "4MiB", "-o"]).arg(output).args(words);
     let child = command.stderr(Stdio::piped()).spawn().expect("wherefore starts");
     // Written as soon as everything is attached and the command runs.
     wait_for("the recording's beginning", || {

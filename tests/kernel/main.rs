@@ -6,7 +6,9 @@
 
 mod recorded;
 
+mod container;
 mod detach;
+mod family;
 mod load;
 mod names;
 mod readme;
@@ -14,6 +16,7 @@ mod refused;
 mod ring;
 mod scope;
 mod signal;
+mod snapshot;
 mod socket;
 mod task;
 mod tcp;

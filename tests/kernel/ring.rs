@@ -13,7 +13,8 @@ use tests::patience;
 use crate::recorded::{Recorder, python_command};
 
 /// As small as rings get.
-const TINY: Settings = Settings { ring_bytes: 1 << 20, probe_log: false, record_self: false };
+const TINY: Settings =
+    Settings { ring_bytes: 1 << 20, probe_log: false, record_self: false, family: None };
 
 /// Sends and receives as fast as two processes can, and says how many calls there were.
 const FLOOD: &str = "

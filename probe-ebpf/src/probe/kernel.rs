@@ -6,6 +6,7 @@ use core::ptr;
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use probe_ebpf::config::{ABSENT, Arguments, Config, Offsets};
+use probe_ebpf::event::protocol;
 
 /// A pointer the verifier knows the type of, or a plain address.
 pub type Pointer = *mut c_void;
@@ -34,6 +35,12 @@ pub static OFFSETS: Offsets = Offsets {
     task_nvcsw: ABSENT,
     task_signal: ABSENT,
     signal_live: ABSENT,
+    task_cgroups: ABSENT,
+    css_set_dfl_cgrp: ABSENT,
+    cgroup_kn: ABSENT,
+    cgroup_root: ABSENT,
+    cgroup_root_hierarchy_id: ABSENT,
+    kernfs_node_id: ABSENT,
     common_family: ABSENT,
     common_state: ABSENT,
     common_daddr: ABSENT,
@@ -46,6 +53,7 @@ pub static OFFSETS: Offsets = Offsets {
     common_flags: ABSENT,
     common_net: ABSENT,
     net_inum: ABSENT,
+    net_cookie: ABSENT,
     sock_protocol: ABSENT,
     sock_err: ABSENT,
     sock_peek_off: ABSENT,
@@ -68,6 +76,7 @@ pub static ARGUMENTS: Arguments = Arguments {
     send_reset_reason: ABSENT,
     exit_group_dead: ABSENT,
     mark_victim_task: 0,
+    accept_arguments: ABSENT,
 };
 
 /// A constant that the loader set. Volatile, since the compiler must not believe the defaults.
@@ -135,15 +144,41 @@ pub fn read_u32(base: Pointer, offset: u32) -> u32 {
     value
 }
 
+/// The number of a task's cgroup in the version 2 hierarchy; 0 where the kernel has no cgroups. Of any task, not
+/// only of the current one: a child may be born into another cgroup than its parent's.
+#[inline(always)]
+pub fn cgroup_of(task: Pointer) -> u64 {
+    if offset!(task_cgroups) == ABSENT || offset!(css_set_dfl_cgrp) == ABSENT {
+        return 0;
+    }
+    let set = field!(task, task_cgroups, Pointer);
+    cgroup_id(field!(set, css_set_dfl_cgrp, Pointer))
+}
+
+/// What user space sees as the inode number of a cgroup's folder.
+#[inline(always)]
+pub fn cgroup_id(cgroup: Pointer) -> u64 {
+    let node = field!(cgroup, cgroup_kn, Pointer);
+    field!(node, kernfs_node_id, u64)
+}
+
 const IPPROTO_TCP: u16 = 6;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 
-/// Whether a full socket is TCP over IPv4 or IPv6.
+/// What a full socket speaks, one of [`protocol`]; 0 for what is not recorded.
+#[inline(always)]
+pub fn protocol(sk: Pointer) -> u8 {
+    let family = field!(sk, common_family, u16);
+    if (family == AF_INET || family == AF_INET6) && field!(sk, sock_protocol, u16) == IPPROTO_TCP {
+        return protocol::TCP;
+    }
+    0
+}
+
 #[inline(always)]
 pub fn is_tcp(sk: Pointer) -> bool {
-    let family = field!(sk, common_family, u16);
-    (family == AF_INET || family == AF_INET6) && field!(sk, sock_protocol, u16) == IPPROTO_TCP
+    protocol(sk) == protocol::TCP
 }
 
 /// The local address as two words in memory order, IPv4 as v4-mapped IPv6.

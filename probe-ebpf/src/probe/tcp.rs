@@ -10,7 +10,7 @@ use probe_ebpf::config::ABSENT;
 use probe_ebpf::event::state::{
     CLOSE, CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_SENT,
 };
-use probe_ebpf::event::{RareSlot, Slot, flag, kind};
+use probe_ebpf::event::{RareSlot, Slot, call, flag, kind};
 
 use crate::kernel::{self, Pointer, argument, diagnose, field};
 use crate::scope::SocketState;
@@ -136,15 +136,48 @@ fn lane_slot(what: u8, state: *mut SocketState) -> Slot {
     slot
 }
 
-/// Where the endpoint's own stream stands: the position of the FIN if one is sent now.
+const SOCK_DONE: u64 = 1 << 1;
+const MSG_PEEK: u32 = 2;
+
+/// Where the stream stands after a send or a receive.
 #[inline(always)]
-fn sequences(sk: Pointer, slot: &mut Slot) {
+pub fn position(sk: Pointer, slot: &mut Slot) -> Option<()> {
+    if slot.kind == kind::SEND {
+        return sequences(sk, slot);
+    }
     // SAFETY: the verifier checks the socket.
     let tcp: Pointer = unsafe { bpf_skc_to_tcp_sock(sk.cast()) }.cast();
     if tcp.is_null() {
-        return;
+        return None;
+    }
+    // In this order: a FIN that is seen here has been counted in `rcv_nxt`, which is read after it.
+    if field!(sk, common_flags, u64) & SOCK_DONE != 0 {
+        slot.flags |= flag::FIN_SEEN;
+    }
+    slot.sequence = field!(tcp, tcp_copied_seq, u32);
+    let unread = field!(tcp, tcp_rcv_nxt, u32).wrapping_sub(slot.sequence);
+    slot.count = field!(tcp, tcp_bytes_received, u64).wrapping_sub(unread as u64);
+    if slot.argument & MSG_PEEK != 0 && field!(sk, sock_peek_off, i32) >= 0 {
+        slot.aux[0] |= call::PEEK_OFFSET;
+    }
+    match unread {
+        0 => slot.flags |= flag::DRAINED,
+        1 => slot.flags |= flag::ONE_LEFT,
+        _ => {}
+    }
+    Some(())
+}
+
+/// Where the endpoint's own stream stands: the position of the FIN if one is sent now.
+#[inline(always)]
+fn sequences(sk: Pointer, slot: &mut Slot) -> Option<()> {
+    // SAFETY: the verifier checks the socket.
+    let tcp: Pointer = unsafe { bpf_skc_to_tcp_sock(sk.cast()) }.cast();
+    if tcp.is_null() {
+        return None;
     }
     slot.sequence = field!(tcp, tcp_write_seq, u32);
     let unacked = slot.sequence.wrapping_sub(field!(tcp, tcp_snd_una, u32));
     slot.count = field!(tcp, tcp_bytes_acked, u64) + unacked as u64;
+    Some(())
 }

@@ -33,6 +33,12 @@ pub fn read() -> Result<(Offsets, Arguments)> {
         task_nvcsw: at("task_struct", "nvcsw"),
         task_signal: at("task_struct", "signal"),
         signal_live: at("signal_struct", "live.counter"),
+        task_cgroups: at("task_struct", "cgroups"),
+        css_set_dfl_cgrp: at("css_set", "dfl_cgrp"),
+        cgroup_kn: at("cgroup", "kn"),
+        cgroup_root: at("cgroup", "root"),
+        cgroup_root_hierarchy_id: at("cgroup_root", "hierarchy_id"),
+        kernfs_node_id: at("kernfs_node", "id"),
         common_family: at("sock_common", "skc_family"),
         common_state: at("sock_common", "skc_state"),
         common_daddr: at("sock_common", "skc_daddr"),
@@ -45,6 +51,7 @@ pub fn read() -> Result<(Offsets, Arguments)> {
         common_flags: at("sock_common", "skc_flags"),
         common_net: at("sock_common", "skc_net"),
         net_inum: at("net", "ns.inum"),
+        net_cookie: at("net", "net_cookie"),
         sock_protocol: at("sock", "sk_protocol"),
         sock_err: at("sock", "sk_err"),
         sock_peek_off: at("sock", "sk_peek_off"),
@@ -65,6 +72,7 @@ pub fn read() -> Result<(Offsets, Arguments)> {
         send_reset_reason: argument(&btf, "tcp_send_reset", "sk_rst_reason"),
         exit_group_dead: argument(&btf, "sched_process_exit", "bool"),
         mark_victim_task: u32::from(argument(&btf, "mark_victim", "task_struct") != ABSENT),
+        accept_arguments: parameters(&btf, "inet_csk_accept").unwrap_or(ABSENT),
     };
     Ok((offsets, arguments))
 }
@@ -153,6 +161,16 @@ fn argument(btf: &Btf, tracepoint: &str, wanted: &str) -> u32 {
         Ok(None)
     };
     find().ok().flatten().unwrap_or(ABSENT)
+}
+
+/// How many parameters a function of the kernel has.
+fn parameters(btf: &Btf, function: &str) -> Option<u32> {
+    let types = btf.resolve_types_by_name(function).ok()?;
+    let function = types.iter().find(|t| matches!(t, Type::Func(_)))?.as_btf_type()?;
+    match btf.resolve_chained_type(function).ok()? {
+        Type::FuncProto(prototype) => Some(prototype.parameters.len() as u32),
+        _ => None,
+    }
 }
 
 /// Names along the chain of types that a parameter refers to.

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::{Excerpt, Link};
 use crate::describe;
-use crate::event::{Event, EventIndex, Flags, History, Proof};
+use crate::event::{Event, EventIndex, Flags, History, Proof, Protocol};
 use crate::pattern::FlagName;
 
 /// Writes one object, an event or edge per line. Nothing is gathered in memory.
@@ -78,7 +78,7 @@ impl<'a> EventRow<'a> {
             cgroup: history.names.text(event.cgroup),
             lane: if event.in_kernel_lane() { "kernel" } else { "thread" },
             op: event.op.as_str(),
-            protocol: event.op.protocol(),
+            protocol: event.protocol.map(Protocol::as_str),
             local: history.names.address(event.local).map(|address| address.to_string()),
             remote: history.names.address(event.remote).map(|address| address.to_string()),
             netns: present(event.netns),

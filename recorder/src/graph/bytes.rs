@@ -13,7 +13,7 @@ mod sweep;
 mod tiling;
 
 use super::{Direction, EdgeKind, Graph, Hole, Proof, Side};
-use crate::event::{Event, EventIndex, Flags, History, Op};
+use crate::event::{Event, EventIndex, Flags, History, Op, Proof as Numbers};
 use sweep::{Span, Stream, meetings};
 use tiling::{Call, Tiling, tile};
 
@@ -70,8 +70,10 @@ fn stream(
         if event.op != op || !has_bytes(event) {
             continue;
         }
-        // Offsets count from the event's own idea of the initial number.
+        // Offsets count from the event's own idea of the initial number. What went with the SYN (TCP Fast Open)
+        // has none yet, and counts rightly.
         let by = match direction {
+            Direction::Sent if event.proof == Numbers::Unknown => shift,
             Direction::Sent => {
                 (event.iss.wrapping_sub(end.iss).cast_signed() as u64).wrapping_add(shift)
             }

@@ -4,6 +4,7 @@
 //! allowed by its rule, and what must be there and is not is found too.
 
 mod bytes;
+mod early;
 mod flow;
 mod rules;
 mod streams;
@@ -32,6 +33,11 @@ pub struct Violation {
 
 /// All that is wrong with a graph; nothing, if all is well.
 pub fn check(history: &History, graph: &Graph) -> Vec<Violation> {
+    early::numbered(history)
+        .map_or_else(|| verify(history, graph), |numbered| verify(&numbered, graph))
+}
+
+fn verify(history: &History, graph: &Graph) -> Vec<Violation> {
     let mut violations = Vec::new();
     let known = Known::new(history);
     for (number, edge) in graph.nodes.raw_edges().iter().enumerate() {

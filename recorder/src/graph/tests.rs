@@ -522,3 +522,21 @@ fn a_blocked_send_is_answered_and_its_sender_killed() {
         "#]],
     );
 }
+
+#[test]
+fn who_has_a_connection_has_it_from_the_thread_that_accepted() {
+    check(
+        "b listen 9 local=127.0.0.1:2 / a connect 1 / k established 1 active / k established 2 cpu=1 /
+         b.c accept 2 / b.d recv 2 0..9 / b.d send 2 0..5 / b.c send 2 5..6",
+        expect![[r#"
+            a connect 1 → k established 1  must connection begin→begin
+            b listen 9 → k established 2  must connection begin→begin
+            a connect 1 → k established 2  must connection begin→begin
+            k established 1 → k established 2  must connection begin→begin
+            k established 2 → b.c accept 2  must connection begin→end
+            k established 2 → b.d recv 2 0..9  must connection begin→end
+            b.c accept 2 → b.d recv 2 0..9  must connection end→begin
+            k established 2 → b.c send 2 5..6  must connection begin→end
+        "#]],
+    );
+}

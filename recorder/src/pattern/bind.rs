@@ -206,7 +206,7 @@ fn insert(set: &mut Set, key: Key, value: &Value, history: &History) {
             addresses.filter(|(a, _)| test.matches(**a)).for_each(|(_, i)| set.insert(i));
         }
         Value::Op(op) => set.insert(*op as u32),
-        Value::Tcp => set.insert(0),
+        Value::Protocol(protocol) => set.insert(*protocol as u32),
         Value::Error(error) => set.insert(u32::from(*error)),
         Value::Signal(signal) => set.insert(u32::from(*signal)),
         Value::Ring(ring) => set.insert(*ring as u32),
@@ -225,7 +225,7 @@ fn code(key: Key, event: &Event) -> Option<u32> {
         Key::Local => (event.local != Address::NONE).then_some(event.local.0),
         Key::Remote => (event.remote != Address::NONE).then_some(event.remote.0),
         Key::Op => Some(event.op as u32),
-        Key::Protocol => event.op.protocol().map(|_| 0),
+        Key::Protocol => event.protocol.map(|protocol| protocol as u32),
         Key::Error => present(u32::from(event.error)),
         Key::Signal => present(u32::from(event.signal)),
         Key::Ring => Some(event.ring as u32),

@@ -10,7 +10,7 @@ use super::value::{errno_name, masked};
 use super::{
     AddressTest, FlagName, Glob, Key, Kind, Lane, Pattern, Relation, Test, TimeOfDay, Value,
 };
-use crate::event::{Address, Event, Flags, History, Host, Op, Proof, Ring};
+use crate::event::{Address, Event, Flags, History, Host, Op, Proof, Protocol, Ring};
 
 fn parse(text: &str) -> Pattern {
     text.parse().unwrap_or_else(|e| panic!("{e}"))
@@ -193,6 +193,8 @@ fn words_match() {
             (false, "error=*"),
             (true, "error!=ECONNRESET"),
             (true, "protocol=tcp ring=bulk lane=thread"),
+            (true, "protocol=tcp,udp protocol!=unix_* protocol=*"),
+            (false, "protocol=unix_*"),
             (false, "lane=kernel"),
             (true, "flag=peek"),
             (true, "flag=eof,peek"),
@@ -219,7 +221,10 @@ fn words_match() {
     );
     check(&history(|_, e| e.error = 11), &[(true, "error=EWOULDBLOCK"), (true, "error=EAGAIN")]);
     check(
-        &history(|_, e| (e.op, e.signal, e.tid, e.flags) = (Op::Signal, 9, 0, Flags::NONE)),
+        &history(|_, e| {
+            (e.op, e.signal, e.tid, e.flags) = (Op::Signal, 9, 0, Flags::NONE);
+            e.protocol = None;
+        }),
         &[
             (true, "op=signal signal=SIGKILL"),
             (true, "signal=kill,TERM"),
@@ -338,7 +343,7 @@ fn word_value(key: Key) -> BoxedStrategy<Value> {
     let pick = proptest::sample::select::<Value>;
     match key {
         Key::Op => pick(Op::ALL.map(Value::Op).to_vec()).boxed(),
-        Key::Protocol => Just(Value::Tcp).boxed(),
+        Key::Protocol => pick(Protocol::ALL.map(Value::Protocol).to_vec()).boxed(),
         Key::Error => (1..=4095u16).prop_map(Value::Error).boxed(),
         Key::Signal => (1..=64u8).prop_map(Value::Signal).boxed(),
         Key::Ring => pick(vec![Value::Ring(Ring::Bulk), Value::Ring(Ring::Rare)]).boxed(),

@@ -12,7 +12,7 @@ use parquet::schema::types::SchemaDescPtr;
 
 use super::columns::{error_text, signal_text};
 use super::pages::{self, Dictionary, NULL, Numbers, Texts};
-use crate::event::{Address, Event, Host, Name, Names, Proof};
+use crate::event::{Address, Event, Host, Name, Names, Proof, Protocol};
 
 /// The events of the part to come. Their names and addresses are indices in the dictionaries here.
 #[derive(Default)]
@@ -94,7 +94,10 @@ pub(super) fn write<W: Write + Send>(
     columns.text(&buffer.comms, |e| e.comm.0)?;
     columns.text(&buffer.cgroups, |e| e.cgroup.0)?;
     columns.named(|e| Some(e.op as u32), |e| e.op.to_string())?;
-    columns.named(|e| (e.socket != 0).then_some(0), |_| "tcp".to_owned())?;
+    columns.named(
+        |e| e.protocol.map(|protocol| protocol as u32),
+        |e| e.protocol.map_or("", Protocol::as_str).to_owned(),
+    )?;
     columns.text(&buffer.locals, |e| e.local.0)?;
     columns.text(&buffer.remotes, |e| e.remote.0)?;
     columns.repeated(|e| (e.netns != 0).then_some(i64::from(e.netns)))?;

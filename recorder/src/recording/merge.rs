@@ -148,6 +148,11 @@ fn join(host: &mut Host, other: &Host) {
     host.lost += other.lost;
     union(&mut host.gaps, &other.gaps);
     union(&mut host.tasks, &other.tasks);
+    union(&mut host.containers, &other.containers);
+    union(&mut host.namespaces, &other.namespaces);
+    if !host.family.contains(&other.family) {
+        host.family = format!("{}, {}", host.family, other.family);
+    }
     union(&mut host.hooks, &other.hooks);
     union(&mut host.missing_hooks, &other.missing_hooks);
 }
