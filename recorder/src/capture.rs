@@ -1,9 +1,12 @@
 //! From the kernel to events: loads and attaches the probes, reads their rings, and decodes what they hold.
 
 pub mod attach;
+pub mod cgroup;
 pub mod clock;
 pub mod decode;
+mod generations;
 pub mod offsets;
+pub mod places;
 pub mod procfs;
 pub mod ring;
 pub mod scope;
@@ -18,6 +21,7 @@ use aya::{Btf, Ebpf};
 use crate::event::{Event, Gap, Host, Names, Ring, Window};
 use attach::family::Family;
 use attach::{Attached, Loaded, Settings};
+use cgroup::Cgroups;
 use decode::Decoder;
 use ring::{Batch, Follower, Rings};
 pub use scope::Scope;
@@ -65,7 +69,7 @@ impl Capture {
         let attached_ns = clock::monotonic_ns();
         attach::name_open_sockets(&mut ebpf, &btf)?;
         let follower = Follower::new(&rings);
-        let mut decoder = Decoder::new(procfs::cgroups());
+        let mut decoder = Decoder::new(Cgroups::read());
         decoder.know(procfs::tasks(), |tid| scope == Scope::All || marked.contains(&tid));
         Ok(Self {
             ebpf,
@@ -139,6 +143,7 @@ impl Capture {
             sink(&self.decoder.names, &events)?;
         }
         self.waiting.keep_after(until_ns);
+        self.decoder.places.look();
         Ok(count)
     }
 
@@ -202,6 +207,7 @@ impl Capture {
             boot_id: procfs::boot_id(),
             kernel: procfs::kernel_release(),
             cpus: self.rings.cpus,
+            attached_ns: self.attached_ns,
             wall_offset_ns: self.wall_offset_ns,
             family: self.family.to_string(),
             hooks: self
@@ -223,6 +229,8 @@ impl Capture {
             raised: self.follower.written() + self.unwritten() - self.decoder.records,
             lost,
             tasks: self.decoder.tasks(),
+            containers: self.decoder.places.called(),
+            namespaces: self.decoder.places.namespaces(),
         }
     }
 }

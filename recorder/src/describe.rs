@@ -2,8 +2,12 @@
 //!
 //! Everything here is safe to print: control characters in recorded names are written out.
 
+mod offset;
+
 use std::borrow::Cow;
 use std::fmt::Write;
+
+pub use offset::ahead;
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;

@@ -6,8 +6,10 @@
 
 mod recorded;
 
+mod container;
 mod detach;
 mod family;
+mod hosts;
 mod load;
 mod names;
 mod readme;

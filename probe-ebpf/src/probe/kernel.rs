@@ -6,7 +6,7 @@ use core::mem::MaybeUninit;
 use core::ptr;
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
-use probe_ebpf::config::{ABSENT, Arguments, Config, Offsets};
+use probe_ebpf::config::{ABSENT, Arguments, Config, Offsets, patch};
 use probe_ebpf::event::protocol;
 
 /// A pointer the verifier knows the type of, or a plain address.
@@ -36,6 +36,14 @@ pub static OFFSETS: Offsets = Offsets {
     task_exit_code: ABSENT,
     task_flags: ABSENT,
     task_nvcsw: ABSENT,
+    task_signal: ABSENT,
+    signal_live: ABSENT,
+    task_cgroups: ABSENT,
+    css_set_dfl_cgrp: ABSENT,
+    cgroup_kn: ABSENT,
+    cgroup_root: ABSENT,
+    cgroup_root_hierarchy_id: ABSENT,
+    kernfs_node_id: ABSENT,
     common_family: ABSENT,
     common_state: ABSENT,
     common_daddr: ABSENT,
@@ -48,6 +56,7 @@ pub static OFFSETS: Offsets = Offsets {
     common_flags: ABSENT,
     common_net: ABSENT,
     net_inum: ABSENT,
+    net_cookie: ABSENT,
     sock_protocol: ABSENT,
     sock_err: ABSENT,
     sock_peek_off: ABSENT,
@@ -60,6 +69,8 @@ pub static OFFSETS: Offsets = Offsets {
     tcp_copied_seq: ABSENT,
     tcp_rcv_nxt: ABSENT,
     tcp_bytes_received: ABSENT,
+    tcp_repair: ABSENT,
+    tcp_repair_mask: 0,
     siginfo_code: ABSENT,
     socket_sk: ABSENT,
 };
@@ -186,6 +197,41 @@ pub fn load<T: Copy>(base: impl Structure, offset: u32) -> T {
 #[inline(always)]
 pub fn read_u32(base: Pointer, offset: u32) -> u32 {
     Untyped(base).load(offset)
+}
+
+/// The number of a task's cgroup in the version 2 hierarchy; 0 where the kernel has no cgroups. Of any task, not
+/// only of the current one: a child may be born into another cgroup than its parent's.
+#[inline(always)]
+pub fn cgroup_of(task: Pointer) -> u64 {
+    if offset!(task_cgroups) == ABSENT || offset!(css_set_dfl_cgrp) == ABSENT {
+        return 0;
+    }
+    let set = field!(task, task_cgroups, Pointer);
+    cgroup_id(field!(set, css_set_dfl_cgrp, Pointer))
+}
+
+/// What user space sees as the inode number of a cgroup's folder.
+#[inline(always)]
+pub fn cgroup_id(cgroup: Pointer) -> u64 {
+    let node = field!(cgroup, cgroup_kn, Pointer);
+    field!(node, kernfs_node_id, u64)
+}
+
+/// Runs a program to its end without another thread on its CPU. The kernel skips a program that is already at work
+/// on a CPU, and where programs can be preempted that is every call of every thread until the first one goes on.
+/// The loader makes calls to the kernel of the two marks, or nothing where it need not be, or cannot.
+#[inline(always)]
+pub fn undisturbed<R>(act: impl FnOnce() -> R) -> R {
+    mark::<{ patch::PREEMPT_DISABLE }>();
+    let result = act();
+    mark::<{ patch::PREEMPT_ENABLE }>();
+    result
+}
+
+#[inline(always)]
+fn mark<const NUMBER: usize>() {
+    // SAFETY: the loader replaces the call before the program is loaded; the function has no arguments.
+    unsafe { core::mem::transmute::<usize, unsafe extern "C" fn()>(NUMBER)() }
 }
 
 const IPPROTO_TCP: u16 = 6;

@@ -9,7 +9,7 @@ use probe_ebpf::config::fired;
 use probe_ebpf::event::kind;
 
 use crate::kernel::{Pointer, Structure, Untyped, offset};
-use crate::socket::Call;
+use crate::socket::{Begin, Call};
 use crate::{fire, scope, socket};
 
 #[kprobe]
@@ -63,9 +63,10 @@ pub fn return_inet6_recvmsg(ctx: RetProbeContext) -> Option<()> {
 #[inline(always)]
 fn returned(ctx: &RetProbeContext, what: u8, hook: u32) -> Option<()> {
     // A call that began before it could be seen is not known; it lies before the recording.
-    let Some((entered, flags)) = scope::entered() else { return fire::here(hook) };
-    let sk = Untyped(entered).follow(offset!(socket_sk));
-    socket::transfer(ctx, what, Call { sk, result: ctx.ret(), flags, entered, hook: None })
+    let Some(entered) = scope::entered() else { return fire::here(hook) };
+    let sk = Untyped(entered.socket).follow(offset!(socket_sk));
+    let (flags, begin) = (entered.flags, Begin::At(entered.begin_ns));
+    socket::transfer(ctx, what, Call { sk, result: ctx.ret(), flags, begin, hook: None })
 }
 
 #[kretprobe]

@@ -35,6 +35,9 @@ mod tcp;
 mod task;
 
 #[cfg(target_arch = "bpf")]
+mod cgroup;
+
+#[cfg(target_arch = "bpf")]
 mod signal;
 
 #[cfg(target_arch = "bpf")]

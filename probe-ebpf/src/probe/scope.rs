@@ -10,11 +10,11 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::btf_maps::{Array, LruHashMap};
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_task_btf,
-    bpf_get_socket_cookie, bpf_sk_storage_get, bpf_skc_to_tcp_sock, bpf_task_storage_get,
+    bpf_get_current_ancestor_cgroup_id, bpf_get_current_task_btf, bpf_get_socket_cookie,
+    bpf_sk_storage_get, bpf_skc_to_tcp_sock, bpf_task_storage_get,
 };
 use aya_ebpf::macros::btf_map;
-use probe_ebpf::config::{NAMED_PER_CPU, scope};
+use probe_ebpf::config::{ABSENT, NAMED_PER_CPU, scope};
 use probe_ebpf::event::{RareSlot, Slot, SocketName, TaskName, flag, kind, proven, state};
 use probe_ebpf::storage::TaskState;
 
@@ -188,13 +188,24 @@ pub fn enter(socket: Pointer, flags: u32) -> Option<()> {
     Some(())
 }
 
-/// The call that the current thread, if it is in scope, is in: the `struct socket`, and a receive's flags.
+/// A call as it was noted at its entry.
+pub struct Entered {
+    pub socket: Pointer,
+    pub flags: u32,
+    pub begin_ns: u64,
+}
+
+/// The call that the current thread, if it is in scope, was in until now.
 #[inline(always)]
-pub fn entered() -> Option<(Pointer, u32)> {
+pub fn entered() -> Option<Entered> {
     let (_, state) = current_state()?;
     // SAFETY: a live storage value, which only the thread itself uses.
-    let (socket, flags) = unsafe { ((*state).entered as Pointer, (*state).entered_flags) };
-    (!socket.is_null()).then_some((socket, flags))
+    let entered = unsafe {
+        let socket = (*state).entered as Pointer;
+        (*state).entered = 0;
+        Entered { socket, flags: (*state).entered_flags, begin_ns: (*state).entered_ns }
+    };
+    (!entered.socket.is_null()).then_some(entered)
 }
 
 /// The current thread, named whether it is in scope or not: for acts of strangers upon threads in scope.
@@ -470,18 +481,16 @@ fn name_task(task: *mut task_struct, time_ns: u64) -> u64 {
     let pid = field!(task, task_tgid, u32);
     let tid = field!(task, task_pid, u32);
     let slot = emit::slot(kind::TASK, pid, tid, time_ns);
-    // SAFETY: a helper without arguments.
-    let cgroup = unsafe { bpf_get_current_cgroup_id() };
-    emit::rare(&RareSlot { slot, detail: task_name(task, cgroup) })
+    emit::rare(&RareSlot { slot, detail: task_name(task) })
 }
 
 /// The detail of a record that names a task.
 #[inline(always)]
-pub fn task_name(task: *mut task_struct, cgroup: u64) -> [u64; 8] {
+pub fn task_name(task: *mut task_struct) -> [u64; 8] {
     let parent = field!(task, task_real_parent, Pointer);
     let mut name: TaskName = bytemuck::Zeroable::zeroed();
     name.start_ns = field!(task, task_start_time, u64);
-    name.cgroup = cgroup;
+    name.cgroup = kernel::cgroup_of(task.cast());
     name.parent = field!(parent, task_tgid, u32);
     name.pid = field!(task, task_tgid, u32);
     name.tid = field!(task, task_pid, u32);
@@ -513,6 +522,9 @@ fn name_socket(sk: impl Sock, state: *mut SocketState, time_ns: u64) {
     name.local_port = field!(sk, common_num, u16);
     name.remote_port = u16::from_be(field!(sk, common_dport, u16));
     name.netns = field!(net, net_inum, u32);
+    if offset!(net_cookie) != ABSENT {
+        name.netns_cookie = field!(net, net_cookie, u32);
+    }
     name.owner = owner;
     name.family = field!(sk, common_family, u16);
     name.state = tcp_state;

@@ -1,7 +1,5 @@
 //! Sends and receives: the two tracepoints that fire once per call, whatever system call it was.
 
-use core::ptr;
-
 use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
@@ -13,12 +11,18 @@ use crate::{emit, fire, scope, tcp};
 
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn sock_send_length(ctx: BtfTracePointContext) -> Option<()> {
-    transfer(&ctx, kind::SEND, Call::traced(&ctx))
+    kernel::undisturbed(
+        #[inline(always)]
+        || transfer(&ctx, kind::SEND, Call::traced(&ctx)),
+    )
 }
 
 #[btf_tracepoint(function = "sock_recv_length")]
 pub fn sock_recv_length(ctx: BtfTracePointContext) -> Option<()> {
-    transfer(&ctx, kind::RECEIVE, Call::traced(&ctx))
+    kernel::undisturbed(
+        #[inline(always)]
+        || transfer(&ctx, kind::RECEIVE, Call::traced(&ctx)),
+    )
 }
 
 /// A call that has returned, as any hook that sees it can tell.
@@ -28,10 +32,17 @@ pub struct Call<S> {
     pub result: i32,
     /// `MSG_*`, of receives.
     pub flags: u32,
-    /// The `struct socket` with which its begin was noted ([`scope::enter`]); NULL where no hook sees it.
-    pub entered: Pointer,
+    pub begin: Begin,
     /// One of [`fired`](probe_ebpf::config::fired).
     pub hook: Option<u32>,
+}
+
+/// When a call began.
+pub enum Begin {
+    Unseen,
+    /// Noted with this `struct socket` ([`scope::enter`]).
+    Noted(Pointer),
+    At(u64),
 }
 
 impl Call<Pointer> {
@@ -41,7 +52,7 @@ impl Call<Pointer> {
             sk: ctx.arg(0),
             result: ctx.arg(1),
             flags: ctx.arg(2),
-            entered: ptr::null_mut(),
+            begin: Begin::Unseen,
             hook: None,
         }
     }
@@ -68,9 +79,11 @@ pub fn transfer(ctx: &impl EbpfContext, what: u8, call: Call<impl Sock>) -> Opti
     slot.result = call.result;
     slot.argument = call.flags;
     slot.aux[1] = protocol;
-    if !call.entered.is_null() {
-        slot.set_begin(thread.leave(call.entered));
-    }
+    slot.set_begin(match call.begin {
+        Begin::Unseen => 0,
+        Begin::Noted(socket) => thread.leave(socket),
+        Begin::At(begin_ns) => begin_ns,
+    });
     match protocol {
         protocol::TCP => tcp::position(call.sk, &mut slot)?,
         _ => {}

@@ -9,8 +9,8 @@ use aya_ebpf::programs::{FEntryContext, FExitContext};
 use probe_ebpf::config::fired;
 use probe_ebpf::event::kind;
 
-use crate::kernel::{Pointer, argument, field};
-use crate::socket::Call;
+use crate::kernel::{self, Pointer, argument, field};
+use crate::socket::{Begin, Call};
 use crate::{fire, scope, socket};
 
 #[fentry(function = "inet_sendmsg")]
@@ -35,9 +35,14 @@ pub fn enter_inet6_recvmsg(ctx: FEntryContext) -> Option<()> {
 
 #[inline(always)]
 fn enter(ctx: &FEntryContext, hook: u32) -> Option<()> {
-    scope::enter(ctx.arg(0), 0).or_else(
+    kernel::undisturbed(
         #[inline(always)]
-        || fire::here(hook),
+        || {
+            scope::enter(ctx.arg(0), 0).or_else(
+                #[inline(always)]
+                || fire::here(hook),
+            )
+        },
     )
 }
 
@@ -70,7 +75,16 @@ fn exit(ctx: &FExitContext, what: u8, flags: u32, hook: u32) -> Option<()> {
     }
     // The value lies after the arguments: socket, message and size, and a receive's flags.
     let result = if what == kind::SEND { ctx.arg(3) } else { ctx.arg(4) };
-    socket::transfer(ctx, what, Call { sk, result, flags, entered, hook: Some(hook) })
+    kernel::undisturbed(
+        #[inline(always)]
+        || {
+            socket::transfer(
+                ctx,
+                what,
+                Call { sk, result, flags, begin: Begin::Noted(entered), hook: Some(hook) },
+            )
+        },
+    )
 }
 
 #[fexit(function = "inet_csk_accept")]

@@ -1,6 +1,7 @@
 //! Loading the probes into the running kernel and attaching them; what is missing is said, not hidden.
 
 pub mod family;
+pub mod patch;
 mod prove;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -9,9 +10,9 @@ use anyhow::{Context, Result, bail};
 use aya::maps::{Map, MapData};
 use aya::programs::{Iter, Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
-use probe_ebpf::config::{Arguments, Config, NAMED_PER_CPU, Offsets, SOCKETS_BY_COOKIE};
+use probe_ebpf::config::{Config, NAMED_PER_CPU, SOCKETS_BY_COOKIE};
 
-use crate::capture::offsets;
+use crate::capture::offsets::{self, Found};
 use crate::capture::scope::Scope;
 use family::{ACCEPT, COMMON, Family, Hook, Need, Site};
 
@@ -74,7 +75,7 @@ impl Attached {
 
 /// Loads maps and programs, nothing attached yet.
 pub fn load(btf: &Btf, scope: &Scope, settings: &Settings, family: Family) -> Result<Ebpf> {
-    let (offsets, arguments) = offsets::read()?;
+    let found = offsets::read()?;
     let cpus = cpus()?;
     let (bulk_slots, rare_slots) = settings.slots(cpus);
     let mut config = Config {
@@ -86,30 +87,25 @@ pub fn load(btf: &Btf, scope: &Scope, settings: &Settings, family: Family) -> Re
         ..Config::default()
     };
     scope.configure(&mut config)?;
-    load_with(btf, &config, &offsets, &arguments, cpus)
+    let probes = patch::linked(PROBE, found.preemption, family);
+    load_with(btf, &config, &found, cpus, &probes)
 }
 
-fn load_with(
-    btf: &Btf,
-    config: &Config,
-    offsets: &Offsets,
-    arguments: &Arguments,
-    cpus: u32,
-) -> Result<Ebpf> {
+fn load_with(btf: &Btf, config: &Config, found: &Found, cpus: u32, probes: &[u8]) -> Result<Ebpf> {
     let log_bytes = if config.log == 0 { 4096 } else { 1 << 20 };
     EbpfLoader::new()
         .btf(Some(btf))
         .allow_unsupported_maps()
         .override_global("CONFIG", bytemuck::bytes_of(config), true)
-        .override_global("OFFSETS", bytemuck::bytes_of(offsets), true)
-        .override_global("ARGUMENTS", bytemuck::bytes_of(arguments), true)
+        .override_global("OFFSETS", bytemuck::bytes_of(&found.offsets), true)
+        .override_global("ARGUMENTS", bytemuck::bytes_of(&found.arguments), true)
         .map_max_entries("HEADS", cpus)
         .map_max_entries("NAMED", NAMED_PER_CPU * cpus)
         .map_max_entries("BULK", config.bulk_slots * cpus)
         .map_max_entries("RARE", config.rare_slots * cpus)
         .map_max_entries("BY_COOKIE", if config.kprobes == 0 { 64 } else { SOCKETS_BY_COOKIE })
         .map_max_entries("AYA_LOGS", log_bytes)
-        .load(PROBE)
+        .load(probes)
         .context("create the probes' maps (root, or CAP_BPF and CAP_PERFMON, is needed)")
 }
 

@@ -72,12 +72,14 @@ const fn wanted(target: &'static str, gives: &'static str) -> Hook {
 }
 
 /// The hooks of detail `flow` that every family needs or wants.
-pub static COMMON: [Hook; 13] = [
+pub static COMMON: [Hook; 15] = [
     required("sched_process_fork", "new threads, and who is in scope"),
     required("inet_sock_set_state", "connect, established, listen, close"),
     wanted("sched_process_exec", "programs started"),
     wanted("sched_process_exit", "ends of threads"),
     wanted("task_rename", "names of threads"),
+    wanted("cgroup_mkdir", "paths of cgroups made meanwhile"),
+    wanted("cgroup_attach_task", "processes that go to another cgroup"),
     wanted("signal_generate", "who sent a signal"),
     wanted("signal_deliver", "who took a signal"),
     wanted("mark_victim", "kills for lack of memory"),
