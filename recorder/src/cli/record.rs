@@ -345,7 +345,7 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
-fn family_parser() -> impl TypedValueParser<Value = Family> {
+pub fn family_parser() -> impl TypedValueParser<Value = Family> {
     PossibleValuesParser::new(Family::ALL.map(Family::as_str))
         .map(|name| Family::parse(&name).expect("only possible values pass"))
 }
