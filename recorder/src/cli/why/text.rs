@@ -255,7 +255,8 @@ fn excluded(
 
 /// From when on everything up to the symptom was read.
 fn since(history: &History, extent: &Extent) -> String {
-    clock(history, &Event { time_ns: extent.from_ns, ..Event::blank(Op::Exit) })
+    let (host, time_ns) = (extent.host, extent.from_ns[usize::from(extent.host)]);
+    clock(history, &Event { host, time_ns, ..Event::blank(Op::Exit) })
 }
 
 /// How much of a large recording was read, and whether the rest could change the chain.
