@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use petgraph::Direction;
 
 use crate::describe;
-use crate::event::{Event, EventIndex, Flags, History, Op, Window};
+use crate::event::{Event, EventIndex, Flags, History, Name, Op, Window};
 use crate::graph::{EdgeKind, Graph, Side, node};
 use crate::pattern::Bound;
 use crate::slice::{self, Domain, Link, Options, Reach, Slice};
@@ -57,6 +57,8 @@ pub struct Process {
     pub host: u16,
     pub pid: u32,
     pub comm: String,
+    /// The control group it was in last.
+    pub cgroup: Name,
     /// Events that must precede the symptom, that only may, and all.
     pub must: usize,
     pub may: usize,
@@ -258,6 +260,7 @@ fn processes(history: &History, graph: &Graph, slice: &Slice, chain: &[Step]) ->
 #[derive(Default)]
 struct Tally {
     comm: String,
+    cgroup: Name,
     must: usize,
     may: usize,
     events: usize,
@@ -273,6 +276,9 @@ impl Tally {
         if !comm.is_empty() && (event.tid == event.pid || self.comm.is_empty()) && self.comm != comm
         {
             comm.clone_into(&mut self.comm);
+        }
+        if event.cgroup != Name::NONE {
+            self.cgroup = event.cgroup;
         }
         self.events += 1;
         match reach {
@@ -296,6 +302,7 @@ impl Tally {
             host,
             pid,
             comm: self.comm.clone(),
+            cgroup: self.cgroup,
             must: self.must,
             may: self.may,
             events: self.events,

@@ -11,6 +11,7 @@ mod detach;
 mod family;
 mod load;
 mod names;
+mod netns;
 mod readme;
 mod refused;
 mod ring;
