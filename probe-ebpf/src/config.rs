@@ -65,6 +65,8 @@ pub struct Offsets {
     pub task_exit_code: u32,
     pub task_flags: u32,
     pub task_nvcsw: u32,
+    pub task_signal: u32,
+    pub signal_live: u32,
     pub task_cgroups: u32,
     pub css_set_dfl_cgrp: u32,
     pub cgroup_kn: u32,
@@ -96,6 +98,9 @@ pub struct Offsets {
     pub tcp_copied_seq: u32,
     pub tcp_rcv_nxt: u32,
     pub tcp_bytes_received: u32,
+    pub tcp_repair: u32,
+    /// The bit of the byte at `tcp_repair`; 0 where there is none.
+    pub tcp_repair_mask: u32,
     pub siginfo_code: u32,
     pub socket_sk: u32,
 }

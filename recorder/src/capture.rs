@@ -207,6 +207,7 @@ impl Capture {
             boot_id: procfs::boot_id(),
             kernel: procfs::kernel_release(),
             cpus: self.rings.cpus,
+            attached_ns: self.attached_ns,
             wall_offset_ns: self.wall_offset_ns,
             family: self.family.to_string(),
             hooks: self

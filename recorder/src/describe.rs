@@ -2,8 +2,12 @@
 //!
 //! Everything here is safe to print: control characters in recorded names are written out.
 
+mod offset;
+
 use std::borrow::Cow;
 use std::fmt::Write;
+
+pub use offset::ahead;
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
@@ -245,6 +249,7 @@ mod tests {
             recv 7 B from [::1]:53122
             connect to [::1]:53122
             established with [::1]:53122
+            accept from [::1]:53122
             listen on 127.0.0.1:8080
             stop listening on 127.0.0.1:8080
             close to [::1]:53122

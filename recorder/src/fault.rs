@@ -9,6 +9,7 @@ pub mod form;
 pub mod line;
 mod never;
 pub mod parse;
+pub mod plan;
 pub mod print;
 pub mod spec;
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod recorded;
 mod container;
 mod detach;
 mod family;
+mod hosts;
 mod load;
 mod names;
 mod netns;

@@ -33,6 +33,8 @@ pub static OFFSETS: Offsets = Offsets {
     task_exit_code: ABSENT,
     task_flags: ABSENT,
     task_nvcsw: ABSENT,
+    task_signal: ABSENT,
+    signal_live: ABSENT,
     task_cgroups: ABSENT,
     css_set_dfl_cgrp: ABSENT,
     cgroup_kn: ABSENT,
@@ -64,6 +66,8 @@ pub static OFFSETS: Offsets = Offsets {
     tcp_copied_seq: ABSENT,
     tcp_rcv_nxt: ABSENT,
     tcp_bytes_received: ABSENT,
+    tcp_repair: ABSENT,
+    tcp_repair_mask: 0,
     siginfo_code: ABSENT,
     socket_sk: ABSENT,
 };

@@ -7,7 +7,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use probe_ebpf::config::ABSENT;
 use probe_ebpf::event::{RareSlot, flag, kind};
 
-use crate::kernel::{argument, field};
+use crate::kernel::{Pointer, argument, field};
 use crate::{emit, scope};
 
 #[btf_tracepoint(function = "sched_process_fork")]
@@ -38,7 +38,13 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> Option<()> {
     let thread = scope::current()?;
     let mut slot = thread.slot(kind::EXIT);
     slot.result = field!(task.cast(), task_exit_code, i32);
-    if argument!(exit_group_dead) != ABSENT && ctx.arg::<i32>(1) & 1 != 0 {
+    let last = if argument!(exit_group_dead) == ABSENT {
+        // Before Linux 6.16 the tracepoint does not say. The thread has been subtracted already.
+        field!(field!(task.cast(), task_signal, Pointer), signal_live, i32) == 0
+    } else {
+        ctx.arg::<i32>(1) & 1 != 0
+    };
+    if last {
         slot.flags |= flag::LAST_THREAD;
     }
     emit::rare(&RareSlot { slot, detail: [0; 8] });
