@@ -352,6 +352,12 @@ impl Flags {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(pub u32);
 
+impl Default for Name {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
 impl Name {
     pub const NONE: Self = Self(u32::MAX);
 }
@@ -428,7 +434,7 @@ pub struct Host {
     pub attached_ns: u64,
     /// Wall clock minus monotonic clock, ns, when the recording began.
     pub wall_offset_ns: i64,
-    /// Which family of hooks saw sends and receives: `tracepoint`, `trampoline`.
+    /// Which family of hooks saw sends and receives: `tracepoint`, `trampoline`, `kprobe`.
     pub family: String,
     /// Names of the hooks that were attached.
     pub hooks: Vec<String>,

@@ -121,6 +121,7 @@ struct Known<'a> {
     next_in_thread: Vec<EventIndex>,
     users: HashMap<(u16, u64, Op), bytes::Users>,
     floors: Vec<u64>,
+    bypassed: HashSet<bytes::StreamOf>,
     streams: streams::Streams,
     /// Per socket, an event for each pair of initial numbers that it had.
     numbered: HashMap<(u16, u64), Vec<EventIndex>>,
@@ -149,6 +150,7 @@ impl<'a> Known<'a> {
             }
         }
         let (users, floors) = bytes::users(&history.events);
+        let bypassed = bytes::bypassed(&history.events, &floors);
         let streams = streams::Streams::new(&history.events, &floors);
         let mut numbered: HashMap<(u16, u64), Vec<EventIndex>> = HashMap::new();
         let mut sockets: HashMap<_, HashSet<u64>> = HashMap::new();
@@ -187,6 +189,7 @@ impl<'a> Known<'a> {
             next_in_thread,
             users,
             floors,
+            bypassed,
             streams,
             numbered,
             processes,
@@ -214,6 +217,11 @@ impl<'a> Known<'a> {
     /// Whether a thread number may be one of a process: it was seen there, or nowhere.
     fn may_be_of(&self, host: u16, tid: u32, pid: u32) -> bool {
         tid == pid || self.processes.get(&(host, tid)).is_none_or(|pids| pids.contains(&pid))
+    }
+
+    /// Whether the calls of an event's stream moved bytes that its counter did not count.
+    fn bypassed(&self, event: &Event) -> bool {
+        self.bypassed.contains(&bytes::stream_of(event))
     }
 
     fn event(&self, index: EventIndex) -> &'a Event {

@@ -183,11 +183,16 @@ fn name(history: &History, process: &Process) -> String {
     } else {
         printable(&process.comm).into_owned()
     };
+    let container = history.container_of(process.host, process.cgroup).unwrap_or_default();
+    let place = match &*container.full_label() {
+        "" => String::new(),
+        label => format!(" in {}", printable(label)),
+    };
     match history.hosts.get(usize::from(process.host)) {
         Some(host) if history.hosts.len() > 1 => {
-            format!("{}:{comm}[{}]", printable(&host.name), process.pid)
+            format!("{}:{comm}[{}]{place}", printable(&host.name), process.pid)
         }
-        _ => format!("{comm}[{}]", process.pid),
+        _ => format!("{comm}[{}]{place}", process.pid),
     }
 }
 
