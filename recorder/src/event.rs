@@ -352,6 +352,12 @@ impl Flags {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(pub u32);
 
+impl Default for Name {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
 impl Name {
     pub const NONE: Self = Self(u32::MAX);
 }

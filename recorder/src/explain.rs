@@ -10,7 +10,7 @@ use petgraph::Direction;
 
 use crate::clocks::{Clocks, Contradiction, Reading};
 use crate::describe;
-use crate::event::{Event, EventIndex, Flags, History, Op, Window};
+use crate::event::{Event, EventIndex, Flags, History, Name, Op, Window};
 use crate::graph::{EdgeKind, Graph, Side, node};
 use crate::pattern::Bound;
 use crate::slice::{self, Domain, Link, Options, Reach, Slice};
@@ -63,6 +63,8 @@ pub struct Process {
     pub host: u16,
     pub pid: u32,
     pub comm: String,
+    /// The control group it was in last.
+    pub cgroup: Name,
     /// Events that must precede the symptom, that only may, and all.
     pub must: usize,
     pub may: usize,
@@ -270,6 +272,7 @@ fn processes(history: &History, graph: &Graph, slice: &Slice, chain: &[Step]) ->
 #[derive(Default)]
 struct Tally {
     comm: String,
+    cgroup: Name,
     must: usize,
     may: usize,
     events: usize,
@@ -285,6 +288,9 @@ impl Tally {
         if !comm.is_empty() && (event.tid == event.pid || self.comm.is_empty()) && self.comm != comm
         {
             comm.clone_into(&mut self.comm);
+        }
+        if event.cgroup != Name::NONE {
+            self.cgroup = event.cgroup;
         }
         self.events += 1;
         match reach {
@@ -308,6 +314,7 @@ impl Tally {
             host,
             pid,
             comm: self.comm.clone(),
+            cgroup: self.cgroup,
             must: self.must,
             may: self.may,
             events: self.events,

@@ -12,6 +12,7 @@ mod family;
 mod hosts;
 mod load;
 mod names;
+mod netns;
 mod readme;
 mod refused;
 mod ring;

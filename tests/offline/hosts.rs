@@ -242,8 +242,8 @@ fn the_answer_names_hosts_and_where_it_ends() {
 
         involved host0:curl[1], host1:nginx[2]
         excluded host0:cron[5], host1:redis[9]: no path in a complete window, if no pipe, file or memory joins it to them (--domain), nor anything beyond these recordings
-        beyond   host 10.0.0.7:5432 is not in these recordings (1 connection, of host1:nginx[2]): adding its own may lead further
-        clocks   host1's is 15.99980 .. 16.00011 ms ahead of host0's, from 4 messages
+        beyond   host 10.0.0.7:5432 is not in these recordings (1 connection, of host1:nginx[2]): a recording of it may lead further
+        clocks   host1's clock is 15.99980 .. 16.00011 ms ahead of host0's, from 4 messages
         window   host0: 00:00:00.000000 .. 00:00:00.000005 UTC, 2 CPUs, nothing lost
         window   host1: 00:00:00.007000 .. 00:00:00.016005 UTC, 2 CPUs, nothing lost
     "#]],
@@ -261,7 +261,7 @@ fn who_is_excluded_is_so_as_far_as_recordings_reach() {
         --- stdout
         excluded, as far as these recordings reach: nothing in them leads from it to the symptom
         events that match `comm=cron`: 1 excluded
-        beyond   host 10.0.0.7:5432 is not in these recordings (1 connection, of host1:nginx[2]): adding its own may lead further
+        beyond   host 10.0.0.7:5432 is not in these recordings (1 connection, of host1:nginx[2]): a recording of it may lead further
     "#]],
     );
 }

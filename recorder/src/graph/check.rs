@@ -107,8 +107,8 @@ fn cycle(graph: &Graph) -> Option<Violation> {
 fn describe(history: &History, from: EventIndex, to: EventIndex, edge: &Edge, why: &str) -> String {
     let name = |index: EventIndex| {
         let event = &history.events[index as usize];
-        let comm = history.comm(event);
-        format!("{} of {comm}[{}/{}] (event {index})", event.op, event.pid, event.tid)
+        let lane = crate::describe::lane(history, event);
+        format!("{} of {lane} (event {index})", event.op)
     };
     let (proof, kind) = (edge.proof.as_str(), edge.kind.as_str());
     format!("{proof} {kind} edge from {} to {}: {why}", name(from), name(to))

@@ -75,7 +75,7 @@ pub fn forward(
 /// Null where everything was read.
 fn looked_back(extent: &Extent) -> Value {
     json!({
-        "from_ns": extent.from_ns,
+        "from_ns": extent.from_ns[usize::from(extent.host)],
         "events": extent.events,
         "read": extent.read,
         "settled": extent.settled,
@@ -146,15 +146,22 @@ fn rows<'a>(
 }
 
 fn process(history: &History, process: &Process) -> Value {
+    let container = history.container_of(process.host, process.cgroup).unwrap_or_default();
     json!({
         "host": history.hosts.get(usize::from(process.host)).map(|h| &h.name),
         "pid": process.pid,
         "comm": process.comm,
+        "container": present(container.label()),
+        "pod": present(container.pod_label()),
         "must_events": process.must,
         "may_events": process.may,
         "events": process.events,
         "before_ns": process.before_ns,
     })
+}
+
+fn present(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
 }
 
 fn beyond(history: &History, found: &[Beyond]) -> Vec<Value> {

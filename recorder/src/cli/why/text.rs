@@ -183,11 +183,16 @@ fn name(history: &History, process: &Process) -> String {
     } else {
         printable(&process.comm).into_owned()
     };
+    let container = history.container_of(process.host, process.cgroup).unwrap_or_default();
+    let place = match &*container.full_label() {
+        "" => String::new(),
+        label => format!(" in {}", printable(label)),
+    };
     match history.hosts.get(usize::from(process.host)) {
         Some(host) if history.hosts.len() > 1 => {
-            format!("{}:{comm}[{}]", printable(&host.name), process.pid)
+            format!("{}:{comm}[{}]{place}", printable(&host.name), process.pid)
         }
-        _ => format!("{comm}[{}]", process.pid),
+        _ => format!("{comm}[{}]{place}", process.pid),
     }
 }
 
@@ -255,7 +260,8 @@ fn excluded(
 
 /// From when on everything up to the symptom was read.
 fn since(history: &History, extent: &Extent) -> String {
-    clock(history, &Event { time_ns: extent.from_ns, ..Event::blank(Op::Exit) })
+    let (host, time_ns) = (extent.host, extent.from_ns[usize::from(extent.host)]);
+    clock(history, &Event { host, time_ns, ..Event::blank(Op::Exit) })
 }
 
 /// How much of a large recording was read, and whether the rest could change the chain.
