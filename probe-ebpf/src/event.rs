@@ -168,8 +168,8 @@ pub mod protocol {
 
 /// Bits that qualify a send or receive, in the first byte of [`Slot::aux`].
 pub mod call {
-    /// A peek at an offset that the program chose (`SO_PEEK_OFF`).
-    pub const PEEK_OFFSET: u8 = 1;
+    /// The socket was in repair mode: what was sent went into a queue, what was peeked at came from one.
+    pub const REPAIRED: u8 = 1;
 }
 
 /// States of a TCP socket, as in [`kind::STATE`]'s `aux` (`include/net/tcp_states.h`).

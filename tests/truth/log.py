@@ -91,6 +91,11 @@ class Socket(socket.socket):
         super().connect(address)
         self._established(self.getsockname(), address)
 
+    def connect_again(self, address, before):
+        """Goes on with the connection of a socket that is no more."""
+        super().connect(address)
+        self.endpoint, self.sent, self.received = before.endpoint, before.sent, before.received
+
     def connect_with(self, data, address, flags=0):
         """Connects by sending (MSG_FASTOPEN); the socket. One that does not wait, and has no cookie, sends again."""
         before = _now()
@@ -211,6 +216,19 @@ class Socket(socket.socket):
 
     def recvmsg_into(self, buffers, ancillary=0, flags=0):
         return self._recv(super().recvmsg_into, lambda r: r[0], flags, buffers, ancillary, flags)
+
+    def peek_at_queue(self, size):
+        """In repair mode: what lies in a queue, which need not be that of the bytes to receive."""
+        before = _now()
+        self.note("recv", before, None, len(super().recv(size, socket.MSG_PEEK)), None, peek=True)
+
+    def peek_ahead(self, size, ahead):
+        """A peek that begins so many bytes behind the next one (SO_PEEK_OFF); how many it saw."""
+        before = _now()
+        count = len(super().recv(size, socket.MSG_PEEK))
+        start = self.received + ahead
+        self.note("recv", before, [[start, start + count]], count, None, peek=True)
+        return count
 
     def recv_counted(self, size, flags=0):
         """A receive that races with others: where its bytes stand is in the bytes (`counted`)."""

@@ -52,11 +52,14 @@ cases! {
     open_at_once
     past_4gib
     peek
+    peek_ahead
     port_reuse
     proxy
+    repair
     reset
     sendfile
     shutdowns
+    sockmap
     splice
     thread_per_connection
     thread_pool

@@ -212,7 +212,7 @@ def judge(name, folder, options):
     out = record(name, module, folder, options)
     truth = compare.load(folder)
     report = compare.compare(truth, graph_of(out, folder, options), getattr(module, "RACING", False),
-                             getattr(module, "MUST_SHARE", 1.0))
+                             getattr(module, "MUST_SHARE", 1.0), getattr(module, "BLIND", False))
     return report, None, report.problems
 
 

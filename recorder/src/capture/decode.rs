@@ -396,13 +396,14 @@ fn transfer(raw: &Raw, event: &mut Event) {
         // The FIN has one position: read, or next to be read, which a peek leaves where it is.
         let at_end = if peek { flag::ONE_LEFT | flag::DRAINED } else { flag::DRAINED };
         let fin = slot.flags & flag::FIN_SEEN != 0 && slot.flags & at_end != 0;
-        if slot.result == 0 && fin {
+        let aside = slot.argument & (MSG_OOB | MSG_ERRQUEUE) != 0;
+        if slot.result == 0 && fin && !aside {
             set(Flags::EOF);
         }
         if peek {
             set(Flags::PEEK);
         }
-        if slot.argument & (MSG_OOB | MSG_ERRQUEUE) != 0 {
+        if aside {
             set(Flags::URGENT);
         }
         if slot.argument & MSG_WAITALL != 0 {
@@ -422,10 +423,10 @@ fn range(raw: &Raw, position: u64, event: &mut Event) {
     let (fin_seen, drained) =
         (raw.slot.flags & flag::FIN_SEEN != 0, raw.slot.flags & flag::DRAINED != 0);
     let (start, end) = match event.op {
+        // Into or out of a queue: no bytes of the stream move.
+        Op::Send | Op::Recv if raw.slot.aux[0] & call::REPAIRED != 0 => return,
         Op::Send if length > 0 => (position.wrapping_sub(length), position),
         Op::Recv if event.flags.has(Flags::URGENT) => return,
-        // At an offset that the program chose (`SO_PEEK_OFF`): which bytes those are is not known.
-        Op::Recv if peek && raw.slot.aux[0] & call::PEEK_OFFSET != 0 => return,
         Op::Recv if event.flags.has(Flags::EOF) && !drained => (position, position + 1),
         Op::Recv if event.flags.has(Flags::EOF) => (position.wrapping_sub(1), position),
         Op::Recv if length > 0 && peek => (position, position + length),

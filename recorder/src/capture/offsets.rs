@@ -10,13 +10,22 @@ use btf_rs::{Backend, Btf, Type};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use probe_ebpf::config::{ABSENT, Arguments, Offsets};
 
+use super::attach::patch::Preemption;
+
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
-/// Offsets and tracepoint prototypes of the running kernel.
+/// What the running kernel's types tell.
+pub struct Found {
+    pub offsets: Offsets,
+    pub arguments: Arguments,
+    pub preemption: Option<Preemption>,
+}
+
+/// Offsets, tracepoint prototypes and functions of the running kernel.
 ///
 /// # Errors
 /// When the kernel has no BTF. A missing field is [`ABSENT`], not an error.
-pub fn read() -> Result<(Offsets, Arguments)> {
+pub fn read() -> Result<Found> {
     let btf = open().with_context(|| {
         format!("read {VMLINUX} (is the kernel built with CONFIG_DEBUG_INFO_BTF?)")
     })?;
@@ -64,6 +73,8 @@ pub fn read() -> Result<(Offsets, Arguments)> {
         tcp_copied_seq: at("tcp_sock", "copied_seq"),
         tcp_rcv_nxt: at("tcp_sock", "rcv_nxt"),
         tcp_bytes_received: at("tcp_sock", "bytes_received"),
+        tcp_repair: at("tcp_sock", "repair"),
+        tcp_repair_mask: bit(&btf, "tcp_sock", "repair"),
         siginfo_code: at("kernel_siginfo", "si_code"),
         socket_sk: at("socket", "sk"),
     };
@@ -74,7 +85,9 @@ pub fn read() -> Result<(Offsets, Arguments)> {
         mark_victim_task: u32::from(argument(&btf, "mark_victim", "task_struct") != ABSENT),
         accept_arguments: parameters(&btf, "inet_csk_accept").unwrap_or(ABSENT),
     };
-    Ok((offsets, arguments))
+    let function = |name: &str| btf.resolve_ids_by_name(name).ok()?.first().copied();
+    let preemption = || Some([function("bpf_preempt_disable")?, function("bpf_preempt_enable")?]);
+    Ok(Found { offsets, arguments, preemption: preemption() })
 }
 
 /// The kernel's BTF, mapped: parsed into memory it would take ten times its size. By way of a copy, since
@@ -99,6 +112,15 @@ fn field(btf: &Btf, structure: &str, path: &str) -> Result<u32> {
         current = inner;
     }
     Ok(offset)
+}
+
+/// The bit that a one-bit field has in its byte, as a mask; 0 when there is no such field.
+fn bit(btf: &Btf, structure: &str, name: &str) -> u32 {
+    let mut types = btf.resolve_types_by_name(structure).unwrap_or_default();
+    types.retain(|t| matches!(t, Type::Struct(_)));
+    let Some(Type::Struct(structure)) = types.pop() else { return 0 };
+    let field = structure.members.iter().find(|m| btf.resolve_name(*m).is_ok_and(|n| n == name));
+    field.map_or(0, |field| 1 << (field.bit_offset() % 8))
 }
 
 fn member(btf: &Btf, within: &Type, name: &str) -> Result<Option<(u32, Type)>> {

@@ -78,6 +78,10 @@ fn receives() {
     check(&receive(10, 30, 0, libc::MSG_PEEK), expect!["thread: recv 10 30..40 peek"]);
     check(&receive(10, 30, 0, libc::MSG_WAITALL), expect!["thread: recv 10 20..30 split"]);
     check(&receive(1, 30, 0, libc::MSG_OOB), expect!["thread: recv 1"]);
+    // What lies in the error queue may have no bytes, which is not the end.
+    let at_end = flag::FIN_SEEN | flag::DRAINED;
+    check(&receive(0, 30, at_end, 0), expect!["thread: recv 0 29..30 eof"]);
+    check(&receive(0, 30, at_end, libc::MSG_ERRQUEUE), expect!["thread: recv 0"]);
 }
 
 #[test]
@@ -89,6 +93,13 @@ fn the_fin_has_a_position_of_its_own() {
     check(&receive(10, 31, taken, 0), expect!["thread: recv 10 20..30"]);
     // The FIN has come, but bytes lie before it.
     check(&receive(10, 20, flag::FIN_SEEN, 0), expect!["thread: recv 10 10..20"]);
+    // Under repair: a look into a queue, which may be the one of what was sent.
+    let looked = decoded(kind::RECEIVE, |slot| {
+        (slot.result, slot.argument) = (10, libc::MSG_PEEK as u32);
+        (slot.sequence, slot.count) = (IRS.wrapping_add(31), 30);
+        slot.aux[0] = call::REPAIRED;
+    });
+    check(&looked, expect!["thread: recv 10 peek"]);
     // A peek sees the end and leaves it.
     let next = flag::FIN_SEEN | flag::ONE_LEFT;
     check(&receive(0, 30, next, libc::MSG_PEEK), expect!["thread: recv 0 30..31 peek eof"]);
