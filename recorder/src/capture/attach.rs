@@ -226,7 +226,18 @@ pub fn attach_alone(ebpf: &mut Ebpf, btf: &Btf, hook: &'static Hook) -> Result<(
 
 /// The first line of what lies at the bottom of an error.
 pub fn root_cause(error: &anyhow::Error) -> String {
-    error.root_cause().to_string().lines().next().unwrap_or_default().to_owned()
+    let cause = error.root_cause().to_string();
+    let first = cause.lines().next().unwrap_or_default();
+    if is_locked_down() {
+        return format!("{first} (this kernel is locked down: programs may not read its memory)");
+    }
+    first.to_owned()
+}
+
+/// Whether the kernel keeps its memory even from root: then it refuses helpers, with errors that do not say why.
+fn is_locked_down() -> bool {
+    let lockdown = std::fs::read_to_string("/sys/kernel/security/lockdown");
+    lockdown.is_ok_and(|text| text.contains("[confidentiality]"))
 }
 
 /// Loads a hook's program and attaches it.
