@@ -293,25 +293,25 @@ fn other_programs_are_told_the_same() {
         PROXIED,
         &["graph", "--to", "json", "--slice", "comm=curl op=recv", "--depth", "1"],
         &expect![[r#"
-        exit 0
-        --- stdout
-        {"events":[
-        {"id":0,"host":"host0","begin_ns":1000,"time_ns":2000,"pid":1,"tid":1,"comm":"curl","cgroup":"","lane":"thread","op":"connect","protocol":"tcp","local":"127.0.0.1:40001","remote":"127.0.0.1:80","netns":null,"socket":2,"iss":null,"irs":null,"stream_start":null,"stream_end":null,"result":0,"error":null,"signal":null,"target":null,"eof":false,"peek":false,"flags":[],"cpu":0,"ring":"rare","position":0},
-        {"id":2,"host":"host0","begin_ns":2000,"time_ns":3000,"pid":1,"tid":1,"comm":"curl","cgroup":"","lane":"thread","op":"send","protocol":"tcp","local":"127.0.0.1:40001","remote":"127.0.0.1:80","netns":null,"socket":2,"iss":1001,"irs":1500,"stream_start":0,"stream_end":83,"result":83,"error":null,"signal":null,"target":null,"eof":false,"peek":false,"flags":[],"cpu":0,"ring":"bulk","position":0},
-        {"id":3,"host":"host0","begin_ns":3000,"time_ns":4200,"pid":1,"tid":1,"comm":"curl","cgroup":"","lane":"thread","op":"recv","protocol":"tcp","local":"127.0.0.1:40001","remote":"127.0.0.1:80","netns":null,"socket":2,"iss":1001,"irs":1500,"stream_start":0,"stream_end":150,"result":150,"error":null,"signal":null,"target":null,"eof":false,"peek":false,"flags":[],"cpu":0,"ring":"bulk","position":1},
-        {"id":9,"host":"host1","begin_ns":9004000,"time_ns":9004100,"pid":2,"tid":2,"comm":"nginx","cgroup":"","lane":"thread","op":"send","protocol":"tcp","local":"127.0.0.1:80","remote":"127.0.0.1:40001","netns":null,"socket":3,"iss":1500,"irs":1001,"stream_start":0,"stream_end":150,"result":150,"error":null,"signal":null,"target":null,"eof":false,"peek":false,"flags":[],"cpu":0,"ring":"bulk","position":3}
-        ],"edges":[
-        {"from":0,"from_side":"end","to":2,"to_side":"begin","kind":"program","proof":"must"},
-        {"from":2,"from_side":"end","to":3,"to_side":"begin","kind":"program","proof":"must"},
-        {"from":9,"from_side":"begin","to":3,"to_side":"end","kind":"bytes","proof":"must"}
-        ],"hosts":[
-        {"name":"host0","boot_id":"","wall_offset_ns":0},
-        {"name":"host1","boot_id":"","wall_offset_ns":7000000}
-        ],"clocks":[
-        {"host":"host1","of":"host0","at_ns":1000,"low_ns":8999796,"high_ns":9000102,"messages":4,"contradiction_ns":null},
-        {"host":"host1","of":"host0","at_ns":4200,"low_ns":8999800,"high_ns":9000103,"messages":4,"contradiction_ns":null}
-        ]}
-    "#]],
+            exit 0
+            --- stdout
+            {"events":[
+            {"id":0,"host":"host0","begin_ns":1000,"time_ns":2000,"pid":1,"tid":1,"comm":"curl","cgroup":"","runtime":null,"container":null,"pod":null,"lane":"thread","op":"connect","protocol":"tcp","local":"127.0.0.1:40001","remote":"127.0.0.1:80","netns":null,"netns_name":null,"socket":2,"iss":null,"irs":null,"stream_start":null,"stream_end":null,"result":0,"error":null,"signal":null,"target":null,"eof":false,"peek":false,"flags":[],"cpu":0,"ring":"rare","position":0},
+            {"id":2,"host":"host0","begin_ns":2000,"time_ns":3000,"pid":1,"tid":1,"comm":"curl","cgroup":"","runtime":null,"container":null,"pod":null,"lane":"thread","op":"send","protocol":"tcp","local":"127.0.0.1:40001","remote":"127.0.0.1:80","netns":null,"netns_name":null,"socket":2,"iss":1001,"irs":1500,"stream_start":0,"stream_end":83,"result":83,"error":null,"signal":null,"target":null,"eof":false,"peek":false,"flags":[],"cpu":0,"ring":"bulk","position":0},
+            {"id":3,"host":"host0","begin_ns":3000,"time_ns":4200,"pid":1,"tid":1,"comm":"curl","cgroup":"","runtime":null,"container":null,"pod":null,"lane":"thread","op":"recv","protocol":"tcp","local":"127.0.0.1:40001","remote":"127.0.0.1:80","netns":null,"netns_name":null,"socket":2,"iss":1001,"irs":1500,"stream_start":0,"stream_end":150,"result":150,"error":null,"signal":null,"target":null,"eof":false,"peek":false,"flags":[],"cpu":0,"ring":"bulk","position":1},
+            {"id":9,"host":"host1","begin_ns":9004000,"time_ns":9004100,"pid":2,"tid":2,"comm":"nginx","cgroup":"","runtime":null,"container":null,"pod":null,"lane":"thread","op":"send","protocol":"tcp","local":"127.0.0.1:80","remote":"127.0.0.1:40001","netns":null,"netns_name":null,"socket":3,"iss":1500,"irs":1001,"stream_start":0,"stream_end":150,"result":150,"error":null,"signal":null,"target":null,"eof":false,"peek":false,"flags":[],"cpu":0,"ring":"bulk","position":3}
+            ],"edges":[
+            {"from":0,"from_side":"end","to":2,"to_side":"begin","kind":"program","proof":"must"},
+            {"from":2,"from_side":"end","to":3,"to_side":"begin","kind":"program","proof":"must"},
+            {"from":9,"from_side":"begin","to":3,"to_side":"end","kind":"bytes","proof":"must"}
+            ],"hosts":[
+            {"name":"host0","boot_id":"","wall_offset_ns":0},
+            {"name":"host1","boot_id":"","wall_offset_ns":7000000}
+            ],"clocks":[
+            {"host":"host1","of":"host0","at_ns":1000,"low_ns":8999796,"high_ns":9000102,"messages":4,"contradiction_ns":null},
+            {"host":"host1","of":"host0","at_ns":4200,"low_ns":8999800,"high_ns":9000103,"messages":4,"contradiction_ns":null}
+            ]}
+        "#]],
     );
 }
 
