@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod clock;
+mod coverage;
 pub mod decode;
 pub mod offsets;
 pub mod procfs;
@@ -9,7 +10,7 @@ pub mod ring;
 pub mod scope;
 pub mod snapshot;
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -17,6 +18,7 @@ use aya::{Btf, Ebpf};
 
 use crate::event::{Event, Gap, Host, Names, Ring, Window};
 use attach::{Attached, Settings};
+pub use coverage::{Cost, Coverage};
 use decode::Decoder;
 use ring::{Batch, Follower, Rings};
 pub use scope::Scope;
@@ -154,12 +156,19 @@ impl Capture {
         Source {
             shape: self.rings.shape(),
             attached_ns: self.attached_ns,
+            // Read anew: since the probes were attached the clock may have been set.
+            wall_offset_ns: clock::wall_offset_ns(),
             scope: host.scope,
             whole_machine: self.scope == Scope::All,
             hooks: host.hooks,
             missing_hooks: host.missing_hooks,
             unwritten: self.unwritten(),
         }
+    }
+
+    /// The maps that hold the rings; whoever has them and [`Capture::source`] can take snapshots.
+    pub fn maps(&self) -> Result<[BorrowedFd<'_>; 3]> {
+        Rings::maps(&self.ebpf)
     }
 
     pub const fn scope(&self) -> &Scope {

@@ -6,6 +6,7 @@
 
 mod recorded;
 
+mod daemon;
 mod detach;
 mod load;
 mod names;

@@ -28,6 +28,8 @@ pub struct Source {
     pub shape: Shape,
     /// When the probes were attached, monotonic ns.
     pub attached_ns: u64,
+    /// Wall clock minus monotonic clock, ns.
+    pub wall_offset_ns: i64,
     pub scope: String,
     /// Whether all threads of the machine are in scope, also those that never did anything.
     pub whole_machine: bool,
@@ -202,20 +204,30 @@ fn host(
     };
     let lost = source.unwritten + survivors.gaps.len() as u64;
     Host {
-        name: procfs::host_name(),
-        boot_id: procfs::boot_id(),
-        kernel: procfs::kernel_release(),
-        cpus: source.shape.cpus,
-        wall_offset_ns: clock::wall_offset_ns(),
-        hooks: source.hooks.clone(),
-        missing_hooks: source.missing_hooks.clone(),
-        detail: "flow".to_owned(),
-        scope: source.scope.clone(),
         bulk_window: window(Ring::Bulk),
         rare_window: window(Ring::Rare),
         gaps: survivors.gaps,
         raised: kept + lost,
         lost,
         tasks: decoder.tasks(),
+        ..source.host()
+    }
+}
+
+impl Source {
+    /// The host, of which nothing has been read yet.
+    pub fn host(&self) -> Host {
+        Host {
+            name: procfs::host_name(),
+            boot_id: procfs::boot_id(),
+            kernel: procfs::kernel_release(),
+            cpus: self.shape.cpus,
+            wall_offset_ns: self.wall_offset_ns,
+            hooks: self.hooks.clone(),
+            missing_hooks: self.missing_hooks.clone(),
+            detail: "flow".to_owned(),
+            scope: self.scope.clone(),
+            ..Host::default()
+        }
     }
 }
