@@ -1,10 +1,13 @@
 //! From the kernel to events: loads and attaches the probes, reads their rings, and decodes what they hold.
 
 pub mod attach;
+pub mod cgroup;
 pub mod clock;
 mod coverage;
 pub mod decode;
+mod generations;
 pub mod offsets;
+pub mod places;
 pub mod procfs;
 pub mod ring;
 pub mod scope;
@@ -17,7 +20,9 @@ use anyhow::{Context, Result};
 use aya::{Btf, Ebpf};
 
 use crate::event::{Event, Gap, Host, Names, Ring, Window};
-use attach::{Attached, Settings};
+use attach::family::Family;
+use attach::{Attached, Loaded, Settings};
+use cgroup::Cgroups;
 pub use coverage::{Cost, Coverage};
 use decode::Decoder;
 use ring::{Batch, Follower, Rings};
@@ -29,6 +34,7 @@ pub struct Capture {
     /// Keeps programs, maps and links: dropping it detaches everything.
     ebpf: Ebpf,
     hooks: Vec<Attached>,
+    family: Family,
     rings: Rings,
     follower: Follower,
     decoder: Decoder,
@@ -58,18 +64,19 @@ impl Capture {
     pub fn start(scope: Scope, settings: Settings) -> Result<Self> {
         let btf =
             Btf::from_sys_fs().context("read the kernel's types from /sys/kernel/btf/vmlinux")?;
-        let mut ebpf = attach::load(&btf, &scope, &settings)?;
+        let Loaded { mut ebpf, family, mut hooks } = attach::load_family(&btf, &scope, &settings)?;
         let rings = Rings::map(&ebpf, &settings)?;
         let marked = scope.mark(attach::map_fd(&ebpf, "TASKS")?.as_fd())?;
-        let hooks = attach::attach(&mut ebpf, &btf)?;
+        hooks.extend(attach::attach_common(&mut ebpf, &btf, family)?);
         let attached_ns = clock::monotonic_ns();
         attach::name_open_sockets(&mut ebpf, &btf)?;
         let follower = Follower::new(&rings);
-        let mut decoder = Decoder::new(procfs::cgroups());
+        let mut decoder = Decoder::new(Cgroups::read());
         decoder.know(procfs::tasks(), |tid| scope == Scope::All || marked.contains(&tid));
         Ok(Self {
             ebpf,
             hooks,
+            family,
             rings,
             follower,
             decoder,
@@ -138,6 +145,7 @@ impl Capture {
             sink(&self.decoder.names, &events)?;
         }
         self.waiting.keep_after(until_ns);
+        self.decoder.places.look();
         Ok(count)
     }
 
@@ -160,6 +168,7 @@ impl Capture {
             wall_offset_ns: clock::wall_offset_ns(),
             scope: host.scope,
             whole_machine: self.scope == Scope::All,
+            family: host.family,
             hooks: host.hooks,
             missing_hooks: host.missing_hooks,
             unwritten: self.unwritten(),
@@ -207,12 +216,14 @@ impl Capture {
             boot_id: procfs::boot_id(),
             kernel: procfs::kernel_release(),
             cpus: self.rings.cpus,
+            attached_ns: self.attached_ns,
             wall_offset_ns: self.wall_offset_ns,
+            family: self.family.to_string(),
             hooks: self
                 .hooks
                 .iter()
                 .filter(|h| h.missing.is_none())
-                .map(|h| h.name.to_owned())
+                .map(|h| h.name.clone())
                 .collect(),
             missing_hooks: self
                 .hooks
@@ -227,6 +238,8 @@ impl Capture {
             raised: self.follower.written() + self.unwritten() - self.decoder.records,
             lost,
             tasks: self.decoder.tasks(),
+            containers: self.decoder.places.called(),
+            namespaces: self.decoder.places.namespaces(),
         }
     }
 }

@@ -93,7 +93,8 @@ pub async fn run(config: Config, ready: impl FnOnce(&Config)) -> Result<()> {
     let (ask, asked) = mpsc::channel(ASKS);
     // Before the probes: a second daemon is told so at once, and harms nothing.
     let api = server::Server::open(&config, ask)?;
-    let settings = Settings { ring_bytes: config.ring.0, probe_log: false, record_self: false };
+    let settings =
+        Settings { ring_bytes: config.ring.0, probe_log: false, record_self: false, family: None };
     let capture = Capture::start(config.scope(), settings)?;
     give_back_memory();
     let daemon = Daemon {

@@ -10,17 +10,21 @@ use std::net::SocketAddr;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::container::Called;
+use crate::netns::Namespace;
+
 /// Index of an event in [`History::events`].
 pub type EventIndex = u32;
 
 /// One call or occurrence in one thread or kernel lane: an interval. Compact, since there are millions.
 ///
-/// The end is [`Event::time_ns`]. The begin is only known to lie in `begin_ns ..= time_ns`.
+/// The end is [`Event::time_ns`]. The begin is `begin_ns` or, unless a hook saw it, lies in `begin_ns ..= time_ns`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
     /// End, in the host's monotonic nanoseconds.
     pub time_ns: u64,
-    /// Lower bound of the begin: the thread's previous end, or when the thread began.
+    /// The begin where it was seen ([`Flags::BEGAN`]), else its lower bound: the thread's previous end, or when
+    /// the thread began.
     pub begin_ns: u64,
     /// Position in its ring; with host, CPU and ring the event's identity.
     pub position: u64,
@@ -44,7 +48,7 @@ pub struct Event {
     pub target: u32,
     /// How many events the thread has raised so far, this one included; 0 in kernel lanes.
     pub task_count: u32,
-    /// Inode of the network namespace; 0 when unknown.
+    /// Network namespace: its cookie, or its inode where the kernel has no cookies. 0 without a socket.
     pub netns: u32,
     pub comm: Name,
     pub cgroup: Name,
@@ -56,6 +60,8 @@ pub struct Event {
     /// errno of what failed; 0: nothing did.
     pub error: u16,
     pub op: Op,
+    /// What the event's socket speaks; nothing for events of tasks.
+    pub protocol: Option<Protocol>,
     pub ring: Ring,
     /// Number of the signal, 0 when the event has none.
     pub signal: u8,
@@ -64,7 +70,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// An event of which nothing is known but what it is; for building others from.
+    /// An event of which nothing is known but what it is; for building others from. A socket's is TCP's.
     pub const fn blank(op: Op) -> Self {
         Self {
             time_ns: 0,
@@ -89,6 +95,7 @@ impl Event {
             cpu: 0,
             error: 0,
             op,
+            protocol: if op.of_socket() { Some(Protocol::Tcp) } else { None },
             ring: Ring::Bulk,
             signal: 0,
             proof: Proof::Unknown,
@@ -131,6 +138,8 @@ pub enum Op {
     Connect,
     /// Kernel lane: the connection is established at this end.
     Established,
+    /// A thread was given a connection by a listener.
+    Accept,
     /// A thread began to listen.
     Listen,
     /// A thread stopped listening.
@@ -164,11 +173,12 @@ pub enum Op {
 }
 
 impl Op {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Send,
         Self::Recv,
         Self::Connect,
         Self::Established,
+        Self::Accept,
         Self::Listen,
         Self::Unlisten,
         Self::Close,
@@ -192,6 +202,7 @@ impl Op {
             Self::Recv => "recv",
             Self::Connect => "connect",
             Self::Established => "established",
+            Self::Accept => "accept",
             Self::Listen => "listen",
             Self::Unlisten => "unlisten",
             Self::Close => "close",
@@ -214,20 +225,52 @@ impl Op {
         Self::ALL.into_iter().find(|op| op.as_str() == text)
     }
 
-    /// The protocol of the socket the event is about; nothing for events of tasks.
-    pub const fn protocol(self) -> Option<&'static str> {
-        match self {
-            Self::Fork | Self::Exec | Self::Exit | Self::Signal | Self::Deliver | Self::OomKill => {
-                None
-            }
-            _ => Some("tcp"),
-        }
+    /// Whether the event is about a socket rather than a task.
+    pub const fn of_socket(self) -> bool {
+        !matches!(
+            self,
+            Self::Fork | Self::Exec | Self::Exit | Self::Signal | Self::Deliver | Self::OomKill
+        )
     }
 }
 
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// What bytes go through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+    UnixStream,
+    UnixDgram,
+    UnixSeqpacket,
+    /// A pipe or FIFO.
+    Pipe,
+}
+
+impl Protocol {
+    pub const ALL: [Self; 6] =
+        [Self::Tcp, Self::Udp, Self::UnixStream, Self::UnixDgram, Self::UnixSeqpacket, Self::Pipe];
+
+    /// The text form, as in the recording's `protocol` column.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::UnixStream => "unix_stream",
+            Self::UnixDgram => "unix_dgram",
+            Self::UnixSeqpacket => "unix_seqpacket",
+            Self::Pipe => "pipe",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|protocol| protocol.as_str() == text)
     }
 }
 
@@ -293,6 +336,8 @@ impl Flags {
     /// The call may have let others in between its bytes: a send whose thread slept, a receive that waits
     /// for all (`MSG_WAITALL`).
     pub const SPLIT: Self = Self(512);
+    /// The begin was seen: `begin_ns` is when the call began, not a bound of it.
+    pub const BEGAN: Self = Self(1024);
 
     pub const fn has(self, flag: Self) -> bool {
         self.0 & flag.0 != 0
@@ -306,6 +351,12 @@ impl Flags {
 /// Index of an interned text: comm, cgroup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(pub u32);
+
+impl Default for Name {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
 
 impl Name {
     pub const NONE: Self = Self(u32::MAX);
@@ -378,8 +429,13 @@ pub struct Host {
     pub boot_id: String,
     pub kernel: String,
     pub cpus: u32,
+    /// When the recorder attached its probes, monotonic ns: together with the boot this names the rings that
+    /// the events are from. 0: unknown.
+    pub attached_ns: u64,
     /// Wall clock minus monotonic clock, ns, when the recording began.
     pub wall_offset_ns: i64,
+    /// Which family of hooks saw sends and receives: `tracepoint`, `trampoline`, `kprobe`.
+    pub family: String,
     /// Names of the hooks that were attached.
     pub hooks: Vec<String>,
     /// Hooks that would have been wanted and are missing, with the reason.
@@ -396,6 +452,10 @@ pub struct Host {
     pub lost: u64,
     /// Tasks that lived while it was recorded, also those that raised no event.
     pub tasks: Vec<Task>,
+    /// What containers and pods are called, as far as the host knew.
+    pub containers: Vec<Called>,
+    /// The network namespaces that sockets lay in.
+    pub namespaces: Vec<Namespace>,
 }
 
 /// A stretch of monotonic time, both ends included.
@@ -406,7 +466,7 @@ pub struct Window {
 }
 
 /// A place where events are known to be missing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Gap {
     pub cpu: u32,
     pub ring: Ring,
@@ -417,7 +477,7 @@ pub struct Gap {
 }
 
 /// A thread that lived in the window.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Task {
     pub pid: u32,

@@ -6,10 +6,14 @@
 
 mod recorded;
 
+mod container;
 mod daemon;
 mod detach;
+mod family;
+mod hosts;
 mod load;
 mod names;
+mod netns;
 mod readme;
 mod refused;
 mod ring;

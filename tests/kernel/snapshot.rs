@@ -14,7 +14,8 @@ use recorder::event::{Address, Event, History, Name, Op, Ring};
 use crate::recorded::{Recorder, SMALL, python_command};
 
 /// As small as rings get: they turn over within a few milliseconds of this load.
-const TINY: Settings = Settings { ring_bytes: 1 << 20, probe_log: false, record_self: false };
+const TINY: Settings =
+    Settings { ring_bytes: 1 << 20, probe_log: false, record_self: false, family: None };
 
 /// Two connections: one as old as the program, and one after another that live short.
 const TALK: &str = "

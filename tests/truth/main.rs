@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-use tests::command::wherefore;
+use tests::command::{family, wherefore};
 
 /// One case at a time: each loads its own probes, and some fill a core.
 static TURN: Mutex<()> = Mutex::new(());
@@ -28,12 +28,16 @@ cases! {
     epoll_pipelined
     fan_in
     fan_out
+    fast_open
+    flags
     half_close
     inherited
+    io_uring
     iovecs
     ipv6
     keep_alive
     large_messages
+    listeners
     many_readers_processes
     many_readers_racing
     many_readers_waiting
@@ -45,18 +49,25 @@ cases! {
     nonblocking
     older_past_4gib
     older_than_recorder
+    open_at_once
     past_4gib
     peek
+    peek_ahead
     port_reuse
     proxy
+    repair
     reset
     sendfile
+    shutdowns
+    sockmap
     splice
     thread_per_connection
     thread_pool
     tls
     two_hosts
+    urgent
     waitall
+    zero_copy
 }
 
 #[test]
@@ -78,11 +89,13 @@ fn check(case: &str) {
     assert!(nix::unistd::geteuid().is_root(), "the truth suite loads probes: run it as root");
     let wherefore = wherefore();
     let command = |rest: &str| format!("'{}' {rest}", wherefore.display());
+    let hooks = family().map_or(String::new(), |family| format!("--hooks {family} "));
     let table = run(Command::new("python3")
         .arg(script())
         .args(["--case", case])
-        .args(["--record", &command("record -o {out} -- {cmd}")])
-        .args(["--record-all", &command("record -o {out} --all")])
+        .args(["--record", &command(&format!("record {hooks}-o {{out}} -- {{cmd}}"))])
+        .args(["--record-all", &command(&format!("record {hooks}-o {{out}} --all"))])
+        .args(["--ready", "^recording all"])
         .args(["--graph", &command("graph {out} --to json")]));
     println!("{table}");
 }

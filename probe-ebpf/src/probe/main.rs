@@ -17,13 +17,25 @@ mod emit;
 mod scope;
 
 #[cfg(target_arch = "bpf")]
+mod fire;
+
+#[cfg(target_arch = "bpf")]
 mod socket;
+
+#[cfg(target_arch = "bpf")]
+mod trampoline;
+
+#[cfg(target_arch = "bpf")]
+mod kprobe;
 
 #[cfg(target_arch = "bpf")]
 mod tcp;
 
 #[cfg(target_arch = "bpf")]
 mod task;
+
+#[cfg(target_arch = "bpf")]
+mod cgroup;
 
 #[cfg(target_arch = "bpf")]
 mod signal;

@@ -1,71 +1,109 @@
 //! Sends and receives: the two tracepoints that fire once per call, whatever system call it was.
 
-use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
+use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use probe_ebpf::event::{flag, kind};
+use probe_ebpf::event::{RareSlot, kind, protocol};
 
-use crate::kernel::{self, Pointer, diagnose, field};
-use crate::{emit, scope};
+use crate::kernel::{self, Pointer, diagnose};
+use crate::scope::Sock;
+use crate::{emit, fire, scope, tcp};
 
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn sock_send_length(ctx: BtfTracePointContext) -> Option<()> {
-    transfer(&ctx, kind::SEND)
+    kernel::undisturbed(
+        #[inline(always)]
+        || transfer(&ctx, kind::SEND, Call::traced(&ctx)),
+    )
 }
 
 #[btf_tracepoint(function = "sock_recv_length")]
 pub fn sock_recv_length(ctx: BtfTracePointContext) -> Option<()> {
-    transfer(&ctx, kind::RECEIVE)
+    kernel::undisturbed(
+        #[inline(always)]
+        || transfer(&ctx, kind::RECEIVE, Call::traced(&ctx)),
+    )
 }
 
-const SOCK_DONE: u64 = 1 << 1;
-const MSG_PEEK: u32 = 2;
+/// A call that has returned, as any hook that sees it can tell.
+pub struct Call<S> {
+    pub sk: S,
+    /// Bytes, or −errno.
+    pub result: i32,
+    /// `MSG_*`, of receives.
+    pub flags: u32,
+    pub begin: Begin,
+    /// One of [`fired`](probe_ebpf::config::fired).
+    pub hook: Option<u32>,
+}
 
+/// When a call began.
+pub enum Begin {
+    Unseen,
+    /// Noted with this `struct socket` ([`scope::enter`]).
+    Noted(Pointer),
+    At(u64),
+}
+
+impl Call<Pointer> {
+    #[inline(always)]
+    fn traced(ctx: &BtfTracePointContext) -> Self {
+        Self {
+            sk: ctx.arg(0),
+            result: ctx.arg(1),
+            flags: ctx.arg(2),
+            begin: Begin::Unseen,
+            hook: None,
+        }
+    }
+}
+
+/// Records a call: what all protocols have in common, then what its own protocol knows of the place of its bytes.
 #[inline(always)]
-fn transfer(ctx: &BtfTracePointContext, what: u8) -> Option<()> {
-    let sk: Pointer = ctx.arg(0);
-    if !kernel::is_tcp(sk) {
+pub fn transfer(ctx: &impl EbpfContext, what: u8, call: Call<impl Sock>) -> Option<()> {
+    let protocol = kernel::protocol(call.sk);
+    if protocol == 0 {
         return None;
     }
-    let thread = scope::current()?;
-    let named = scope::named_lately(sk).or_else(
+    let Some(thread) = scope::current() else { return fire::here(call.hook?) };
+    let named = scope::named_lately(call.sk).or_else(
         #[inline(always)]
-        || scope::name_for(sk, &thread),
+        || scope::name_for(call.sk, &thread),
     );
     let Some(cookie) = named else {
         diagnose!(ctx, "no storage for a socket of thread {}", thread.tid);
         return None;
     };
-    // SAFETY: the verifier checks the socket.
-    let tcp: Pointer = unsafe { bpf_skc_to_tcp_sock(sk.cast()) }.cast();
-    if tcp.is_null() {
-        return None;
-    }
     let mut slot = thread.slot(what);
     slot.socket = cookie;
-    slot.result = ctx.arg(1);
-    slot.argument = ctx.arg(2);
-    if what == kind::SEND {
-        slot.sequence = field!(tcp, tcp_write_seq, u32);
-        let unacked = slot.sequence.wrapping_sub(field!(tcp, tcp_snd_una, u32));
-        slot.count = field!(tcp, tcp_bytes_acked, u64) + unacked as u64;
-    } else {
-        // In this order: a FIN that is seen here has been counted in `rcv_nxt`, which is read after it.
-        if field!(sk, common_flags, u64) & SOCK_DONE != 0 {
-            slot.flags |= flag::FIN_SEEN;
-        }
-        slot.sequence = field!(tcp, tcp_copied_seq, u32);
-        let unread = field!(tcp, tcp_rcv_nxt, u32).wrapping_sub(slot.sequence);
-        slot.count = field!(tcp, tcp_bytes_received, u64).wrapping_sub(unread as u64);
-        if slot.argument & MSG_PEEK != 0 && field!(sk, sock_peek_off, i32) >= 0 {
-            slot.aux[0] = 1;
-        }
-        match unread {
-            0 => slot.flags |= flag::DRAINED,
-            1 => slot.flags |= flag::ONE_LEFT,
-            _ => {}
-        }
+    slot.result = call.result;
+    slot.argument = call.flags;
+    slot.aux[1] = protocol;
+    slot.set_begin(match call.begin {
+        Begin::Unseen => 0,
+        Begin::Noted(socket) => thread.leave(socket),
+        Begin::At(begin_ns) => begin_ns,
+    });
+    match protocol {
+        protocol::TCP => tcp::position(call.sk, &mut slot)?,
+        _ => {}
     }
     emit::bulk(&slot);
+    None
+}
+
+/// Records that the current thread was given a connection.
+#[inline(always)]
+pub fn accepted(sk: impl Sock) -> Option<()> {
+    if !kernel::is_tcp(sk) {
+        return None;
+    }
+    let thread = scope::current()?;
+    let state = scope::socket(sk, thread.pid)?;
+    scope::named(sk, state, thread.time_ns);
+    let mut slot = thread.slot(kind::ACCEPT);
+    // SAFETY: a live storage value.
+    slot.socket = unsafe { (*state).cookie };
+    emit::rare(&RareSlot { slot, detail: [0; 8] });
     None
 }

@@ -1,15 +1,20 @@
 //! Loading the probes into the running kernel and attaching them; what is missing is said, not hidden.
 
+pub mod family;
+pub mod patch;
+mod prove;
+
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use anyhow::{Context, Result, bail};
 use aya::maps::{Map, MapData};
-use aya::programs::{BtfTracePoint, Iter, Program};
+use aya::programs::{Iter, Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
-use probe_ebpf::config::{Arguments, Config, NAMED_PER_CPU, Offsets};
+use probe_ebpf::config::{Config, NAMED_PER_CPU, SOCKETS_BY_COOKIE};
 
-use crate::capture::offsets;
+use crate::capture::offsets::{self, Found};
 use crate::capture::scope::Scope;
+use family::{ACCEPT, COMMON, Family, Hook, Need, Site};
 
 /// The probes, built for the kernel's instruction set by the build script.
 static PROBE: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probe"));
@@ -23,6 +28,8 @@ pub struct Settings {
     pub probe_log: bool,
     /// Record the recorder as well: only for measuring what an event costs.
     pub record_self: bool,
+    /// The family of hooks to use; otherwise the first that works.
+    pub family: Option<Family>,
 }
 
 impl Settings {
@@ -37,50 +44,9 @@ impl Settings {
     }
 }
 
-/// One tracepoint and what is lost without it.
-pub struct Hook {
-    pub name: &'static str,
-    pub gives: &'static str,
-    pub need: Need,
-}
-
-/// Whether anything can be recorded without a hook.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Need {
-    Required,
-    Wanted,
-}
-
-const fn required(name: &'static str, gives: &'static str) -> Hook {
-    Hook { name, gives, need: Need::Required }
-}
-
-const fn wanted(name: &'static str, gives: &'static str) -> Hook {
-    Hook { name, gives, need: Need::Wanted }
-}
-
-/// The hooks of detail `flow`: all are BTF tracepoints, and the program has the tracepoint's name.
-pub const HOOKS: [Hook; 15] = [
-    required("sched_process_fork", "new threads, and who is in scope"),
-    required("sock_send_length", "bytes sent"),
-    required("sock_recv_length", "bytes received, end of stream"),
-    required("inet_sock_set_state", "connect, established, listen, close"),
-    wanted("sched_process_exec", "programs started"),
-    wanted("sched_process_exit", "ends of threads"),
-    wanted("task_rename", "names of threads"),
-    wanted("signal_generate", "who sent a signal"),
-    wanted("signal_deliver", "who took a signal"),
-    wanted("mark_victim", "kills for lack of memory"),
-    wanted("tcp_send_reset", "resets sent"),
-    wanted("tcp_receive_reset", "resets received"),
-    wanted("tcp_retransmit_skb", "segments sent again"),
-    wanted("inet_sk_error_report", "errors of connections"),
-    wanted("open_sockets", "names of sockets older than the recorder"),
-];
-
 /// A hook after the attempt to attach it.
 pub struct Attached {
-    pub name: &'static str,
+    pub name: String,
     /// Why it is not attached.
     pub missing: Option<String>,
     /// The program's descriptor number, to ask the kernel about it. Valid while the programs live.
@@ -88,6 +54,16 @@ pub struct Attached {
 }
 
 impl Attached {
+    fn there(ebpf: &Ebpf, hook: &Hook) -> Self {
+        let program = ebpf.program(hook.program).and_then(|program| program.fd().ok());
+        let program = program.map(|fd| fd.as_fd().as_raw_fd());
+        Self { name: hook.to_string(), missing: None, program }
+    }
+
+    const fn missing(name: String, why: String) -> Self {
+        Self { name, missing: Some(why), program: None }
+    }
+
     /// How often the kernel skipped the program because it was already running on that CPU.
     pub fn missed(&self) -> u64 {
         let Some(fd) = self.program else { return 0 };
@@ -98,8 +74,8 @@ impl Attached {
 }
 
 /// Loads maps and programs, nothing attached yet.
-pub fn load(btf: &Btf, scope: &Scope, settings: &Settings) -> Result<Ebpf> {
-    let (offsets, arguments) = offsets::read()?;
+pub fn load(btf: &Btf, scope: &Scope, settings: &Settings, family: Family) -> Result<Ebpf> {
+    let found = offsets::read()?;
     let cpus = cpus()?;
     let (bulk_slots, rare_slots) = settings.slots(cpus);
     let mut config = Config {
@@ -107,56 +83,125 @@ pub fn load(btf: &Btf, scope: &Scope, settings: &Settings) -> Result<Ebpf> {
         bulk_slots,
         rare_slots,
         log: u32::from(settings.probe_log),
+        kprobes: u32::from(family == Family::Kprobe),
         ..Config::default()
     };
     scope.configure(&mut config)?;
-    load_with(btf, &config, &offsets, &arguments, cpus)
+    let probes = patch::linked(PROBE, found.preemption, family);
+    load_with(btf, &config, &found, cpus, &probes)
 }
 
-fn load_with(
-    btf: &Btf,
-    config: &Config,
-    offsets: &Offsets,
-    arguments: &Arguments,
-    cpus: u32,
-) -> Result<Ebpf> {
+fn load_with(btf: &Btf, config: &Config, found: &Found, cpus: u32, probes: &[u8]) -> Result<Ebpf> {
     let log_bytes = if config.log == 0 { 4096 } else { 1 << 20 };
     EbpfLoader::new()
         .btf(Some(btf))
         .allow_unsupported_maps()
         .override_global("CONFIG", bytemuck::bytes_of(config), true)
-        .override_global("OFFSETS", bytemuck::bytes_of(offsets), true)
-        .override_global("ARGUMENTS", bytemuck::bytes_of(arguments), true)
+        .override_global("OFFSETS", bytemuck::bytes_of(&found.offsets), true)
+        .override_global("ARGUMENTS", bytemuck::bytes_of(&found.arguments), true)
         .map_max_entries("HEADS", cpus)
         .map_max_entries("NAMED", NAMED_PER_CPU * cpus)
         .map_max_entries("BULK", config.bulk_slots * cpus)
         .map_max_entries("RARE", config.rare_slots * cpus)
+        .map_max_entries("BY_COOKIE", if config.kprobes == 0 { 64 } else { SOCKETS_BY_COOKIE })
         .map_max_entries("AYA_LOGS", log_bytes)
-        .load(PROBE)
+        .load(probes)
         .context("create the probes' maps (root, or CAP_BPF and CAP_PERFMON, is needed)")
 }
 
-/// Attaches every hook; a wanted one that is refused is named with the reason.
+/// The probes in the kernel, with the hooks that see sends and receives attached.
+pub struct Loaded {
+    pub ebpf: Ebpf,
+    pub family: Family,
+    pub hooks: Vec<Attached>,
+}
+
+/// Loads the probes and attaches the family that was asked for, or else the first that works. What belongs to
+/// the others is not loaded into the kernel.
+pub fn load_family(btf: &Btf, scope: &Scope, settings: &Settings) -> Result<Loaded> {
+    if let Some(family) = settings.family {
+        let mut ebpf = load(btf, scope, settings, family)?;
+        let hooks = attach_family(&mut ebpf, btf, family)
+            .with_context(|| format!("use hooks of the family {family}"))?;
+        return Ok(Loaded { ebpf, family, hooks });
+    }
+    let mut refused = Vec::new();
+    for family in Family::ALL {
+        let mut ebpf = load(btf, scope, settings, family)?;
+        match attach_family(&mut ebpf, btf, family) {
+            Ok(hooks) => return Ok(Loaded { ebpf, family, hooks }),
+            Err(error) => refused.push(format!("{family}: {}", root_cause(&error))),
+        }
+    }
+    bail!("no family of hooks works on this kernel: {}", refused.join("; "));
+}
+
+/// Attaches what every family needs or wants; a wanted hook that is refused is named with the reason.
 ///
 /// # Errors
 /// When a required one is refused.
-pub fn attach(ebpf: &mut Ebpf, btf: &Btf) -> Result<Vec<Attached>> {
-    let mut attached = Vec::new();
-    for hook in HOOKS.iter().filter(|h| h.name != "open_sockets") {
-        let result = attach_one(ebpf, btf, hook.name);
-        if hook.need == Need::Required {
-            result.with_context(|| format!("attach {} ({})", hook.name, hook.gives))?;
-            attached.push(Attached {
-                name: hook.name,
-                missing: None,
-                program: fd(ebpf, hook.name),
-            });
-            continue;
+pub fn attach_common(ebpf: &mut Ebpf, btf: &Btf, family: Family) -> Result<Vec<Attached>> {
+    let mut hooks = Vec::new();
+    for hook in COMMON.iter().filter(|hook| hook.site != Site::Files) {
+        match attach_hook(ebpf, btf, hook) {
+            Ok(()) => hooks.push(Attached::there(ebpf, hook)),
+            Err(error) if hook.need == Need::Required => return Err(error),
+            Err(error) => hooks.push(Attached::missing(hook.to_string(), root_cause(&error))),
         }
-        let missing = result.err().map(|error| root_cause(&error));
-        attached.push(Attached { name: hook.name, missing, program: fd(ebpf, hook.name) });
     }
-    Ok(attached)
+    hooks.push(attach_accept(ebpf, btf, family));
+    Ok(hooks)
+}
+
+/// Attaches all hooks of a family and sees to it that they fire. What was attached is gone where one is refused.
+pub fn attach_family(ebpf: &mut Ebpf, btf: &Btf, family: Family) -> Result<Vec<Attached>> {
+    let attached = try_family(ebpf, btf, family);
+    if attached.is_err() {
+        detach(ebpf, family.hooks())?;
+    }
+    attached
+}
+
+fn try_family(ebpf: &mut Ebpf, btf: &Btf, family: Family) -> Result<Vec<Attached>> {
+    let mut hooks = Vec::new();
+    for hook in family.hooks() {
+        if hook.need != Need::RequiredForV6 || prove::has_v6() {
+            attach_hook(ebpf, btf, hook)?;
+            hooks.push(hook);
+        }
+    }
+    if let Some(silent) = prove::silent(ebpf, &hooks)?.first() {
+        bail!("{}", without_effect(silent));
+    }
+    Ok(hooks.into_iter().map(|hook| Attached::there(ebpf, hook)).collect())
+}
+
+fn without_effect(hook: &Hook) -> String {
+    let reason = prove::reason().unwrap_or("the kernel accepts it and never runs it");
+    format!("{hook} is attached, but has no effect: {reason}")
+}
+
+/// Attaches the first hook that tells which thread accepts; where sends are seen by kprobes, only such a one.
+fn attach_accept(ebpf: &mut Ebpf, btf: &Btf, family: Family) -> Attached {
+    let mut refused = Vec::new();
+    let fits = |hook: &&Hook| family != Family::Kprobe || hook.site == Site::Kretprobe;
+    for hook in ACCEPT.iter().filter(fits) {
+        match attach_alone(ebpf, btf, hook) {
+            Ok(()) => return Attached::there(ebpf, hook),
+            Err(error) => refused.push(format!("{hook}: {}", root_cause(&error))),
+        }
+    }
+    Attached::missing("accept".to_owned(), refused.join("; "))
+}
+
+/// Attaches one hook and sees to it that it fires.
+pub fn attach_alone(ebpf: &mut Ebpf, btf: &Btf, hook: &'static Hook) -> Result<()> {
+    attach_hook(ebpf, btf, hook)?;
+    if !prove::silent(ebpf, &[hook])?.is_empty() {
+        detach(ebpf, std::slice::from_ref(hook))?;
+        bail!("{}", without_effect(hook));
+    }
+    Ok(())
 }
 
 /// The first line of what lies at the bottom of an error.
@@ -164,23 +209,56 @@ pub fn root_cause(error: &anyhow::Error) -> String {
     error.root_cause().to_string().lines().next().unwrap_or_default().to_owned()
 }
 
-/// Loads the program of a hook's name and attaches it there.
-pub fn attach_one(ebpf: &mut Ebpf, btf: &Btf, name: &str) -> Result<()> {
-    attach_to(ebpf, btf, name, name)
+/// Loads a hook's program and attaches it.
+pub fn attach_hook(ebpf: &mut Ebpf, btf: &Btf, hook: &Hook) -> Result<()> {
+    attach_program(ebpf, btf, hook).with_context(|| format!("attach {hook} ({})", hook.gives))
 }
 
-/// Loads a program and attaches it to a tracepoint.
-pub fn attach_to(ebpf: &mut Ebpf, btf: &Btf, name: &str, tracepoint: &str) -> Result<()> {
-    let program = ebpf.program_mut(name).with_context(|| format!("find the program {name}"))?;
-    let program: &mut BtfTracePoint = program.try_into()?;
-    program.load(tracepoint, btf)?;
-    program.attach()?;
+fn attach_program(ebpf: &mut Ebpf, btf: &Btf, hook: &Hook) -> Result<()> {
+    let target = hook.target;
+    match (hook.site, program(ebpf, hook.program)?) {
+        (Site::Tracepoint, Program::BtfTracePoint(program)) => {
+            program.load(target, btf)?;
+            program.attach()?;
+        }
+        (Site::Fentry, Program::FEntry(program)) => {
+            program.load(target, btf)?;
+            program.attach()?;
+        }
+        (Site::Fexit, Program::FExit(program)) => {
+            program.load(target, btf)?;
+            program.attach()?;
+        }
+        (Site::Kprobe | Site::Kretprobe, Program::KProbe(program)) => {
+            program.load()?;
+            program.attach(target, 0)?;
+        }
+        (Site::Files, _) => name_open_sockets(ebpf, btf)?,
+        _ => bail!("the program {} is of another kind", hook.program),
+    }
     Ok(())
 }
 
-fn fd(ebpf: &Ebpf, name: &str) -> Option<i32> {
-    let Program::BtfTracePoint(program) = ebpf.program(name)? else { return None };
-    program.fd().ok().map(|fd| fd.as_fd().as_raw_fd())
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
+    ebpf.program_mut(name).with_context(|| format!("find the program {name}"))
+}
+
+/// Detaches and unloads what was attached of some hooks.
+pub fn detach(ebpf: &mut Ebpf, hooks: &[Hook]) -> Result<()> {
+    for hook in hooks {
+        let unloaded = match program(ebpf, hook.program)? {
+            Program::BtfTracePoint(program) => program.unload(),
+            Program::FEntry(program) => program.unload(),
+            Program::FExit(program) => program.unload(),
+            Program::KProbe(program) => program.unload(),
+            _ => continue,
+        };
+        match unloaded {
+            Ok(()) | Err(ProgramError::NotLoaded) => {}
+            Err(error) => return Err(error).with_context(|| format!("detach {hook}")),
+        }
+    }
+    Ok(())
 }
 
 /// Lets the kernel walk over all open sockets, so that those in scope are named.

@@ -7,13 +7,14 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use probe_ebpf::event::state::{CLOSE, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_SENT};
-use probe_ebpf::event::{SocketName, TaskName, flag, kind, proven};
+use probe_ebpf::event::{SocketName, TaskName, call, flag, kind, protocol, proven};
 
+use crate::capture::cgroup::Cgroups;
+use crate::capture::generations::{FastMap, Generations};
+use crate::capture::places::Places;
+use crate::capture::procfs;
 use crate::capture::ring::Raw;
-use crate::event::{Address, Event, Flags, Name, Names, Op, Proof, Task};
-
-/// Asked several times for every event; the keys are the kernel's own numbers.
-type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+use crate::event::{Address, Event, Flags, Name, Names, Op, Proof, Protocol, Task};
 
 /// Turns slots, in order of time, into events.
 pub struct Decoder {
@@ -24,7 +25,9 @@ pub struct Decoder {
     pub unnamed_ns: u64,
     /// Whether what `/proc` says now was so when the events happened.
     pub live: bool,
-    cgroups: HashMap<u64, String>,
+    /// Containers and network namespaces that events lie in.
+    pub places: Places,
+    cgroups: Cgroups,
     tasks: FastMap<u32, Known>,
     gone: Vec<Task>,
     sockets: Generations<Socket>,
@@ -47,29 +50,35 @@ struct Known {
 struct Socket {
     local: Address,
     remote: Address,
+    protocol: Option<Protocol>,
     netns: u32,
     iss: u32,
     irs: u32,
     proof: Proof,
     active: bool,
+    /// It was asking for its connection when it was named last, so that only its own number is known.
+    asking: bool,
     owner: u32,
 }
+
+/// Sockets that are remembered at least.
+const GENERATION: usize = 250_000;
 
 /// Most threads that have ended whose names are kept for the recording's list.
 const MOST_GONE: usize = 100_000;
 
 impl Decoder {
-    /// `cgroups` gives paths for the kernel's cgroup numbers.
-    pub fn new(cgroups: HashMap<u64, String>) -> Self {
+    pub fn new(cgroups: Cgroups) -> Self {
         Self {
             names: Names::default(),
             records: 0,
             unnamed_ns: 0,
             live: true,
+            places: Places::default(),
             cgroups,
             tasks: FastMap::default(),
             gone: Vec::new(),
-            sockets: Generations::new(),
+            sockets: Generations::new(GENERATION),
         }
     }
 
@@ -79,8 +88,11 @@ impl Decoder {
         for task in tasks {
             let listed = in_scope(task.tid);
             let comm = self.names.intern(&task.comm);
-            let known =
-                Known { last_ns: task.start_ns, task, comm, cgroup: Name::NONE, count: 0, listed };
+            let cgroup = match task.cgroup.as_str() {
+                "" => Name::NONE,
+                path => self.names.intern(path),
+            };
+            let known = Known { last_ns: task.start_ns, task, comm, cgroup, count: 0, listed };
             self.tasks.insert(known.task.tid, known);
         }
     }
@@ -121,11 +133,19 @@ impl Decoder {
         match raw.slot.kind {
             kind::TASK => {
                 self.records += 1;
-                self.name_task(bytemuck::cast(detail));
+                let name: TaskName = bytemuck::cast(detail);
+                self.name_task(name);
+                if raw.slot.argument == 1 {
+                    self.move_process(&name);
+                }
             }
             kind::SOCKET => {
                 self.records += 1;
                 self.name_socket(raw, bytemuck::cast(detail));
+            }
+            kind::CGROUP => {
+                self.records += 1;
+                self.cgroups.learn(raw.slot.socket, raw.slot.sequence, bytemuck::bytes_of(&detail));
             }
             _ => out.extend(self.event(raw, detail)),
         }
@@ -164,7 +184,7 @@ impl Decoder {
         if event.socket != 0 {
             self.place_in_stream(raw, &mut event);
         }
-        self.place_in_thread(&mut event);
+        self.place_in_thread(raw, &mut event);
         self.follow_task(raw, detail, op);
         Some(event)
     }
@@ -176,14 +196,16 @@ impl Decoder {
             self.unnamed_ns = self.unnamed_ns.max(slot.time_ns);
             return;
         };
-        if event.op == Op::Established {
-            socket.active = slot.aux[0] == SYN_SENT;
+        // Where both ends ask, neither goes from SYN_SENT to ESTABLISHED.
+        if event.op == Op::Connect || (event.op == Op::Established && slot.aux[0] == SYN_SENT) {
+            socket.active = true;
         }
         if event.tid != 0 {
             socket.owner = event.pid;
         } else {
             event.pid = socket.owner;
         }
+        event.protocol = socket.protocol.or(event.protocol);
         event.local = socket.local;
         event.remote = socket.remote;
         event.netns = socket.netns;
@@ -191,11 +213,15 @@ impl Decoder {
         if socket.active {
             event.flags = event.flags.with(Flags::ACTIVE);
         }
-        if socket.proof == Proof::Unknown {
+        // With TCP Fast Open bytes may go with the SYN.
+        let unknown = socket.proof == Proof::Unknown;
+        let early = unknown && socket.asking && event.op == Op::Send;
+        if unknown && !early {
             return;
         }
-        event.iss = socket.iss;
-        event.irs = socket.irs;
+        if !early {
+            (event.iss, event.irs) = (socket.iss, socket.irs);
+        }
         let first = match event.op {
             Op::Recv => socket.irs.wrapping_add(1),
             _ => socket.iss.wrapping_add(1),
@@ -205,7 +231,7 @@ impl Decoder {
     }
 
     /// Fills in the thread's name, and since when it can have been at it.
-    fn place_in_thread(&mut self, event: &mut Event) {
+    fn place_in_thread(&mut self, raw: &Raw, event: &mut Event) {
         if event.tid == 0 {
             // A kernel lane bears the name of the socket's owner.
             if let Some(owner) = self.tasks.get(&event.pid) {
@@ -214,10 +240,16 @@ impl Decoder {
             }
             return;
         }
-        let Some(known) = self.tasks.get_mut(&event.tid) else { return };
+        let seen_ns = match event.op {
+            Op::Send | Op::Recv => raw.slot.begin_ns(),
+            _ => None,
+        };
+        let Some(known) = self.tasks.get_mut(&event.tid) else {
+            return begin(event, seen_ns, seen_ns.unwrap_or(event.time_ns));
+        };
         event.comm = known.comm;
         event.cgroup = known.cgroup;
-        event.begin_ns = known.last_ns.min(event.time_ns);
+        begin(event, seen_ns, known.last_ns.min(event.time_ns));
         known.last_ns = event.time_ns;
         if event.task_count != 0 {
             if known.count != 0 && event.task_count != known.count.wrapping_add(1) {
@@ -241,7 +273,7 @@ impl Decoder {
             Op::Exec => {
                 self.name_task(bytemuck::cast(detail));
                 if let Some(known) = self.tasks.get_mut(&raw.slot.tid).filter(|_| self.live) {
-                    known.task.executable = crate::capture::procfs::executable(raw.slot.pid);
+                    known.task.executable = procfs::executable(raw.slot.pid);
                 }
             }
             Op::Exit => {
@@ -256,32 +288,6 @@ impl Decoder {
         }
     }
 
-    fn name_task(&mut self, name: TaskName) {
-        let length = name.comm.iter().position(|&b| b == 0).unwrap_or(name.comm.len());
-        let comm = String::from_utf8_lossy(&name.comm[..length]).into_owned();
-        let cgroup = self.cgroups.get(&name.cgroup).cloned().unwrap_or_default();
-        let known = self.tasks.entry(name.tid).or_insert_with(|| Known {
-            task: Task::default(),
-            comm: Name::NONE,
-            cgroup: Name::NONE,
-            last_ns: name.start_ns,
-            count: 0,
-            listed: true,
-        });
-        known.listed = true;
-        known.comm = self.names.intern(&comm);
-        known.cgroup = if cgroup.is_empty() { Name::NONE } else { self.names.intern(&cgroup) };
-        known.task = Task {
-            pid: name.pid,
-            tid: name.tid,
-            comm,
-            executable: std::mem::take(&mut known.task.executable),
-            cgroup,
-            parent: name.parent,
-            start_ns: name.start_ns,
-        };
-    }
-
     fn name_socket(&mut self, raw: &Raw, name: SocketName) {
         let before = self.sockets.get(raw.slot.socket).cloned();
         // The port is given back before the socket's last events.
@@ -289,7 +295,8 @@ impl Decoder {
         let socket = Socket {
             local: known.unwrap_or_else(|| self.address(name.local, name.local_port)),
             remote: self.address(name.remote, name.remote_port),
-            netns: name.netns,
+            protocol: spoken(name.protocol),
+            netns: if name.netns_cookie != 0 { name.netns_cookie } else { name.netns },
             iss: name.iss,
             irs: name.irs,
             proof: match name.proven {
@@ -299,8 +306,10 @@ impl Decoder {
                 _ => Proof::Unknown,
             },
             active: before.as_ref().is_some_and(|s| s.active),
+            asking: name.state == SYN_SENT,
             owner: if name.owner != 0 { name.owner } else { before.map_or(0, |s| s.owner) },
         };
+        self.places.namespace(socket.netns, name.netns);
         self.sockets.put(raw.slot.socket, socket);
     }
 
@@ -310,6 +319,18 @@ impl Decoder {
             return Address::NONE;
         }
         self.names.intern_address(SocketAddr::new(ip, port))
+    }
+}
+
+/// Sets an event's begin: when a hook saw it, unless something that the thread did inside of the call stands
+/// before it; else no sooner than the thread's end before.
+fn begin(event: &mut Event, seen_ns: Option<u64>, bound_ns: u64) {
+    match seen_ns.filter(|&seen_ns| seen_ns >= bound_ns) {
+        Some(seen_ns) => {
+            event.begin_ns = seen_ns;
+            event.flags = event.flags.with(Flags::BEGAN);
+        }
+        None => event.begin_ns = bound_ns,
     }
 }
 
@@ -329,6 +350,7 @@ fn operation(raw: &Raw) -> Option<Op> {
         kind::SIGNAL => Op::Signal,
         kind::DELIVER => Op::Deliver,
         kind::OOM_KILL => Op::OomKill,
+        kind::ACCEPT => Op::Accept,
         _ => return None,
     })
 }
@@ -347,6 +369,19 @@ fn transition(old: u8, new: u8, own_act: bool) -> Option<Op> {
     })
 }
 
+/// The protocol of a number on the wire.
+fn spoken(number: u8) -> Option<Protocol> {
+    Some(match number {
+        protocol::TCP => Protocol::Tcp,
+        protocol::UDP => Protocol::Udp,
+        protocol::UNIX_STREAM => Protocol::UnixStream,
+        protocol::UNIX_DGRAM => Protocol::UnixDgram,
+        protocol::UNIX_SEQPACKET => Protocol::UnixSeqpacket,
+        protocol::PIPE => Protocol::Pipe,
+        _ => return None,
+    })
+}
+
 const MSG_OOB: u32 = libc::MSG_OOB as u32;
 const MSG_PEEK: u32 = libc::MSG_PEEK as u32;
 const MSG_WAITALL: u32 = libc::MSG_WAITALL as u32;
@@ -354,19 +389,21 @@ const MSG_ERRQUEUE: u32 = libc::MSG_ERRQUEUE as u32;
 
 fn transfer(raw: &Raw, event: &mut Event) {
     let slot = &raw.slot;
+    event.protocol = spoken(slot.aux[1]);
     let mut set = |flag| event.flags = event.flags.with(flag);
     if event.op == Op::Recv {
         let peek = slot.argument & MSG_PEEK != 0;
         // The FIN has one position: read, or next to be read, which a peek leaves where it is.
         let at_end = if peek { flag::ONE_LEFT | flag::DRAINED } else { flag::DRAINED };
         let fin = slot.flags & flag::FIN_SEEN != 0 && slot.flags & at_end != 0;
-        if slot.result == 0 && fin {
+        let aside = slot.argument & (MSG_OOB | MSG_ERRQUEUE) != 0;
+        if slot.result == 0 && fin && !aside {
             set(Flags::EOF);
         }
         if peek {
             set(Flags::PEEK);
         }
-        if slot.argument & (MSG_OOB | MSG_ERRQUEUE) != 0 {
+        if aside {
             set(Flags::URGENT);
         }
         if slot.argument & MSG_WAITALL != 0 {
@@ -386,10 +423,10 @@ fn range(raw: &Raw, position: u64, event: &mut Event) {
     let (fin_seen, drained) =
         (raw.slot.flags & flag::FIN_SEEN != 0, raw.slot.flags & flag::DRAINED != 0);
     let (start, end) = match event.op {
+        // Into or out of a queue: no bytes of the stream move.
+        Op::Send | Op::Recv if raw.slot.aux[0] & call::REPAIRED != 0 => return,
         Op::Send if length > 0 => (position.wrapping_sub(length), position),
         Op::Recv if event.flags.has(Flags::URGENT) => return,
-        // At an offset that the program chose (`SO_PEEK_OFF`): which bytes those are is not known.
-        Op::Recv if peek && raw.slot.aux[0] != 0 => return,
         Op::Recv if event.flags.has(Flags::EOF) && !drained => (position, position + 1),
         Op::Recv if event.flags.has(Flags::EOF) => (position.wrapping_sub(1), position),
         Op::Recv if length > 0 && peek => (position, position + length),
@@ -459,37 +496,6 @@ fn errno(code: i32) -> u16 {
     if RESTARTS.contains(&errno) { libc::EINTR as u16 } else { errno }
 }
 
-/// A map that forgets what has not been used for long, so that it stays bounded: two generations, of
-/// which the older one is dropped when the newer one is full.
-struct Generations<T> {
-    new: FastMap<u64, T>,
-    old: FastMap<u64, T>,
-}
-
-/// Sockets that are remembered at least.
-const GENERATION: usize = 250_000;
-
-impl<T> Generations<T> {
-    fn new() -> Self {
-        Self { new: FastMap::default(), old: FastMap::default() }
-    }
-
-    fn get(&mut self, key: u64) -> Option<&mut T> {
-        if !self.new.contains_key(&key) {
-            let value = self.old.remove(&key)?;
-            self.put(key, value);
-        }
-        self.new.get_mut(&key)
-    }
-
-    fn put(&mut self, key: u64, value: T) {
-        self.old.remove(&key);
-        if self.new.len() >= GENERATION && !self.new.contains_key(&key) {
-            self.old = std::mem::take(&mut self.new);
-        }
-        self.new.insert(key, value);
-    }
-}
-
+mod task;
 #[cfg(test)]
 mod tests;

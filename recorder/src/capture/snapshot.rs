@@ -17,6 +17,7 @@ use anyhow::Result;
 use probe_ebpf::event::Slot;
 use serde::{Deserialize, Serialize};
 
+use crate::capture::cgroup::Cgroups;
 use crate::capture::decode::Decoder;
 use crate::capture::ring::{Batch, Raw, Rings, Shape};
 use crate::capture::{BLOCK, IN_FLIGHT, Sink, clock, procfs};
@@ -33,6 +34,7 @@ pub struct Source {
     pub scope: String,
     /// Whether all threads of the machine are in scope, also those that never did anything.
     pub whole_machine: bool,
+    pub family: String,
     pub hooks: Vec<String>,
     pub missing_hooks: Vec<String>,
     /// Events that the probes could not write and that may lie in the window.
@@ -153,7 +155,7 @@ fn survivor(rings: &Rings, cpu: u32, ring: Ring, position: u64) -> Survivor {
 /// A decoder that knows the threads which lived before the oldest slot and live now. Of the others the
 /// slots tell; and a number may have been another thread's before.
 fn decoder(source: &Source, survivors: &Survivors) -> Decoder {
-    let mut decoder = Decoder::new(procfs::cgroups());
+    let mut decoder = Decoder::new(Cgroups::read());
     decoder.live = false;
     let oldest_ns = survivors.oldest_ns.unwrap_or(u64::MAX);
     let older = |task: &Task| task.start_ns < oldest_ns;
@@ -182,6 +184,7 @@ fn hand_out(
         kept += events.len() as u64;
         sink(&decoder.names, &events)?;
     }
+    decoder.places.look();
     Ok(kept)
 }
 
@@ -210,6 +213,8 @@ fn host(
         raised: kept + lost,
         lost,
         tasks: decoder.tasks(),
+        containers: decoder.places.called(),
+        namespaces: decoder.places.namespaces(),
         ..source.host()
     }
 }
@@ -222,6 +227,8 @@ impl Source {
             boot_id: procfs::boot_id(),
             kernel: procfs::kernel_release(),
             cpus: self.shape.cpus,
+            attached_ns: self.attached_ns,
+            family: self.family.clone(),
             wall_offset_ns: self.wall_offset_ns,
             hooks: self.hooks.clone(),
             missing_hooks: self.missing_hooks.clone(),

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use super::literal::{address, digits, duration_ns, number, time_of_day};
 use super::value::{FlagName, Glob, Lane, Value, errno_name, signal_name};
 use super::{Key, Kind, Pattern, PatternError, Relation, Test};
-use crate::event::{Op, Ring};
+use crate::event::{Op, Protocol, Ring};
 
 /// The kernel keeps this much of a thread's name; no more characters than that can come of it.
 const COMM_BYTES: usize = 15;
@@ -152,7 +152,7 @@ fn all_keys() -> String {
 }
 
 /// The words that may have been meant, the nearest first: `` `recv` or `send` ``.
-fn near<'a>(word: &str, words: impl Iterator<Item = &'a str>) -> Option<String> {
+pub(crate) fn near<'a>(word: &str, words: impl Iterator<Item = &'a str>) -> Option<String> {
     let word = word.to_lowercase();
     let score = |w: &str| {
         let lower = w.to_lowercase();
@@ -362,7 +362,9 @@ fn words(key: Key) -> Vec<(String, Value)> {
     let named = |name: &str, value| (name.to_owned(), value);
     match key {
         Key::Op => Op::ALL.map(|op| named(op.as_str(), Value::Op(op))).to_vec(),
-        Key::Protocol => vec![named("tcp", Value::Tcp)],
+        Key::Protocol => Protocol::ALL
+            .map(|protocol| named(protocol.as_str(), Value::Protocol(protocol)))
+            .to_vec(),
         Key::Error => (1..=4095).filter_map(|e| Some((errno_name(e)?, Value::Error(e)))).collect(),
         Key::Signal => {
             (1..=64).filter_map(|s| Some(named(signal_name(s)?, Value::Signal(s)))).collect()

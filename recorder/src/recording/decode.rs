@@ -15,7 +15,7 @@ use super::PART_ROWS;
 use super::columns::{parse_error, parse_signal};
 use super::encode::proof_text;
 use super::pages::{self, NULL, TextColumn};
-use crate::event::{Address, Event, Flags, Name, Names, Op, Proof, Ring};
+use crate::event::{Address, Event, Flags, Name, Names, Op, Proof, Protocol, Ring};
 
 /// A stretch of a file in memory, addressed as in the file.
 pub(super) struct Span {
@@ -61,6 +61,7 @@ pub(super) struct Columns {
     comm: TextColumn,
     cgroup: TextColumn,
     op: TextColumn,
+    protocol: TextColumn,
     local: TextColumn,
     remote: TextColumn,
     netns: Vec<i64>,
@@ -115,6 +116,7 @@ impl ColumnsReader<'_> {
             comm: self.texts("comm")?,
             cgroup: self.texts("cgroup")?,
             op: self.texts("op")?,
+            protocol: self.texts("protocol")?,
             local: self.texts("local")?,
             remote: self.texts("remote")?,
             netns: self.numbers::<Int64Type>("netns")?,
@@ -192,6 +194,7 @@ impl Columns {
         let locals = interned(&self.local, &mut address)?;
         let remotes = interned(&self.remote, &mut address)?;
         let ops = interned(&self.op, Op::parse)?;
+        let protocols = interned(&self.protocol, |text| Protocol::parse(text).map(Some))?;
         let rings = interned(&self.ring, parse_ring)?;
         let proofs = interned(&self.proof, parse_proof)?;
         let errors = interned(&self.error, parse_error)?;
@@ -219,6 +222,7 @@ impl Columns {
             cpu: self.cpu[row] as u16,
             error: pick(&errors, self.error.rows[row], 0),
             op: ops[self.op.rows[row] as usize],
+            protocol: pick(&protocols, self.protocol.rows[row], None),
             ring: rings[self.ring.rows[row] as usize],
             signal: pick(&signals, self.signal.rows[row], 0),
             proof: pick(&proofs, self.proof.rows[row], Proof::Unknown),

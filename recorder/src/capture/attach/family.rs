@@ -1,0 +1,302 @@
+//! The hooks, as values: where each program meets the kernel and what it gives; and the families of hooks, each of
+//! which sees sends and receives in its own way.
+
+use std::fmt;
+
+use probe_ebpf::config::fired;
+
+/// Where a program meets the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Site {
+    /// A tracepoint, its arguments with types.
+    Tracepoint,
+    /// A function's entry, by trampoline.
+    Fentry,
+    /// A function's exit, by trampoline.
+    Fexit,
+    /// A function's entry, by breakpoint.
+    Kprobe,
+    /// A function's return, by its return address.
+    Kretprobe,
+    /// A walk over all open files.
+    Files,
+}
+
+/// One program, where it is attached, and what is lost without it.
+#[derive(Debug)]
+pub struct Hook {
+    pub site: Site,
+    /// The tracepoint or function.
+    pub target: &'static str,
+    pub program: &'static str,
+    pub gives: &'static str,
+    pub need: Need,
+    /// Where the program notes that it saw a call of the recorder's own: for hooks that can be attached without
+    /// effect.
+    pub fired: Option<u32>,
+}
+
+/// Whether anything can be recorded without a hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    Required,
+    /// Required where the machine has IPv6.
+    RequiredForV6,
+    Wanted,
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.site {
+            Site::Tracepoint | Site::Files => "",
+            Site::Fentry => "fentry/",
+            Site::Fexit => "fexit/",
+            Site::Kprobe => "kprobe/",
+            Site::Kretprobe => "kretprobe/",
+        };
+        write!(f, "{kind}{}", self.target)
+    }
+}
+
+/// A BTF tracepoint; the program has its name.
+const fn tracepoint(target: &'static str, gives: &'static str, need: Need) -> Hook {
+    Hook { site: Site::Tracepoint, target, program: target, gives, need, fired: None }
+}
+
+const fn required(target: &'static str, gives: &'static str) -> Hook {
+    tracepoint(target, gives, Need::Required)
+}
+
+const fn wanted(target: &'static str, gives: &'static str) -> Hook {
+    tracepoint(target, gives, Need::Wanted)
+}
+
+/// The hooks of detail `flow` that every family needs or wants.
+pub static COMMON: [Hook; 15] = [
+    required("sched_process_fork", "new threads, and who is in scope"),
+    required("inet_sock_set_state", "connect, established, listen, close"),
+    wanted("sched_process_exec", "programs started"),
+    wanted("sched_process_exit", "ends of threads"),
+    wanted("task_rename", "names of threads"),
+    wanted("cgroup_mkdir", "paths of cgroups made meanwhile"),
+    wanted("cgroup_attach_task", "processes that go to another cgroup"),
+    wanted("signal_generate", "who sent a signal"),
+    wanted("signal_deliver", "who took a signal"),
+    wanted("mark_victim", "kills for lack of memory"),
+    wanted("tcp_send_reset", "resets sent"),
+    wanted("tcp_receive_reset", "resets received"),
+    wanted("tcp_retransmit_skb", "segments sent again"),
+    wanted("inet_sk_error_report", "errors of connections"),
+    Hook {
+        site: Site::Files,
+        target: "open_sockets",
+        program: "open_sockets",
+        gives: "names of sockets older than the recorder",
+        need: Need::Wanted,
+        fired: None,
+    },
+];
+
+/// Which thread was given a connection: the first of these that is to be had, whatever the family.
+pub static ACCEPT: [Hook; 2] = [
+    function(
+        Site::Fexit,
+        "inet_csk_accept",
+        "exit_inet_csk_accept",
+        ACCEPTED,
+        Need::Wanted,
+        fired::ACCEPT,
+    ),
+    function(
+        Site::Kretprobe,
+        "inet_csk_accept",
+        "return_inet_csk_accept",
+        ACCEPTED,
+        Need::Wanted,
+        fired::ACCEPT,
+    ),
+];
+
+static TRACEPOINTS: [Hook; 2] = [
+    required("sock_send_length", "bytes sent"),
+    required("sock_recv_length", "bytes received, end of stream"),
+];
+
+const fn function(
+    site: Site,
+    target: &'static str,
+    program: &'static str,
+    gives: &'static str,
+    need: Need,
+    fired: u32,
+) -> Hook {
+    Hook { site, target, program, gives, need, fired: Some(fired) }
+}
+
+const ACCEPTED: &str = "which thread accepted";
+const SENT: &str = "bytes sent";
+const RECEIVED: &str = "bytes received, end of stream";
+const BEGIN: &str = "when a call began";
+
+/// Exits first: a call that is seen to begin is seen to end.
+static TRAMPOLINES: [Hook; 8] = {
+    use Need::{Required, RequiredForV6};
+    use Site::{Fentry, Fexit};
+    [
+        function(Fexit, "inet_sendmsg", "exit_inet_sendmsg", SENT, Required, fired::SEND),
+        function(Fexit, "inet_recvmsg", "exit_inet_recvmsg", RECEIVED, Required, fired::RECEIVE),
+        function(Fexit, "inet6_sendmsg", "exit_inet6_sendmsg", SENT, RequiredForV6, fired::SEND_V6),
+        function(
+            Fexit,
+            "inet6_recvmsg",
+            "exit_inet6_recvmsg",
+            RECEIVED,
+            RequiredForV6,
+            fired::RECEIVE_V6,
+        ),
+        function(Fentry, "inet_sendmsg", "enter_inet_sendmsg", BEGIN, Required, fired::ENTER_SEND),
+        function(
+            Fentry,
+            "inet_recvmsg",
+            "enter_inet_recvmsg",
+            BEGIN,
+            Required,
+            fired::ENTER_RECEIVE,
+        ),
+        function(
+            Fentry,
+            "inet6_sendmsg",
+            "enter_inet6_sendmsg",
+            BEGIN,
+            RequiredForV6,
+            fired::ENTER_SEND_V6,
+        ),
+        function(
+            Fentry,
+            "inet6_recvmsg",
+            "enter_inet6_recvmsg",
+            BEGIN,
+            RequiredForV6,
+            fired::ENTER_RECEIVE_V6,
+        ),
+    ]
+};
+
+/// Returns first, for the same reason.
+static KPROBES: [Hook; 8] = {
+    use Need::{Required, RequiredForV6};
+    use Site::{Kprobe, Kretprobe};
+    [
+        function(Kretprobe, "inet_sendmsg", "return_inet_sendmsg", SENT, Required, fired::SEND),
+        function(
+            Kretprobe,
+            "inet_recvmsg",
+            "return_inet_recvmsg",
+            RECEIVED,
+            Required,
+            fired::RECEIVE,
+        ),
+        function(
+            Kretprobe,
+            "inet6_sendmsg",
+            "return_inet6_sendmsg",
+            SENT,
+            RequiredForV6,
+            fired::SEND_V6,
+        ),
+        function(
+            Kretprobe,
+            "inet6_recvmsg",
+            "return_inet6_recvmsg",
+            RECEIVED,
+            RequiredForV6,
+            fired::RECEIVE_V6,
+        ),
+        function(Kprobe, "inet_sendmsg", "call_inet_sendmsg", BEGIN, Required, fired::ENTER_SEND),
+        function(
+            Kprobe,
+            "inet_recvmsg",
+            "call_inet_recvmsg",
+            BEGIN,
+            Required,
+            fired::ENTER_RECEIVE,
+        ),
+        function(
+            Kprobe,
+            "inet6_sendmsg",
+            "call_inet6_sendmsg",
+            BEGIN,
+            RequiredForV6,
+            fired::ENTER_SEND_V6,
+        ),
+        function(
+            Kprobe,
+            "inet6_recvmsg",
+            "call_inet6_recvmsg",
+            BEGIN,
+            RequiredForV6,
+            fired::ENTER_RECEIVE_V6,
+        ),
+    ]
+};
+
+/// A way of seeing sends and receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    Tracepoint,
+    Trampoline,
+    Kprobe,
+}
+
+impl Family {
+    /// In the order in which they are tried: what costs least first.
+    pub const ALL: [Self; 3] = [Self::Tracepoint, Self::Trampoline, Self::Kprobe];
+
+    /// As in `--hooks` and in the recording.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tracepoint => "tracepoint",
+            Self::Trampoline => "trampoline",
+            Self::Kprobe => "kprobe",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|family| family.as_str() == text)
+    }
+
+    pub fn hooks(self) -> &'static [Hook] {
+        match self {
+            Self::Tracepoint => &TRACEPOINTS,
+            Self::Trampoline => &TRAMPOLINES,
+            Self::Kprobe => &KPROBES,
+        }
+    }
+
+    /// What it gives and asks for, in a line.
+    pub const fn gives(self) -> &'static str {
+        match self {
+            Self::Tracepoint => "sends and receives by socket tracepoints (Linux 6.3)",
+            Self::Trampoline => "sends and receives by fentry and fexit, and when they began",
+            Self::Kprobe => "sends and receives by kprobe and kretprobe, and when they began",
+        }
+    }
+
+    /// What this family does not see that another does.
+    pub const fn cannot(self) -> &'static str {
+        match self {
+            Self::Tracepoint => "does not see when calls begin, only bounds it",
+            Self::Trampoline => "costs each call a second program",
+            Self::Kprobe => {
+                "does not see calls that began before the recorder, nor on sockets that were never connected \
+                 while it looked; more calls than the kernel has places for at a time are counted as lost"
+            }
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
