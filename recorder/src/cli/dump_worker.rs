@@ -92,7 +92,7 @@ fn explain(job: &Job, path: &Path, host: &Host) -> Result<String> {
         false => patterns.iter().map(Some).chain([None]).collect(),
     };
     for pattern in asked {
-        match lookback::look_back(path, pattern, Options::default(), WHOLE)? {
+        match lookback::look_back(&[path.to_owned()], pattern, Options::default(), WHOLE)? {
             Outcome::Whole => break,
             Outcome::NoMatch { .. } => {}
             Outcome::Found(part) => {
