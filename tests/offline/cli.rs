@@ -271,7 +271,7 @@ fn a_recording_of_a_newer_version_is_refused() {
     expect![[r#"
         exit 2
         --- stderr
-        wherefore: open DIR/file: written by a newer wherefore (schema 9), this one reads up to 1
+        wherefore: open DIR/file: written by a newer wherefore (schema 9), this one reads up to 2
     "#]]
     .assert_eq(&run(folder.path(), &["why", "DIR/file"]));
 }

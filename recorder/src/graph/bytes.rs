@@ -9,11 +9,13 @@
 //! the two meet wherever their bytes lie. It leads from the send's begin, since a send that blocks can be
 //! received, and answered, before it returns.
 
+mod counted;
 mod sweep;
 mod tiling;
 
+use super::build::in_time;
 use super::{Direction, EdgeKind, Graph, Hole, Proof, Side};
-use crate::event::{Event, EventIndex, Flags, History, Op};
+use crate::event::{Event, EventIndex, Flags, History, Op, Protocol, Ring};
 use sweep::{Span, Stream, meetings};
 use tiling::{Call, Tiling, tile};
 
@@ -42,9 +44,18 @@ pub(super) fn edges(history: &History, graph: &mut Graph) {
 }
 
 fn join(history: &History, graph: &mut Graph, sent: &Stream, received: &Stream, connection: Proof) {
+    let points = |send, receive| ((send, Side::Begin), (receive, Side::End));
+    let mut proven = connection == Proof::Must;
+    if sent.counted {
+        // What time refutes was not moved up by what is recorded: then nothing of the stream is proven.
+        meetings(sent, received, |send, receive, proof| {
+            let (from, to) = points(send, receive);
+            proven &= proof == Proof::May || in_time(history, from, to);
+        });
+    }
     graph.truncated += meetings(sent, received, |send, receive, proof| {
-        let (from, to) = ((send, Side::Begin), (receive, Side::End));
-        if proof == Proof::Must && connection == Proof::Must {
+        let (from, to) = points(send, receive);
+        if proof == Proof::Must && proven {
             graph.push(from, to, EdgeKind::Bytes, Proof::Must);
         } else {
             graph.push_may(history, from, to, EdgeKind::Bytes);
@@ -65,11 +76,13 @@ fn stream(
     let mut threads = Vec::new();
     let mut calls = Vec::new();
     let mut events: Vec<EventIndex> = Vec::new();
+    let mut sure = true;
     for &index in graph.events_of_endpoint(end) {
         let event = &history.events[index as usize];
         if event.op != op || !has_bytes(event) {
             continue;
         }
+        sure &= !event.flags.has(Flags::UNSURE);
         // Offsets count from the event's own idea of the initial number.
         let by = match direction {
             Direction::Sent => {
@@ -86,7 +99,10 @@ fn stream(
         });
         events.push(index);
     }
-    let Tiling { places, holes, filled } = tile(&calls);
+    let counted = end.protocol.is_some_and(Protocol::is_counted);
+    let tiling = if counted { counted::tile(&calls) } else { tile(&calls) };
+    let Tiling { places, holes, filled, settled } = tiling;
+    sure &= !counted || events.last().is_none_or(|&last| heard_to_the_end(history, last));
     graph.holes.extend(holes.into_iter().map(|hole| Hole {
         endpoint,
         direction,
@@ -96,9 +112,24 @@ fn stream(
     }));
     let each = events.iter().zip(&calls).zip(&places);
     let spans = each
-        .map(|((&event, call), place)| Span { event, lo: place.lo, hi: place.hi, len: call.len })
+        .map(|((&event, call), place)| Span {
+            event,
+            lo: place.lo,
+            hi: place.hi,
+            len: call.len,
+            sure: sure && call.end <= settled,
+        })
         .collect();
-    Stream { spans, filled }
+    Stream { spans, filled, counted }
+}
+
+/// Whether no later call of a stream can have been lost: a hole that nothing follows cannot be seen.
+fn heard_to_the_end(history: &History, last: EventIndex) -> bool {
+    let last = &history.events[last as usize];
+    history.hosts.get(usize::from(last.host)).is_none_or(|host| {
+        host.bulk_window.from_ns <= last.time_ns
+            && host.gaps.iter().all(|gap| gap.ring == Ring::Rare || gap.to_ns < last.time_ns)
+    })
 }
 
 /// Whether a call moved (or looked at) bytes of the stream and says which.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use petgraph::visit::EdgeRef;
 
-use crate::event::{Event, EventIndex, Flags, History, Op, Proof as Known};
+use crate::event::{Event, EventIndex, Flags, History, Op, Proof as Known, Protocol};
 use crate::explain::is_wait;
 use crate::graph::{EdgeKind, Graph, Proof, Side, event_of, node};
 use crate::recording::index::{Numbers, Part, User};
@@ -323,7 +323,9 @@ impl<'a> Needs<'a> {
         if self.partial.unread(uses).next().is_none() {
             return;
         }
-        if self.user(cookie, op) == User::Several {
+        // Where a counted call lies depends on those after it as well.
+        let counted = event.protocol.is_some_and(Protocol::is_counted);
+        if counted || self.user(cookie, op) == User::Several {
             self.all(uses);
             return;
         }

@@ -123,10 +123,11 @@ pub enum FlagName {
     LastThread,
     AfterGap,
     Active,
+    Unsure,
 }
 
 impl FlagName {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Peek,
         Self::Eof,
         Self::Urgent,
@@ -135,6 +136,7 @@ impl FlagName {
         Self::LastThread,
         Self::AfterGap,
         Self::Active,
+        Self::Unsure,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -147,6 +149,7 @@ impl FlagName {
             Self::LastThread => "last_thread",
             Self::AfterGap => "after_gap",
             Self::Active => "active",
+            Self::Unsure => "unsure",
         }
     }
 
@@ -160,6 +163,7 @@ impl FlagName {
             Self::LastThread => Flags::LAST_THREAD,
             Self::AfterGap => Flags::AFTER_GAP,
             Self::Active => Flags::ACTIVE,
+            Self::Unsure => Flags::UNSURE,
         }
     }
 }

@@ -68,7 +68,8 @@ fn take(recording: &mut Recording, host: u16, merged: &mut Recording) {
 }
 
 fn move_address(to: &mut Names, from: &Names, address: Address) -> Address {
-    from.address(address).map_or(Address::NONE, |address| to.intern_address(address))
+    let address = from.socket_address(address).cloned();
+    address.map_or(Address::NONE, |address| to.intern_socket_address(address))
 }
 
 /// An event's place: the same in two recordings, it is the same event.

@@ -10,6 +10,8 @@ pub(super) struct Span {
     pub lo: u64,
     pub hi: u64,
     pub len: u64,
+    /// Whether it can prove anything.
+    pub sure: bool,
 }
 
 /// What was sent, or received, of a stream.
@@ -18,6 +20,8 @@ pub(super) struct Stream {
     pub spans: Vec<Span>,
     /// Stretches that the spans fill though it is not known how.
     pub filled: Vec<(u64, u64)>,
+    /// Offsets are sums of what calls moved.
+    pub counted: bool,
 }
 
 type Range = (u64, u64);
@@ -94,7 +98,8 @@ fn sweep(
             if !wanted(call, other) {
                 continue;
             }
-            if call.must_meet(other) || needed.iter().any(|needed| needed.needs(other)) {
+            let meets = call.must_meet(other) || needed.iter().any(|needed| needed.needs(other));
+            if meets && call.sure && other.sure {
                 found(call.event, other.event, Proof::Must);
             } else if candidates < MAY_MAX {
                 candidates += 1;

@@ -52,11 +52,13 @@ pub(super) struct Tiling {
     pub holes: Vec<Hole>,
     /// Stretches in which calls raced, and which seen calls alone fill; in order.
     pub filled: Vec<(u64, u64)>,
+    /// Calls that reported more than this prove nothing.
+    pub settled: u64,
 }
 
 /// Works out the places.
 pub(super) fn tile(calls: &[Call]) -> Tiling {
-    let mut tiling = Tiling { places: outer_places(calls), ..Tiling::default() };
+    let mut tiling = Tiling { places: outer_places(calls), settled: u64::MAX, ..Tiling::default() };
     if calls.iter().all(|call| call.thread == 0) {
         let places = calls.iter().zip(&tiling.places).enumerate();
         let below = places.filter(|(_, (call, place))| place.lo < place.hi && !call.peek);
