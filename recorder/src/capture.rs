@@ -7,6 +7,7 @@ pub mod offsets;
 pub mod procfs;
 pub mod ring;
 pub mod scope;
+pub mod sockets;
 
 use std::os::fd::AsFd;
 use std::time::Duration;
@@ -59,7 +60,6 @@ impl Capture {
         let marked = scope.mark(attach::map_fd(&ebpf, "TASKS")?.as_fd())?;
         let hooks = attach::attach(&mut ebpf, &btf)?;
         let attached_ns = clock::monotonic_ns();
-        attach::name_open_sockets(&mut ebpf, &btf)?;
         let follower = Follower::new(&rings);
         let mut decoder = Decoder::new(procfs::cgroups());
         decoder.know(procfs::tasks(), |tid| scope == Scope::All || marked.contains(&tid));

@@ -151,11 +151,7 @@ fn load() -> Result<(Btf, Ebpf)> {
 }
 
 fn try_hook(ebpf: &mut Ebpf, btf: &Btf, hook: &attach::Hook) -> Check {
-    let result = match hook.name {
-        "open_sockets" => attach::name_open_sockets(ebpf, btf),
-        name => attach::attach_one(ebpf, btf, name),
-    };
-    match result {
+    match attach::attach_one(ebpf, btf, hook.name) {
         Ok(()) => check(hook, Answer::Yes, None),
         Err(error) => check(hook, Answer::No, Some(&error)),
     }

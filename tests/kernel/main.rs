@@ -6,8 +6,10 @@
 
 mod recorded;
 
+mod datagram;
 mod detach;
 mod load;
+mod local;
 mod names;
 mod readme;
 mod refused;

@@ -23,6 +23,12 @@ mod socket;
 mod tcp;
 
 #[cfg(target_arch = "bpf")]
+mod local;
+
+#[cfg(target_arch = "bpf")]
+mod datagram;
+
+#[cfg(target_arch = "bpf")]
 mod task;
 
 #[cfg(target_arch = "bpf")]

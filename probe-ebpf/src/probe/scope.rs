@@ -16,8 +16,8 @@ use aya_ebpf::macros::btf_map;
 use probe_ebpf::config::{NAMED_PER_CPU, scope};
 use probe_ebpf::event::{RareSlot, Slot, SocketName, TaskName, flag, kind, proven, state};
 
-use crate::emit;
 use crate::kernel::{self, Pointer, config, field};
+use crate::{emit, local};
 
 /// The definition of a map that hangs values on tasks or sockets, as the loader reads it from BTF.
 #[repr(C)]
@@ -88,6 +88,12 @@ pub struct SocketState {
     pub owner: u32,
     /// One of [`proven`].
     pub proven: u32,
+    /// Unix sockets: not 0 if what is counted may not be all there was.
+    pub unsure: u32,
+    pub reserved: u32,
+    /// Unix sockets: bytes or messages that calls have moved since the socket is known.
+    pub sent: u64,
+    pub received: u64,
 }
 
 /// A thread, and who it is.
@@ -263,6 +269,23 @@ pub fn lane(sk: Pointer) -> Option<*mut SocketState> {
     Some(state)
 }
 
+/// What is remembered about a socket, in scope or not.
+#[inline(always)]
+pub fn any_socket(sk: Pointer) -> Option<*mut SocketState> {
+    let state = socket_state(sk, true);
+    if state.is_null() {
+        return None;
+    }
+    inherit(sk, state);
+    Some(state)
+}
+
+/// The same, NULL for a socket that was never seen.
+#[inline(always)]
+pub fn known_socket(sk: Pointer) -> *mut SocketState {
+    socket_state(sk, false)
+}
+
 #[inline(always)]
 fn socket_state(sk: Pointer, create: bool) -> *mut SocketState {
     let flags = if create { BPF_LOCAL_STORAGE_GET_F_CREATE as u64 } else { 0 };
@@ -280,6 +303,8 @@ fn inherit(sk: Pointer, state: *mut SocketState) {
             (*state).cookie = bpf_get_socket_cookie(sk);
             (*state).named = 0;
             (*state).proven = proven::NO as u32;
+            (*state).unsure = u32::from(local::may_be_older());
+            ((*state).sent, (*state).received) = (0, 0);
         }
     }
 }
@@ -401,6 +426,17 @@ fn name_socket(sk: Pointer, state: *mut SocketState, time_ns: u64) {
     name.family = field!(sk, common_family, u16);
     name.state = tcp_state;
     name.protocol = kernel::protocol(sk);
+    let mut slot = emit::slot(kind::SOCKET, owner, 0, time_ns);
+    slot.socket = cookie;
+    if kernel::is_local(name.protocol) {
+        local::write_names(sk, &slot);
+        let peer = local::peer_cookie(sk, name.protocol);
+        // SAFETY: a live storage value.
+        unsafe {
+            ((*state).iss, (*state).irs) = (cookie as u32, peer);
+            (*state).proven = if peer == 0 { proven::NO } else { proven::AT_ESTABLISHED } as u32;
+        }
+    }
     // SAFETY: a live storage value.
     unsafe {
         name.iss = (*state).iss;
@@ -408,13 +444,11 @@ fn name_socket(sk: Pointer, state: *mut SocketState, time_ns: u64) {
         name.proven = (*state).proven as u8;
     }
     let mut detail: [u64; 8] = bytemuck::cast(name);
-    let (local, remote) = (kernel::local_address(sk), kernel::remote_address(sk));
-    detail[0] = local[0];
-    detail[1] = local[1];
-    detail[2] = remote[0];
-    detail[3] = remote[1];
-    let mut slot = emit::slot(kind::SOCKET, owner, 0, time_ns);
-    slot.socket = cookie;
+    if !kernel::is_local(name.protocol) {
+        let (local, remote) = (kernel::local_address(sk), kernel::remote_address(sk));
+        [detail[0], detail[1]] = local;
+        [detail[2], detail[3]] = remote;
+    }
     // SAFETY: a live storage value.
     unsafe { (*state).named = emit::rare(&RareSlot { slot, detail }) };
 }

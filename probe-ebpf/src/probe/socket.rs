@@ -6,7 +6,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use probe_ebpf::event::{kind, protocol};
 
 use crate::kernel::{self, Pointer, diagnose};
-use crate::{emit, scope, tcp};
+use crate::{datagram, emit, local, scope, tcp};
 
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn sock_send_length(ctx: BtfTracePointContext) -> Option<()> {
@@ -34,6 +34,11 @@ pub fn transfer(ctx: &impl EbpfContext, what: u8, call: Call) -> Option<()> {
     if protocol == 0 {
         return None;
     }
+    let counted = if kernel::is_local(protocol) {
+        local::count(call.sk, protocol, what, &call)?
+    } else {
+        (0, 0)
+    };
     let thread = scope::current()?;
     let named = scope::named_lately(call.sk).or_else(
         #[inline(always)]
@@ -50,7 +55,8 @@ pub fn transfer(ctx: &impl EbpfContext, what: u8, call: Call) -> Option<()> {
     slot.aux[1] = protocol;
     match protocol {
         protocol::TCP => tcp::position(call.sk, &mut slot)?,
-        _ => {}
+        protocol::UDP => datagram::peer(call.sk, &thread, &mut slot),
+        _ => (slot.count, slot.aux[0]) = counted,
     }
     emit::bulk(&slot);
     None

@@ -4,12 +4,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use anyhow::{Context, Result, bail};
 use aya::maps::{Map, MapData};
-use aya::programs::{BtfTracePoint, Iter, Program};
+use aya::programs::{BtfTracePoint, Program};
 use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
 use probe_ebpf::config::{Arguments, Config, NAMED_PER_CPU, Offsets};
 
-use crate::capture::offsets;
 use crate::capture::scope::Scope;
+use crate::capture::{offsets, sockets};
 
 /// The probes, built for the kernel's instruction set by the build script.
 static PROBE: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probe"));
@@ -59,8 +59,9 @@ const fn wanted(name: &'static str, gives: &'static str) -> Hook {
     Hook { name, gives, need: Need::Wanted }
 }
 
-/// The hooks of detail `flow`: all are BTF tracepoints, and the program has the tracepoint's name.
-pub const HOOKS: [Hook; 15] = [
+/// The hooks of detail `flow`, in the order in which they are attached. All but the last three are BTF tracepoints,
+/// and the program has the tracepoint's name.
+pub const HOOKS: [Hook; 17] = [
     required("sched_process_fork", "new threads, and who is in scope"),
     required("sock_send_length", "bytes sent"),
     required("sock_recv_length", "bytes received, end of stream"),
@@ -75,7 +76,9 @@ pub const HOOKS: [Hook; 15] = [
     wanted("tcp_receive_reset", "resets received"),
     wanted("tcp_retransmit_skb", "segments sent again"),
     wanted("inet_sk_error_report", "errors of connections"),
+    wanted("datagram_peers", "addresses of datagrams on sockets that are not connected"),
     wanted("open_sockets", "names of sockets older than the recorder"),
+    wanted("unix_sockets", "which Unix sockets are older than the recorder"),
 ];
 
 /// A hook after the attempt to attach it.
@@ -129,6 +132,7 @@ fn load_with(
         .override_global("ARGUMENTS", bytemuck::bytes_of(arguments), true)
         .map_max_entries("HEADS", cpus)
         .map_max_entries("NAMED", NAMED_PER_CPU * cpus)
+        .map_max_entries("PEERS", NAMED_PER_CPU * cpus)
         .map_max_entries("BULK", config.bulk_slots * cpus)
         .map_max_entries("RARE", config.rare_slots * cpus)
         .map_max_entries("AYA_LOGS", log_bytes)
@@ -142,7 +146,7 @@ fn load_with(
 /// When a required one is refused.
 pub fn attach(ebpf: &mut Ebpf, btf: &Btf) -> Result<Vec<Attached>> {
     let mut attached = Vec::new();
-    for hook in HOOKS.iter().filter(|h| h.name != "open_sockets") {
+    for hook in &HOOKS {
         let result = attach_one(ebpf, btf, hook.name);
         if hook.need == Need::Required {
             result.with_context(|| format!("attach {} ({})", hook.name, hook.gives))?;
@@ -164,9 +168,14 @@ pub fn root_cause(error: &anyhow::Error) -> String {
     error.root_cause().to_string().lines().next().unwrap_or_default().to_owned()
 }
 
-/// Loads the program of a hook's name and attaches it there.
+/// Loads the programs of a hook and attaches them; those that only look at what is there do so now.
 pub fn attach_one(ebpf: &mut Ebpf, btf: &Btf, name: &str) -> Result<()> {
-    attach_to(ebpf, btf, name, name)
+    match name {
+        "open_sockets" => sockets::name_open(ebpf, btf),
+        "unix_sockets" => sockets::find_older(ebpf, btf),
+        "datagram_peers" => sockets::attach_peers(ebpf),
+        _ => attach_to(ebpf, btf, name, name),
+    }
 }
 
 /// Loads a program and attaches it to a tracepoint.
@@ -181,17 +190,6 @@ pub fn attach_to(ebpf: &mut Ebpf, btf: &Btf, name: &str, tracepoint: &str) -> Re
 fn fd(ebpf: &Ebpf, name: &str) -> Option<i32> {
     let Program::BtfTracePoint(program) = ebpf.program(name)? else { return None };
     program.fd().ok().map(|fd| fd.as_fd().as_raw_fd())
-}
-
-/// Lets the kernel walk over all open sockets, so that those in scope are named.
-pub fn name_open_sockets(ebpf: &mut Ebpf, btf: &Btf) -> Result<()> {
-    let program = ebpf.program_mut("open_sockets").context("find the program open_sockets")?;
-    let program: &mut Iter = program.try_into()?;
-    program.load("task_file", btf).context("load the iterator over open files")?;
-    let link = program.attach().context("attach the iterator over open files")?;
-    let mut file = program.take_link(link)?.into_file()?;
-    std::io::copy(&mut file, &mut std::io::sink()).context("walk over open files")?;
-    Ok(())
 }
 
 /// The descriptor of one of the probes' maps.
