@@ -4,6 +4,8 @@ use std::env;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
+use recorder::capture::attach::family::Family;
+
 /// `$WHEREFORE_BIN`, else the one built beside the running test.
 ///
 /// # Panics
@@ -16,6 +18,25 @@ pub fn wherefore() -> PathBuf {
     let path = test.ancestors().nth(2).expect("it lies in target/PROFILE/deps").join("wherefore");
     assert!(path.exists(), "{} is missing: cargo build -p recorder", path.display());
     path
+}
+
+/// The family of hooks to test with: `$WHEREFORE_HOOKS`, else the recorder's own choice.
+///
+/// # Panics
+/// When there is no such family.
+pub fn family() -> Option<Family> {
+    let name = env::var("WHEREFORE_HOOKS").ok().filter(|name| !name.is_empty())?;
+    Some(Family::parse(&name).unwrap_or_else(|| panic!("WHEREFORE_HOOKS={name}: no such family")))
+}
+
+/// `wherefore record`, with that family.
+pub fn record() -> Command {
+    let mut command = Command::new(wherefore());
+    command.arg("record");
+    if let Some(family) = family() {
+        command.args(["--hooks", family.as_str()]);
+    }
+    command
 }
 
 /// Runs a command as if on a terminal 100 columns wide, and gives all that it says.

@@ -19,6 +19,21 @@ pub const NAMED_PER_CPU: u32 = 1024;
 /// How many threads' peers of datagrams are kept between a call's address and its end, a power of two.
 pub const NOTES: u32 = 4096;
 
+/// Programs that say of themselves whether they ran when the recorder itself made a call: a hook that is
+/// attached may yet have no effect. Indexes of the map `FIRED`.
+pub mod fired {
+    pub const ENTER_SEND: u32 = 0;
+    pub const ENTER_SEND_V6: u32 = 1;
+    pub const ENTER_RECEIVE: u32 = 2;
+    pub const ENTER_RECEIVE_V6: u32 = 3;
+    pub const SEND: u32 = 4;
+    pub const SEND_V6: u32 = 5;
+    pub const RECEIVE: u32 = 6;
+    pub const RECEIVE_V6: u32 = 7;
+    pub const ACCEPT: u32 = 8;
+    pub const COUNT: u32 = 9;
+}
+
 /// What the probes do; the loader's choice.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -53,6 +68,14 @@ pub struct Offsets {
     pub task_exit_code: u32,
     pub task_flags: u32,
     pub task_nvcsw: u32,
+    pub task_signal: u32,
+    pub signal_live: u32,
+    pub task_cgroups: u32,
+    pub css_set_dfl_cgrp: u32,
+    pub cgroup_kn: u32,
+    pub cgroup_root: u32,
+    pub cgroup_root_hierarchy_id: u32,
+    pub kernfs_node_id: u32,
     pub common_family: u32,
     pub common_state: u32,
     pub common_daddr: u32,
@@ -65,6 +88,7 @@ pub struct Offsets {
     pub common_flags: u32,
     pub common_net: u32,
     pub net_inum: u32,
+    pub net_cookie: u32,
     pub sock_protocol: u32,
     pub sock_err: u32,
     pub sock_peek_off: u32,
@@ -85,6 +109,9 @@ pub struct Offsets {
     pub tcp_copied_seq: u32,
     pub tcp_rcv_nxt: u32,
     pub tcp_bytes_received: u32,
+    pub tcp_repair: u32,
+    /// The bit of the byte at `tcp_repair`; 0 where there is none.
+    pub tcp_repair_mask: u32,
     pub siginfo_code: u32,
     pub socket_sk: u32,
 }
@@ -101,4 +128,6 @@ pub struct Arguments {
     pub exit_group_dead: u32,
     /// 1: `mark_victim` gives a task; 0: it gives a pid.
     pub mark_victim_task: u32,
+    /// How many arguments `inet_csk_accept` has: what it returns comes after them.
+    pub accept_arguments: u32,
 }

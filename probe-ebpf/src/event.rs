@@ -38,8 +38,40 @@ pub struct Slot {
     /// Sends and receives: bits of [`call`], and one of [`protocol`]. State changes: old and new TCP state.
     /// Signals: `result` of `signal_generate` and whether the whole process was meant.
     pub aux: [u8; 2],
-    /// `sk_err` for state changes and socket errors; `si_code` for signals.
+    /// `sk_err` for state changes and socket errors; `si_code` for signals; how long sends and receives
+    /// took ([`Slot::begin_ns`]).
     pub code: i32,
+}
+
+/// Set in [`Slot::code`] where a call took so long that its duration is in units of [`LONG_UNIT_NS`].
+const LONG: u64 = 1 << 31;
+const LONG_UNIT_NS: u64 = 1 << 12;
+
+impl Slot {
+    /// Notes when a send or receive began, where a hook saw that: to the nanosecond for calls of up to two
+    /// seconds, else up to 4 µs too early. The begin of a call of more than two hours is forgotten.
+    #[inline(always)]
+    pub fn set_begin(&mut self, begin_ns: u64) {
+        let duration = self.time_ns.wrapping_sub(begin_ns);
+        let units = duration.wrapping_add(LONG_UNIT_NS - 1) / LONG_UNIT_NS;
+        self.code = match (begin_ns, duration) {
+            (0, _) => 0,
+            (_, 0) => 1,
+            (_, ..LONG) => duration as u32 as i32,
+            _ if units < LONG => (LONG | units) as u32 as i32,
+            _ => 0,
+        };
+    }
+
+    /// When a send or receive began; nothing where that was not seen.
+    pub fn begin_ns(&self) -> Option<u64> {
+        let duration = match u64::from(self.code as u32) {
+            0 => return None,
+            ns @ ..LONG => ns,
+            long => (long - LONG) * LONG_UNIT_NS,
+        };
+        Some(self.time_ns.saturating_sub(duration))
+    }
 }
 
 /// An event in a `rare` ring: the same slot, and what names or explains it.
@@ -61,8 +93,8 @@ pub struct SocketName {
     pub remote_port: u16,
     /// Inode number of the network namespace.
     pub netns: u32,
-    /// Initial sequence number of this end, so that its first byte is `iss + 1`. Unix sockets: the low half
-    /// of this end's cookie, which does as well.
+    /// Initial sequence number of this end, so that its first byte is `iss + 1`. In state SYN_SENT it is known
+    /// although `proven` says no. Unix sockets: the low half of this end's cookie, which does as well.
     pub iss: u32,
     /// The same of the other end.
     pub irs: u32,
@@ -76,7 +108,10 @@ pub struct SocketName {
     pub state: u8,
     /// One of [`protocol`].
     pub protocol: u8,
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 3],
+    /// Low half of the kernel's cookie for the network namespace: unlike the inode number it is never used
+    /// again. 0 where the kernel has none (before Linux 5.14).
+    pub netns_cookie: u32,
 }
 
 /// Detail of [`kind::TASK`], [`kind::FORK`] (the child's) and [`kind::EXEC`].
@@ -111,17 +146,23 @@ pub mod kind {
     pub const SIGNAL: u8 = 11;
     pub const DELIVER: u8 = 12;
     pub const OOM_KILL: u8 = 13;
-    /// Not an event: names a task.
+    /// Not an event: names a task; `argument` is 1 where what is said of its cgroup goes for its whole process.
     pub const TASK: u8 = 14;
     /// Not an event: names a socket.
     pub const SOCKET: u8 = 15;
+    /// A thread took a connection from a listener.
+    pub const ACCEPT: u8 = 16;
+    /// Not an event: a piece of the path of a cgroup that was made. `socket` is the cgroup's number,
+    /// `sequence` where in the path the piece lies; the detail is up to 63 bytes and a 0, and goes on in
+    /// the next piece if there are 63.
+    pub const CGROUP: u8 = 20;
     /// Not an event: a part of the name of a Unix socket, or of its peer's, for the [`SOCKET`] record that
     /// follows. The detail holds up to 64 bytes of `sun_path`; `aux` is whose name (1: the peer's) and
     /// which 64 bytes, `argument` how many bytes the name has.
-    pub const UNIX_NAME: u8 = 16;
+    pub const UNIX_NAME: u8 = 21;
     /// Not an event: the other end of datagrams, in the detail's `remote` and `remote_port`; `count` is the
     /// number by which events refer to it.
-    pub const PEER: u8 = 17;
+    pub const PEER: u8 = 22;
 }
 
 /// What bytes go through. 0 is none of these.
@@ -136,18 +177,21 @@ pub mod protocol {
 
 /// Bits that qualify a send or receive, in the first byte of [`Slot::aux`].
 pub mod call {
-    /// A peek at an offset that the program chose (`SO_PEEK_OFF`).
-    pub const PEEK_OFFSET: u8 = 1;
+    /// The socket was in repair mode: what was sent went into a queue, what was peeked at came from one.
+    pub const REPAIRED: u8 = 1;
     /// The other end has closed or shut down, and all it sent has been taken.
     pub const ENDED: u8 = 2;
     /// The stream was in use before it was counted, or somebody took bytes whom no probe sees.
     pub const UNSURE: u8 = 4;
+    /// A Unix socket's: a peek at an offset that the program chose (`SO_PEEK_OFF`).
+    pub const AHEAD: u8 = 8;
 }
 
 /// States of a TCP socket, as in [`kind::STATE`]'s `aux` (`include/net/tcp_states.h`).
 pub mod state {
     pub const ESTABLISHED: u8 = 1;
     pub const SYN_SENT: u8 = 2;
+    pub const SYN_RECV: u8 = 3;
     pub const FIN_WAIT1: u8 = 4;
     pub const CLOSE: u8 = 7;
     pub const CLOSE_WAIT: u8 = 8;

@@ -7,4 +7,6 @@
 
 pub mod config;
 pub mod event;
+pub mod fault;
 pub mod ring;
+pub mod storage;

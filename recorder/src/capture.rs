@@ -1,12 +1,16 @@
 //! From the kernel to events: loads and attaches the probes, reads their rings, and decodes what they hold.
 
 pub mod attach;
+pub mod cgroup;
 pub mod clock;
 pub mod decode;
+mod generations;
 pub mod offsets;
+pub mod places;
 pub mod procfs;
 pub mod ring;
 pub mod scope;
+pub mod snapshot;
 pub mod sockets;
 
 use std::os::fd::AsFd;
@@ -16,16 +20,20 @@ use anyhow::{Context, Result};
 use aya::{Btf, Ebpf};
 
 use crate::event::{Event, Gap, Host, Names, Ring, Window};
-use attach::{Attached, Settings};
+use attach::family::Family;
+use attach::{Attached, Attachment, Settings};
+use cgroup::Cgroups;
 use decode::Decoder;
 use ring::{Batch, Follower, Rings};
 pub use scope::Scope;
+use snapshot::{Cut, Source};
 
 /// The probes at work, and where their rings have been read to.
 pub struct Capture {
     /// Keeps programs, maps and links: dropping it detaches everything.
     ebpf: Ebpf,
     hooks: Vec<Attached>,
+    family: Family,
     rings: Rings,
     follower: Follower,
     decoder: Decoder,
@@ -58,14 +66,15 @@ impl Capture {
         let mut ebpf = attach::load(&btf, &scope, &settings)?;
         let rings = Rings::map(&ebpf, &settings)?;
         let marked = scope.mark(attach::map_fd(&ebpf, "TASKS")?.as_fd())?;
-        let hooks = attach::attach(&mut ebpf, &btf)?;
+        let Attachment { family, hooks } = attach::attach(&mut ebpf, &btf, settings.family)?;
         let attached_ns = clock::monotonic_ns();
         let follower = Follower::new(&rings);
-        let mut decoder = Decoder::new(procfs::cgroups());
+        let mut decoder = Decoder::new(Cgroups::read());
         decoder.know(procfs::tasks(), |tid| scope == Scope::All || marked.contains(&tid));
         Ok(Self {
             ebpf,
             hooks,
+            family,
             rings,
             follower,
             decoder,
@@ -134,7 +143,32 @@ impl Capture {
             sink(&self.decoder.names, &events)?;
         }
         self.waiting.keep_after(until_ns);
+        self.decoder.places.look();
         Ok(count)
+    }
+
+    /// Reads what the rings hold, and leaves them to fill on: as often as one likes. What was overwritten
+    /// is not lost but before the window.
+    ///
+    /// # Errors
+    /// Those of `sink`.
+    pub fn snapshot(&self, cut: Cut, sink: &mut Sink<'_>) -> Result<Host> {
+        snapshot::take(&self.rings, &self.source(), cut, sink)
+    }
+
+    /// What whoever takes a snapshot has to know.
+    pub fn source(&self) -> Source {
+        let host = self.host();
+        Source {
+            shape: self.rings.shape(),
+            attached_ns: self.attached_ns,
+            scope: host.scope,
+            whole_machine: self.scope == Scope::All,
+            family: host.family,
+            hooks: host.hooks,
+            missing_hooks: host.missing_hooks,
+            unwritten: self.unwritten(),
+        }
     }
 
     pub const fn scope(&self) -> &Scope {
@@ -173,12 +207,14 @@ impl Capture {
             boot_id: procfs::boot_id(),
             kernel: procfs::kernel_release(),
             cpus: self.rings.cpus,
+            attached_ns: self.attached_ns,
             wall_offset_ns: self.wall_offset_ns,
+            family: self.family.to_string(),
             hooks: self
                 .hooks
                 .iter()
                 .filter(|h| h.missing.is_none())
-                .map(|h| h.name.to_owned())
+                .map(|h| h.name.clone())
                 .collect(),
             missing_hooks: self
                 .hooks
@@ -193,6 +229,8 @@ impl Capture {
             raised: self.follower.written() + self.unwritten() - self.decoder.records,
             lost,
             tasks: self.decoder.tasks(),
+            containers: self.decoder.places.called(),
+            namespaces: self.decoder.places.namespaces(),
         }
     }
 }

@@ -2,9 +2,13 @@
 //!
 //! Everything here is safe to print: control characters in recorded names are written out.
 
+mod offset;
+
 use std::borrow::Cow;
 use std::fmt::Write;
 use std::ops::Range;
+
+pub use offset::ahead;
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
@@ -40,6 +44,7 @@ pub fn act(history: &History, event: &Event) -> String {
         Op::Recv => transfer("recv", event),
         Op::Connect => with_error("connect", event),
         Op::Established => "established".to_owned(),
+        Op::Accept => "accept".to_owned(),
         Op::Listen => with_error("listen", event),
         Op::Unlisten => "stop listening".to_owned(),
         Op::Close => "close".to_owned(),
@@ -100,7 +105,7 @@ fn other_end(event: &Event) -> Option<(&'static str, Address)> {
         Op::Send | Op::Connect | Op::Close | Op::Abort | Op::ResetSent | Op::Retransmit => {
             Some(("to", event.remote))
         }
-        Op::Recv | Op::ResetReceived => Some(("from", event.remote)),
+        Op::Recv | Op::Accept | Op::ResetReceived => Some(("from", event.remote)),
         Op::Established | Op::Closed => Some(("with", event.remote)),
         Op::Error => Some(("towards", event.remote)),
         Op::Listen | Op::Unlisten => Some(("on", event.local)),
@@ -241,6 +246,7 @@ mod tests {
             recv 7 B from [::1]:53122
             connect to [::1]:53122
             established with [::1]:53122
+            accept from [::1]:53122
             listen on 127.0.0.1:8080
             stop listening on 127.0.0.1:8080
             close to [::1]:53122

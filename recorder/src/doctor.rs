@@ -8,7 +8,8 @@ use anyhow::Result;
 use aya::{Btf, Ebpf};
 use serde::Serialize;
 
-use crate::capture::attach::{self, HOOKS, Need, Settings, root_cause};
+use crate::capture::attach::family::{ACCEPT, COMMON, Family, Hook, Need};
+use crate::capture::attach::{self, Settings, root_cause};
 use crate::capture::{Scope, procfs};
 
 /// All that was found out.
@@ -26,7 +27,7 @@ pub struct Report {
 #[derive(Debug, Serialize)]
 pub struct Check {
     pub section: &'static str,
-    pub name: &'static str,
+    pub name: String,
     pub answer: Answer,
     pub required: bool,
     /// What it is good for.
@@ -55,7 +56,8 @@ impl Report {
             kernel: procfs::kernel_release(),
             architecture: std::env::consts::ARCH,
             cpus: attach::cpus().unwrap_or(0),
-            can_record: checks.iter().all(|c| !c.required || c.answer == Answer::Yes),
+            can_record: checks.iter().all(|c| !c.required || c.answer == Answer::Yes)
+                && checks.iter().any(|c| c.section == FAMILIES && c.answer == Answer::Yes),
             checks,
         }
     }
@@ -78,7 +80,7 @@ fn capabilities() -> Vec<Check> {
             let held = has(bit).map(|held| held || (required && has(21) == Some(true)));
             Check {
                 section: "capabilities",
-                name,
+                name: name.to_owned(),
                 answer: answer(held),
                 required,
                 gives,
@@ -108,7 +110,7 @@ fn types() -> Check {
     let there = Path::new("/sys/kernel/btf/vmlinux").exists();
     Check {
         section: "kernel",
-        name: "BTF",
+        name: "BTF".to_owned(),
         answer: answer(Some(there)),
         required: true,
         gives: "where the kernel keeps its fields",
@@ -123,7 +125,7 @@ fn kernel_half(checks: &mut Vec<Check>) {
     let loaded = load();
     let maps = |answer, note| Check {
         section: "kernel",
-        name: "maps",
+        name: "maps".to_owned(),
         answer,
         required: true,
         gives: "task and socket storage, rings that can be mapped into memory",
@@ -132,44 +134,78 @@ fn kernel_half(checks: &mut Vec<Check>) {
     match loaded {
         Ok((btf, mut ebpf)) => {
             checks.push(maps(Answer::Yes, None));
-            checks.extend(HOOKS.iter().map(|hook| try_hook(&mut ebpf, &btf, hook)));
+            checks.extend(COMMON.iter().map(|hook| {
+                let tried = attach::attach_hook(&mut ebpf, &btf, hook);
+                check(hook, tried)
+            }));
+            checks.extend(ACCEPT.iter().map(|hook| {
+                let tried = attach::attach_alone(&mut ebpf, &btf, hook);
+                check(hook, tried)
+            }));
+            checks.extend(Family::ALL.map(|family| {
+                let tried = attach::attach_family(&mut ebpf, &btf, family);
+                check_family(family, tried.map(drop))
+            }));
         }
         Err(error) => {
             let privileged = checks.iter().all(|c| !c.required || c.answer == Answer::Yes);
             let answer = if privileged { Answer::No } else { Answer::Unknown };
             checks.push(maps(answer, Some(root_cause(&error))));
-            checks.extend(HOOKS.iter().map(|hook| check(hook, Answer::Unknown, None)));
+            checks.extend(COMMON.iter().chain(&ACCEPT).map(untried));
+            checks.extend(Family::ALL.map(untried_family));
         }
     }
 }
 
 fn load() -> Result<(Btf, Ebpf)> {
     let btf = Btf::from_sys_fs()?;
-    let settings = Settings { ring_bytes: 1 << 20, probe_log: false, record_self: false };
+    let settings =
+        Settings { ring_bytes: 1 << 20, probe_log: false, record_self: false, family: None };
     let ebpf = attach::load(&btf, &Scope::Command(String::new()), &settings)?;
     Ok((btf, ebpf))
 }
 
-fn try_hook(ebpf: &mut Ebpf, btf: &Btf, hook: &attach::Hook) -> Check {
-    match attach::attach_one(ebpf, btf, hook.name) {
-        Ok(()) => check(hook, Answer::Yes, None),
-        Err(error) => check(hook, Answer::No, Some(&error)),
+const HOOKS: &str = "hooks";
+const FAMILIES: &str = "families of hooks (one is enough)";
+
+fn untried(hook: &Hook) -> Check {
+    Check {
+        section: HOOKS,
+        name: hook.to_string(),
+        answer: Answer::Unknown,
+        required: hook.need == Need::Required,
+        gives: hook.gives,
+        note: None,
     }
 }
 
-fn check(hook: &attach::Hook, answer: Answer, error: Option<&anyhow::Error>) -> Check {
-    let required = hook.need == Need::Required;
-    let consequence = if required {
-        "nothing can be recorded without it"
-    } else {
-        "recorded without it; the recording says so"
+fn check(hook: &Hook, tried: Result<()>) -> Check {
+    let consequence = match hook.need {
+        Need::Required => "nothing can be recorded without it",
+        _ => "recorded without it; the recording says so",
     };
     Check {
-        section: "hooks (BTF tracepoints)",
-        name: hook.name,
-        answer,
-        required,
-        gives: hook.gives,
-        note: error.map(|error| format!("{}; {consequence}", root_cause(error))),
+        answer: answer(Some(tried.is_ok())),
+        note: tried.err().map(|error| format!("{}; {consequence}", root_cause(&error))),
+        ..untried(hook)
     }
+}
+
+fn untried_family(family: Family) -> Check {
+    Check {
+        section: FAMILIES,
+        name: family.to_string(),
+        answer: Answer::Unknown,
+        required: false,
+        gives: family.gives(),
+        note: None,
+    }
+}
+
+fn check_family(family: Family, tried: Result<()>) -> Check {
+    let note = match &tried {
+        Ok(()) => family.cannot().to_owned(),
+        Err(error) => format!("{error}: {}", root_cause(error)),
+    };
+    Check { answer: answer(Some(tried.is_ok())), note: Some(note), ..untried_family(family) }
 }

@@ -11,17 +11,21 @@ use std::str::FromStr;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::container::Called;
+use crate::netns::Namespace;
+
 /// Index of an event in [`History::events`].
 pub type EventIndex = u32;
 
 /// One call or occurrence in one thread or kernel lane: an interval. Compact, since there are millions.
 ///
-/// The end is [`Event::time_ns`]. The begin is only known to lie in `begin_ns ..= time_ns`.
+/// The end is [`Event::time_ns`]. The begin is `begin_ns` or, unless a hook saw it, lies in `begin_ns ..= time_ns`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
     /// End, in the host's monotonic nanoseconds.
     pub time_ns: u64,
-    /// Lower bound of the begin: the thread's previous end, or when the thread began.
+    /// The begin where it was seen ([`Flags::BEGAN`]), else its lower bound: the thread's previous end, or when
+    /// the thread began.
     pub begin_ns: u64,
     /// Position in its ring; with host, CPU and ring the event's identity.
     pub position: u64,
@@ -45,7 +49,7 @@ pub struct Event {
     pub target: u32,
     /// How many events the thread has raised so far, this one included; 0 in kernel lanes.
     pub task_count: u32,
-    /// Inode of the network namespace; 0 when unknown.
+    /// Network namespace: its cookie, or its inode where the kernel has no cookies. 0 without a socket.
     pub netns: u32,
     pub comm: Name,
     pub cgroup: Name,
@@ -135,6 +139,8 @@ pub enum Op {
     Connect,
     /// Kernel lane: the connection is established at this end.
     Established,
+    /// A thread was given a connection by a listener.
+    Accept,
     /// A thread began to listen.
     Listen,
     /// A thread stopped listening.
@@ -168,11 +174,12 @@ pub enum Op {
 }
 
 impl Op {
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Send,
         Self::Recv,
         Self::Connect,
         Self::Established,
+        Self::Accept,
         Self::Listen,
         Self::Unlisten,
         Self::Close,
@@ -196,6 +203,7 @@ impl Op {
             Self::Recv => "recv",
             Self::Connect => "connect",
             Self::Established => "established",
+            Self::Accept => "accept",
             Self::Listen => "listen",
             Self::Unlisten => "unlisten",
             Self::Close => "close",
@@ -345,9 +353,11 @@ impl Flags {
     /// The call may have let others in between its bytes: a send whose thread slept, a receive that waits
     /// for all (`MSG_WAITALL`).
     pub const SPLIT: Self = Self(512);
+    /// The begin was seen: `begin_ns` is when the call began, not a bound of it.
+    pub const BEGAN: Self = Self(1024);
     /// The offsets were counted, and what was counted may not be all there was: the socket is older than the
     /// recorder, or somebody took bytes unseen.
-    pub const UNSURE: Self = Self(1024);
+    pub const UNSURE: Self = Self(2048);
 
     pub const fn has(self, flag: Self) -> bool {
         self.0 & flag.0 != 0
@@ -481,8 +491,13 @@ pub struct Host {
     pub boot_id: String,
     pub kernel: String,
     pub cpus: u32,
+    /// When the recorder attached its probes, monotonic ns: together with the boot this names the rings that
+    /// the events are from. 0: unknown.
+    pub attached_ns: u64,
     /// Wall clock minus monotonic clock, ns, when the recording began.
     pub wall_offset_ns: i64,
+    /// Which family of hooks saw sends and receives: `tracepoint`, `trampoline`.
+    pub family: String,
     /// Names of the hooks that were attached.
     pub hooks: Vec<String>,
     /// Hooks that would have been wanted and are missing, with the reason.
@@ -499,6 +514,10 @@ pub struct Host {
     pub lost: u64,
     /// Tasks that lived while it was recorded, also those that raised no event.
     pub tasks: Vec<Task>,
+    /// What containers and pods are called, as far as the host knew.
+    pub containers: Vec<Called>,
+    /// The network namespaces that sockets lay in.
+    pub namespaces: Vec<Namespace>,
 }
 
 /// A stretch of monotonic time, both ends included.
@@ -509,7 +528,7 @@ pub struct Window {
 }
 
 /// A place where events are known to be missing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Gap {
     pub cpu: u32,
     pub ring: Ring,
@@ -520,7 +539,7 @@ pub struct Gap {
 }
 
 /// A thread that lived in the window.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Task {
     pub pid: u32,

@@ -1,6 +1,7 @@
 //! The answer to "why did this happen?": the chain that leads to a symptom, what else may have influenced
 //! it, and what cannot have. Data only; the command line makes text of it.
 
+pub mod beyond;
 pub mod missing;
 
 use std::collections::BTreeMap;
@@ -8,6 +9,7 @@ use std::collections::BTreeMap;
 use petgraph::Direction;
 use petgraph::visit::EdgeRef;
 
+use crate::clocks::{Clocks, Contradiction, Reading};
 use crate::describe;
 use crate::event::{Event, EventIndex, Flags, History, Op, Protocol, Window};
 use crate::graph::{EdgeKind, Graph, Side, event_of, node};
@@ -24,6 +26,10 @@ pub struct Answer {
     pub processes: Processes,
     /// Bytes in the chain that came from outside the recording, and stretches that are missing.
     pub frontiers: Vec<String>,
+    /// Whom the slice heard from and no recording has.
+    pub beyond: Vec<beyond::Beyond>,
+    /// How the other hosts' clocks differed from that of the symptom's, at its end; nothing for one host.
+    pub clocks: Option<Result<Reading, Contradiction>>,
     pub slice: Slice,
     /// How far unobserved channels were assumed to reach.
     pub domain: Domain,
@@ -84,7 +90,13 @@ pub fn why(history: &History, graph: &Graph, symptom: EventIndex, options: Optio
     chain.truncate(most);
     let frontiers = frontiers(history, graph, &chain);
     let processes = processes(history, graph, &slice, &chain);
-    Answer { chain, processes, frontiers, slice, domain: options.domain, goes_on }
+    let reached = slice.order.iter().map(|&event| (event, slice.reach(event)));
+    let beyond = beyond::beyond(history, graph, reached);
+    let event = &history.events[symptom as usize];
+    let clocks = (history.hosts.len() > 1)
+        .then(|| Clocks::new(history, graph).at(event.host, event.time_ns));
+    let domain = options.domain;
+    Answer { chain, goes_on, processes, frontiers, beyond, clocks, slice, domain }
 }
 
 fn described(

@@ -16,7 +16,10 @@ use std::fmt;
 
 pub use bind::Bound;
 pub use key::{Key, Kind};
+pub(crate) use literal::duration_ns;
+pub(crate) use parse::near;
 pub use value::{AddressTest, FlagName, Glob, Lane, TimeOfDay, Value};
+pub(crate) use value::{duration_text, value_text};
 
 use crate::event::{Event, History};
 

@@ -25,6 +25,7 @@ mod footer;
 mod merge;
 mod pages;
 mod repair;
+mod sources;
 
 pub use repair::repair;
 

@@ -83,7 +83,15 @@ b.recv(100)
 b.send(b'answer')
 a.recv(3)
 ",
-        expect![[""]],
+        expect![[r#"
+            0 both send 127.0.0.1:port → 127.0.0.1:other 5
+            1 both send 127.0.0.1:port → 127.0.0.1:other 3
+            2 both recv 127.0.0.1:other → 127.0.0.1:port 5
+            3 both recv 127.0.0.1:other → 127.0.0.1:port 3
+            4 both send 127.0.0.1:other → 127.0.0.1:port 6
+            5 both recv 127.0.0.1:port → 127.0.0.1:other 3
+            may bytes 0>2, may bytes 1>3, may bytes 4>5
+        "#]],
     );
 }
 
@@ -98,7 +106,13 @@ _, address = b.recvfrom(100)
 b.sendto(b'answer', address)
 a.recvfrom(100)
 ",
-        expect![[""]],
+        expect![[r#"
+            0 both send 127.0.0.1:port → 127.0.0.1:other 8
+            1 both recv 127.0.0.1:other → 127.0.0.1:port 8
+            2 both send 127.0.0.1:other → 127.0.0.1:port 6
+            3 both recv 127.0.0.1:port → 127.0.0.1:other 6
+            may bytes 0>1, may bytes 2>3
+        "#]],
     );
 }
 
@@ -113,7 +127,13 @@ _, address = b.recvfrom(100)
 b.sendto(b'answer', address)
 a.recvfrom(100)
 ",
-        expect![[""]],
+        expect![[r#"
+            0 both send [::1]:port → [::1]:other 8
+            1 both recv [::1]:other → [::1]:port 8
+            2 both send [::1]:other → [::1]:port 6
+            3 both recv [::1]:port → [::1]:other 6
+            may bytes 0>1, may bytes 2>3
+        "#]],
     );
 }
 
@@ -134,7 +154,13 @@ b.sendto(b'back', address)
 c.recvfrom(100)
 a.close()
 ",
-        expect![[""]],
+        expect![[r#"
+            0 both send 127.0.0.1:third → 127.0.0.1:other 6
+            1 both recv 127.0.0.1:other → 127.0.0.1:third 6
+            2 both send 127.0.0.1:other → 127.0.0.1:third 4
+            3 both recv 127.0.0.1:third → 127.0.0.1:other 4
+            may bytes 0>1, may bytes 2>3
+        "#]],
     );
 }
 
@@ -148,7 +174,11 @@ a, b = two()
 a.sendto(b'question', b.getsockname())
 b.recv(100)
 ",
-        expect![[""]],
+        expect![[r#"
+            0 both send 127.0.0.1:port → 127.0.0.1:other 8
+            1 both recv 127.0.0.1:other → - 8
+
+        "#]],
     );
 }
 
@@ -163,6 +193,10 @@ b.close()
 a.send(b'lost')
 seen(a.recv, 100)
 ",
-        expect![[""]],
+        expect![[r#"
+            0 both send 127.0.0.1:port → 127.0.0.1:other 4
+            1 both recv 127.0.0.1:port → 127.0.0.1:other ECONNREFUSED
+            may close 0>1
+        "#]],
     );
 }

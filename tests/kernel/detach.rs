@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use recorder::event::{Op, Ring};
 use recorder::recording::read::{self, Note};
-use tests::command::wherefore;
+use tests::patience;
 
 use crate::recorded::{assert_sound, python_path, require_root};
 
@@ -56,7 +56,7 @@ const BPF_MAP_GET_FD_BY_ID: libc::c_long = 14;
 fn wait_for(what: &str, ready: impl Fn() -> bool) {
     let begun = Instant::now();
     while !ready() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "{what} took too long");
+        assert!(begun.elapsed() < patience::seconds(20), "{what} took too long");
         thread::sleep(Duration::from_millis(5));
     }
 }
@@ -64,8 +64,8 @@ fn wait_for(what: &str, ready: impl Fn() -> bool) {
 /// A recorder of the command given, that has begun to record.
 fn recording(output: &Path, words: &[&str]) -> Child {
     require_root();
-    let mut command = Command::new(wherefore());
-    command.args(["record", "--ring", "4MiB", "-o"]).arg(output).args(words);
+    let mut command = tests::command::record();
+    command.args(["--ring", "4MiB", "-o"]).arg(output).args(words);
     let child = command.stderr(Stdio::piped()).spawn().expect("wherefore starts");
     // Written as soon as everything is attached and the command runs.
     wait_for("the recording's beginning", || {

@@ -25,8 +25,8 @@ fn record(folder: &Path, script: &str) -> History {
         assert!(output.status.success(), "{}\n{out}\n{err}", output.status);
         output
     };
-    run(Command::new(wherefore())
-        .args(["record", "--pass-status", "--ring", "256MiB", "-o"])
+    run(tests::command::record()
+        .args(["--pass-status", "--ring", "256MiB", "-o"])
         .arg(&output)
         .args(["--", "/bin/sh", "-ec", script]));
     let checked = run(Command::new(wherefore()).arg("check").arg(&output));
@@ -159,8 +159,8 @@ fn postgresql() {
     let server = Server::started(folder.path().join("data/postmaster.pid"), port);
     let postmaster = server.pid().expect("it is up");
     let output = folder.path().join("run.parquet");
-    let mut recorder = Command::new(wherefore())
-        .args(["record", "--quiet", "--ring", "256MiB", "--all", "-o"])
+    let mut recorder = tests::command::record()
+        .args(["--quiet", "--ring", "256MiB", "--all", "-o"])
         .arg(&output)
         .spawn()
         .expect("wherefore starts");

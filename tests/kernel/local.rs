@@ -95,7 +95,17 @@ except BlockingIOError:
 a.close()
 b.recv(1)
 ",
-        expect![[""]],
+        expect![[r#"
+            0 both unix_stream send - → unix:@wf-N 5 [0..5)
+            1 both unix_stream recv unix:@wf-N → - 2 [0..2)
+            2 both unix_stream recv unix:@wf-N → - 3 [2..5) peek
+            3 both unix_stream recv unix:@wf-N → - 3 [2..5)
+            4 both unix_stream send unix:@wf-N → - 6 [0..6)
+            5 both unix_stream recv - → unix:@wf-N 6 [0..6)
+            6 both unix_stream recv unix:@wf-N → - EAGAIN
+            7 both unix_stream recv unix:@wf-N → - 0 eof
+            must 0>1, must 0>2, must 0>3, must 4>5
+        "#]],
     );
 }
 
@@ -112,7 +122,14 @@ b.recv(10)
 a.close()
 b.recv(1)
 ",
-        expect![[""]],
+        expect![[r#"
+            0 both unix_seqpacket send - → unix:@wf-N 5 [0..1)
+            1 both unix_seqpacket send - → unix:@wf-N 3 [1..2)
+            2 both unix_seqpacket recv unix:@wf-N → - 2 [0..1)
+            3 both unix_seqpacket recv unix:@wf-N → - 3 [1..2)
+            4 both unix_seqpacket recv unix:@wf-N → - 0 eof
+            must 0>2, must 1>3
+        "#]],
     );
 }
 
@@ -131,7 +148,13 @@ c.send(b'unread')
 d.close()
 seen(c.recv, 1)
 ",
-        expect![[""]],
+        expect![[r#"
+            0 both unix_stream send unix:@wf-N → - 6 [0..6)
+            1 both unix_stream send unix:@wf-N → - EPIPE
+            2 both unix_stream send - → - 6 [0..6)
+            3 both unix_stream recv - → - ECONNRESET
+
+        "#]],
     );
 }
 
@@ -153,7 +176,13 @@ a.recv(100)
 a.send(b'from the parent')
 finish(pid)
 ",
-        expect![[""]],
+        expect![[r#"
+            0 child unix_stream send - → - 14 [0..14)
+            1 parent unix_stream recv - → - 14 [0..14)
+            2 parent unix_stream send - → - 15 [0..15)
+            3 child unix_stream recv - → - 15 [0..15)
+            must 0>1, must 2>3
+        "#]],
     );
 }
 

@@ -6,8 +6,11 @@
 
 mod recorded;
 
+mod container;
 mod datagram;
 mod detach;
+mod family;
+mod hosts;
 mod load;
 mod local;
 mod names;
@@ -16,6 +19,7 @@ mod refused;
 mod ring;
 mod scope;
 mod signal;
+mod snapshot;
 mod socket;
 mod task;
 mod tcp;

@@ -8,11 +8,13 @@ use std::time::Duration;
 use recorder::capture::Scope;
 use recorder::capture::attach::Settings;
 use recorder::event::{History, Op, Ring};
+use tests::patience;
 
 use crate::recorded::{Recorder, python_command};
 
 /// As small as rings get.
-const TINY: Settings = Settings { ring_bytes: 1 << 20, probe_log: false, record_self: false };
+const TINY: Settings =
+    Settings { ring_bytes: 1 << 20, probe_log: false, record_self: false, family: None };
 
 /// Sends and receives as fast as two processes can, and says how many calls there were.
 const FLOOD: &str = "
@@ -49,7 +51,8 @@ fn transfers(history: &History) -> usize {
 /// `Recorder::finish` has checked every edge, and that kept and lost are what was raised.
 fn lossy() -> History {
     let mut recorder = Recorder::with(Scope::Command(String::new()), TINY);
-    let mut child = flood(&mut recorder, Duration::from_millis(200));
+    // Slower than the flood, on whatever machine.
+    let mut child = flood(&mut recorder, Duration::from_millis(200) * patience::slowness());
     assert!(recorder.follow(&mut child).success());
     recorder.finish()
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
-use tests::command::wherefore;
+use tests::command::{family, wherefore};
 
 /// One case at a time: each loads its own probes, and some fill a core.
 static TURN: Mutex<()> = Mutex::new(());
@@ -29,9 +29,11 @@ cases! {
     epoll_pipelined
     fan_in
     fan_out
+    fast_open
     flags
     half_close
     inherited
+    io_uring
     iovecs
     ipv6
     keep_alive
@@ -51,11 +53,14 @@ cases! {
     open_at_once
     past_4gib
     peek
+    peek_ahead
     port_reuse
     proxy
+    repair
     reset
     sendfile
     shutdowns
+    sockmap
     splice
     thread_per_connection
     thread_pool
@@ -70,6 +75,7 @@ cases! {
     unix_stream
     urgent
     waitall
+    zero_copy
 }
 
 #[test]
@@ -91,11 +97,13 @@ fn check(case: &str) {
     assert!(nix::unistd::geteuid().is_root(), "the truth suite loads probes: run it as root");
     let wherefore = wherefore();
     let command = |rest: &str| format!("'{}' {rest}", wherefore.display());
+    let hooks = family().map_or(String::new(), |family| format!("--hooks {family} "));
     let table = run(Command::new("python3")
         .arg(script())
         .args(["--case", case])
-        .args(["--record", &command("record -o {out} -- {cmd}")])
-        .args(["--record-all", &command("record -o {out} --all")])
+        .args(["--record", &command(&format!("record {hooks}-o {{out}} -- {{cmd}}"))])
+        .args(["--record-all", &command(&format!("record {hooks}-o {{out}} --all"))])
+        .args(["--ready", "^recording all"])
         .args(["--graph", &command("graph {out} --to json")]));
     println!("{table}");
 }

@@ -33,6 +33,14 @@ pub static OFFSETS: Offsets = Offsets {
     task_exit_code: ABSENT,
     task_flags: ABSENT,
     task_nvcsw: ABSENT,
+    task_signal: ABSENT,
+    signal_live: ABSENT,
+    task_cgroups: ABSENT,
+    css_set_dfl_cgrp: ABSENT,
+    cgroup_kn: ABSENT,
+    cgroup_root: ABSENT,
+    cgroup_root_hierarchy_id: ABSENT,
+    kernfs_node_id: ABSENT,
     common_family: ABSENT,
     common_state: ABSENT,
     common_daddr: ABSENT,
@@ -45,6 +53,7 @@ pub static OFFSETS: Offsets = Offsets {
     common_flags: ABSENT,
     common_net: ABSENT,
     net_inum: ABSENT,
+    net_cookie: ABSENT,
     sock_protocol: ABSENT,
     sock_err: ABSENT,
     sock_peek_off: ABSENT,
@@ -65,6 +74,8 @@ pub static OFFSETS: Offsets = Offsets {
     tcp_copied_seq: ABSENT,
     tcp_rcv_nxt: ABSENT,
     tcp_bytes_received: ABSENT,
+    tcp_repair: ABSENT,
+    tcp_repair_mask: 0,
     siginfo_code: ABSENT,
     socket_sk: ABSENT,
 };
@@ -75,6 +86,7 @@ pub static ARGUMENTS: Arguments = Arguments {
     send_reset_reason: ABSENT,
     exit_group_dead: ABSENT,
     mark_victim_task: 0,
+    accept_arguments: ABSENT,
 };
 
 /// A constant that the loader set. Volatile, since the compiler must not believe the defaults.
@@ -149,6 +161,24 @@ pub fn read_bytes(into: &mut [u64; 8], from: Pointer, size: u32) {
         // SAFETY: the helper copes with any address, and `into` has room for 64 bytes.
         unsafe { bpf_probe_read_kernel(into.as_mut_ptr().cast(), size, from) };
     }
+}
+
+/// The number of a task's cgroup in the version 2 hierarchy; 0 where the kernel has no cgroups. Of any task, not
+/// only of the current one: a child may be born into another cgroup than its parent's.
+#[inline(always)]
+pub fn cgroup_of(task: Pointer) -> u64 {
+    if offset!(task_cgroups) == ABSENT || offset!(css_set_dfl_cgrp) == ABSENT {
+        return 0;
+    }
+    let set = field!(task, task_cgroups, Pointer);
+    cgroup_id(field!(set, css_set_dfl_cgrp, Pointer))
+}
+
+/// What user space sees as the inode number of a cgroup's folder.
+#[inline(always)]
+pub fn cgroup_id(cgroup: Pointer) -> u64 {
+    let node = field!(cgroup, cgroup_kn, Pointer);
+    field!(node, kernfs_node_id, u64)
 }
 
 const IPPROTO_TCP: u16 = 6;

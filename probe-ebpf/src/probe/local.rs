@@ -49,6 +49,9 @@ pub fn count(sk: Pointer, spoken: u8, what: u8, done: &Call) -> Option<(u64, u8)
     if what == kind::RECEIVE && done.result == 0 && ended(sk) {
         bits |= call::ENDED;
     }
+    if done.flags & MSG_PEEK != 0 && field!(sk, sock_peek_off, i32) >= 0 {
+        bits |= call::AHEAD;
+    }
     let moves = done.result >= 0
         && bits & call::ENDED == 0
         && (what == kind::SEND || done.flags & (MSG_PEEK | MSG_ERRQUEUE) == 0);

@@ -17,7 +17,13 @@ mod emit;
 mod scope;
 
 #[cfg(target_arch = "bpf")]
+mod fire;
+
+#[cfg(target_arch = "bpf")]
 mod socket;
+
+#[cfg(target_arch = "bpf")]
+mod trampoline;
 
 #[cfg(target_arch = "bpf")]
 mod tcp;
@@ -30,6 +36,9 @@ mod datagram;
 
 #[cfg(target_arch = "bpf")]
 mod task;
+
+#[cfg(target_arch = "bpf")]
+mod cgroup;
 
 #[cfg(target_arch = "bpf")]
 mod signal;

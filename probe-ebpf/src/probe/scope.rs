@@ -9,14 +9,15 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_task_btf,
-    bpf_get_socket_cookie, bpf_sk_storage_get, bpf_skc_to_tcp_sock, bpf_task_storage_get,
+    bpf_get_current_ancestor_cgroup_id, bpf_get_current_task_btf, bpf_get_socket_cookie,
+    bpf_sk_storage_get, bpf_skc_to_tcp_sock, bpf_task_storage_get,
 };
 use aya_ebpf::macros::btf_map;
-use probe_ebpf::config::{NAMED_PER_CPU, scope};
+use probe_ebpf::config::{ABSENT, NAMED_PER_CPU, scope};
 use probe_ebpf::event::{RareSlot, Slot, SocketName, TaskName, flag, kind, proven, state};
+use probe_ebpf::storage::TaskState;
 
-use crate::kernel::{self, Pointer, config, field};
+use crate::kernel::{self, Pointer, config, field, offset};
 use crate::{emit, local};
 
 /// The definition of a map that hangs values on tasks or sockets, as the loader reads it from BTF.
@@ -62,18 +63,6 @@ static SOCKETS: LocalStorage<
     { (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize },
 > = LocalStorage::new();
 
-/// What is remembered about a thread. User space marks threads by writing `marked`.
-#[repr(C)]
-pub struct TaskState {
-    pub marked: u32,
-    /// Events raised so far.
-    pub count: u32,
-    /// Place of its last name record.
-    pub named: u64,
-    /// How often it had gone to sleep at its last event.
-    pub switches: u64,
-}
-
 /// What is remembered about a socket.
 #[repr(C)]
 pub struct SocketState {
@@ -108,6 +97,18 @@ pub struct Thread {
 }
 
 impl Thread {
+    /// When the call on a `struct socket` that ends now began; 0 where that was not seen.
+    #[inline(always)]
+    pub fn leave(&self, socket: Pointer) -> u64 {
+        // SAFETY: a live storage value, which only the thread itself uses.
+        unsafe {
+            let begun =
+                if (*self.state).entered == socket as u64 { (*self.state).entered_ns } else { 0 };
+            (*self.state).entered = 0;
+            begun
+        }
+    }
+
     /// A slot for this thread's next event.
     #[inline(always)]
     pub fn slot(&self, kind: u8) -> Slot {
@@ -131,6 +132,22 @@ impl Thread {
 /// The current thread if it is in scope, named.
 #[inline(always)]
 pub fn current() -> Option<Thread> {
+    let (task, state) = current_state()?;
+    let time_ns = emit::now();
+    // SAFETY: a live storage value.
+    unsafe {
+        if emit::stale((*state).named) {
+            (*state).named = name_task(task, time_ns);
+        }
+    }
+    let pid = field!(task.cast(), task_tgid, u32);
+    let tid = field!(task.cast(), task_pid, u32);
+    Some(Thread { pid, tid, time_ns, task, state })
+}
+
+/// The current thread and what is remembered about it, if it is in scope.
+#[inline(always)]
+fn current_state() -> Option<(*mut task_struct, *mut TaskState)> {
     // SAFETY: a helper without arguments.
     let task = unsafe { bpf_get_current_task_btf() };
     let pid = field!(task.cast(), task_tgid, u32);
@@ -155,14 +172,19 @@ pub fn current() -> Option<Thread> {
         }
         _ => state_or_drop(task)?,
     };
-    let time_ns = emit::now();
-    // SAFETY: a live storage value.
+    Some((task, state))
+}
+
+/// Remembers that the current thread, if it is in scope, begins a call on a `struct socket`.
+#[inline(always)]
+pub fn enter(socket: Pointer) -> Option<()> {
+    let (_, state) = current_state()?;
+    // SAFETY: a live storage value, which only the thread itself uses.
     unsafe {
-        if emit::stale((*state).named) {
-            (*state).named = name_task(task, time_ns);
-        }
+        (*state).entered = socket as u64;
+        (*state).entered_ns = emit::now();
     }
-    Some(Thread { pid, tid, time_ns, task, state })
+    Some(())
 }
 
 /// The current thread, named whether it is in scope or not: for acts of strangers upon threads in scope.
@@ -336,16 +358,31 @@ pub fn named_lately(sk: Pointer) -> Option<u64> {
 #[inline(always)]
 pub fn name_for(sk: Pointer, thread: &Thread) -> Option<u64> {
     let state = socket(sk, thread.pid)?;
-    named(sk, state, thread.time_ns);
+    // Before it is established it is named every time: its port is chosen, its numbers are known later.
+    if opening(sk) {
+        name_socket(sk, state, thread.time_ns);
+    } else {
+        named(sk, state, thread.time_ns);
+    }
     // SAFETY: live values.
     unsafe {
         let cookie = (*state).cookie;
+        if opening(sk) {
+            return Some(cookie);
+        }
         if let Some(entry) = NAMED.get_ptr_mut(named_index(cookie)) {
             (*entry).cookie = cookie;
             (*entry).place = (*state).named;
         }
         Some(cookie)
     }
+}
+
+/// Whether a handshake is under way, during which TCP Fast Open may already move bytes.
+#[inline(always)]
+fn opening(sk: Pointer) -> bool {
+    let now = field!(sk, common_state, u8);
+    now == state::SYN_SENT || now == state::SYN_RECV
 }
 
 #[inline(always)]
@@ -382,19 +419,17 @@ fn name_task(task: *mut task_struct, time_ns: u64) -> u64 {
     let pid = field!(task.cast(), task_tgid, u32);
     let tid = field!(task.cast(), task_pid, u32);
     let slot = emit::slot(kind::TASK, pid, tid, time_ns);
-    // SAFETY: a helper without arguments.
-    let cgroup = unsafe { bpf_get_current_cgroup_id() };
-    emit::rare(&RareSlot { slot, detail: task_name(task, cgroup) })
+    emit::rare(&RareSlot { slot, detail: task_name(task) })
 }
 
 /// The detail of a record that names a task.
 #[inline(always)]
-pub fn task_name(task: *mut task_struct, cgroup: u64) -> [u64; 8] {
+pub fn task_name(task: *mut task_struct) -> [u64; 8] {
     let task: Pointer = task.cast();
     let parent = field!(task, task_real_parent, Pointer);
     let mut name: TaskName = bytemuck::Zeroable::zeroed();
     name.start_ns = field!(task, task_start_time, u64);
-    name.cgroup = cgroup;
+    name.cgroup = kernel::cgroup_of(task);
     name.parent = field!(parent, task_tgid, u32);
     name.pid = field!(task, task_tgid, u32);
     name.tid = field!(task, task_pid, u32);
@@ -413,15 +448,22 @@ fn name_socket(sk: Pointer, state: *mut SocketState, time_ns: u64) {
         unsafe { ((*state).proven as u8, (*state).owner, (*state).cookie) };
     let tcp_state = field!(sk, common_state, u8);
     if known < proven::AT_ESTABLISHED
-        && (tcp_state == state::ESTABLISHED || tcp_state == state::CLOSE_WAIT)
+        && matches!(tcp_state, state::ESTABLISHED | state::CLOSE_WAIT | state::SYN_RECV)
     {
         compute(sk, state);
+    }
+    // (It is still in this state when it is noted to be established.)
+    if known == proven::NO && tcp_state == state::SYN_SENT {
+        asked(sk, state);
     }
     let net = field!(sk, common_net, Pointer);
     let mut name: SocketName = bytemuck::Zeroable::zeroed();
     name.local_port = field!(sk, common_num, u16);
     name.remote_port = u16::from_be(field!(sk, common_dport, u16));
     name.netns = field!(net, net_inum, u32);
+    if offset!(net_cookie) != ABSENT {
+        name.netns_cookie = field!(net, net_cookie, u32);
+    }
     name.owner = owner;
     name.family = field!(sk, common_family, u16);
     name.state = tcp_state;
@@ -463,6 +505,17 @@ fn compute(sk: Pointer, state: *mut SocketState) {
         (*state).irs = initial.irs;
         let agreed = initial.iss.is_some();
         (*state).proven = if agreed { proven::AGREED } else { proven::COMPUTED } as u32;
+    }
+}
+
+/// Takes this end's initial number, which is known before the other end's: its first bytes may go with the SYN.
+#[inline(always)]
+fn asked(sk: Pointer, state: *mut SocketState) {
+    // SAFETY: the verifier checks the socket.
+    let tcp: Pointer = unsafe { bpf_skc_to_tcp_sock(sk.cast()) }.cast();
+    if !tcp.is_null() {
+        // SAFETY: a live storage value.
+        unsafe { (*state).iss = field!(tcp, tcp_snd_una, u32) };
     }
 }
 

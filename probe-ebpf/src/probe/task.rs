@@ -1,13 +1,13 @@
 //! Threads and processes: how they begin, what they become, how they end.
 
 use aya_ebpf::bindings::task_struct;
-use aya_ebpf::helpers::generated::{bpf_get_current_cgroup_id, bpf_probe_read_kernel_str};
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use probe_ebpf::config::ABSENT;
 use probe_ebpf::event::{RareSlot, flag, kind};
 
-use crate::kernel::{argument, field};
+use crate::kernel::{Pointer, argument, field};
 use crate::{emit, scope};
 
 #[btf_tracepoint(function = "sched_process_fork")]
@@ -19,7 +19,7 @@ pub fn sched_process_fork(ctx: BtfTracePointContext) -> Option<()> {
     let thread = scope::current()?;
     let mut slot = thread.slot(kind::FORK);
     slot.argument = field!(child.cast(), task_pid, u32);
-    emit::rare(&RareSlot { slot, detail: scope::task_name(child, cgroup()) });
+    emit::rare(&RareSlot { slot, detail: scope::task_name(child) });
     None
 }
 
@@ -28,7 +28,7 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> Option<()> {
     let task: *mut task_struct = ctx.arg(0);
     let thread = scope::current()?;
     let slot = thread.slot(kind::EXEC);
-    emit::rare(&RareSlot { slot, detail: scope::task_name(task, cgroup()) });
+    emit::rare(&RareSlot { slot, detail: scope::task_name(task) });
     None
 }
 
@@ -38,7 +38,13 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> Option<()> {
     let thread = scope::current()?;
     let mut slot = thread.slot(kind::EXIT);
     slot.result = field!(task.cast(), task_exit_code, i32);
-    if argument!(exit_group_dead) != ABSENT && ctx.arg::<i32>(1) & 1 != 0 {
+    let last = if argument!(exit_group_dead) == ABSENT {
+        // Before Linux 6.16 the tracepoint does not say. The thread has been subtracted already.
+        field!(field!(task.cast(), task_signal, Pointer), signal_live, i32) == 0
+    } else {
+        ctx.arg::<i32>(1) & 1 != 0
+    };
+    if last {
         slot.flags |= flag::LAST_THREAD;
     }
     emit::rare(&RareSlot { slot, detail: [0; 8] });
@@ -50,7 +56,7 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> Option<()> {
 pub fn task_rename(ctx: BtfTracePointContext) -> Option<()> {
     let task: *mut task_struct = ctx.arg(0);
     let thread = scope::current()?;
-    let mut detail = scope::task_name(task, cgroup());
+    let mut detail = scope::task_name(task);
     let mut comm = [0u64; 2];
     // SAFETY: the helper copes with any address; at most 16 bytes are written.
     unsafe { bpf_probe_read_kernel_str((&raw mut comm).cast(), 16, ctx.arg(1)) };
@@ -61,9 +67,4 @@ pub fn task_rename(ctx: BtfTracePointContext) -> Option<()> {
         detail,
     });
     None
-}
-
-fn cgroup() -> u64 {
-    // SAFETY: a helper without arguments.
-    unsafe { bpf_get_current_cgroup_id() }
 }

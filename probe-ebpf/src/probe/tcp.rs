@@ -12,7 +12,7 @@ use probe_ebpf::event::state::{
 };
 use probe_ebpf::event::{RareSlot, Slot, call, flag, kind};
 
-use crate::kernel::{self, Pointer, argument, diagnose, field};
+use crate::kernel::{self, Pointer, argument, diagnose, field, offset};
 use crate::scope::SocketState;
 use crate::{emit, scope};
 
@@ -142,13 +142,17 @@ const MSG_PEEK: u32 = 2;
 /// Where the stream stands after a send or a receive.
 #[inline(always)]
 pub fn position(sk: Pointer, slot: &mut Slot) -> Option<()> {
-    if slot.kind == kind::SEND {
-        return sequences(sk, slot);
-    }
     // SAFETY: the verifier checks the socket.
     let tcp: Pointer = unsafe { bpf_skc_to_tcp_sock(sk.cast()) }.cast();
     if tcp.is_null() {
         return None;
+    }
+    if slot.kind == kind::SEND {
+        sent(tcp, slot);
+        if repaired(tcp) {
+            slot.aux[0] |= call::REPAIRED;
+        }
+        return Some(());
     }
     // In this order: a FIN that is seen here has been counted in `rcv_nxt`, which is read after it.
     if field!(sk, common_flags, u64) & SOCK_DONE != 0 {
@@ -157,8 +161,8 @@ pub fn position(sk: Pointer, slot: &mut Slot) -> Option<()> {
     slot.sequence = field!(tcp, tcp_copied_seq, u32);
     let unread = field!(tcp, tcp_rcv_nxt, u32).wrapping_sub(slot.sequence);
     slot.count = field!(tcp, tcp_bytes_received, u64).wrapping_sub(unread as u64);
-    if slot.argument & MSG_PEEK != 0 && field!(sk, sock_peek_off, i32) >= 0 {
-        slot.aux[0] |= call::PEEK_OFFSET;
+    if slot.argument & MSG_PEEK != 0 {
+        peek(sk, tcp, slot);
     }
     match unread {
         0 => slot.flags |= flag::DRAINED,
@@ -168,16 +172,41 @@ pub fn position(sk: Pointer, slot: &mut Slot) -> Option<()> {
     Some(())
 }
 
+/// A peek begins where the next bytes are, or at an offset that the program chose (`SO_PEEK_OFF`) and that the peek
+/// has moved on. In repair mode it may look at what was sent.
+#[inline(always)]
+fn peek(sk: Pointer, tcp: Pointer, slot: &mut Slot) {
+    if repaired(tcp) {
+        slot.aux[0] |= call::REPAIRED;
+    }
+    let offset = field!(sk, sock_peek_off, i32);
+    if offset >= 0 && slot.result > 0 {
+        let ahead = (offset - slot.result) as u32;
+        slot.sequence = slot.sequence.wrapping_add(ahead);
+        slot.count += ahead as u64;
+    }
+}
+
+/// Whether the socket is being taken apart or put together again (`TCP_REPAIR`).
+#[inline(always)]
+fn repaired(tcp: Pointer) -> bool {
+    let mask = offset!(tcp_repair_mask);
+    mask != 0 && field!(tcp, tcp_repair, u8) as u32 & mask != 0
+}
+
 /// Where the endpoint's own stream stands: the position of the FIN if one is sent now.
 #[inline(always)]
-fn sequences(sk: Pointer, slot: &mut Slot) -> Option<()> {
+fn sequences(sk: Pointer, slot: &mut Slot) {
     // SAFETY: the verifier checks the socket.
     let tcp: Pointer = unsafe { bpf_skc_to_tcp_sock(sk.cast()) }.cast();
-    if tcp.is_null() {
-        return None;
+    if !tcp.is_null() {
+        sent(tcp, slot);
     }
+}
+
+#[inline(always)]
+fn sent(tcp: Pointer, slot: &mut Slot) {
     slot.sequence = field!(tcp, tcp_write_seq, u32);
     let unacked = slot.sequence.wrapping_sub(field!(tcp, tcp_snd_una, u32));
     slot.count = field!(tcp, tcp_bytes_acked, u64) + unacked as u64;
-    Some(())
 }

@@ -1,15 +1,19 @@
 //! Loading the probes into the running kernel and attaching them; what is missing is said, not hidden.
 
+pub mod family;
+mod prove;
+
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use anyhow::{Context, Result, bail};
 use aya::maps::{Map, MapData};
-use aya::programs::{BtfTracePoint, Program};
+use aya::programs::{Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
 use probe_ebpf::config::{Arguments, Config, NAMED_PER_CPU, Offsets};
 
 use crate::capture::scope::Scope;
 use crate::capture::{offsets, sockets};
+use family::{ACCEPT, COMMON, Family, Hook, Need, Site};
 
 /// The probes, built for the kernel's instruction set by the build script.
 static PROBE: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probe"));
@@ -23,6 +27,8 @@ pub struct Settings {
     pub probe_log: bool,
     /// Record the recorder as well: only for measuring what an event costs.
     pub record_self: bool,
+    /// The family of hooks to use; otherwise the first that works.
+    pub family: Option<Family>,
 }
 
 impl Settings {
@@ -37,53 +43,9 @@ impl Settings {
     }
 }
 
-/// One tracepoint and what is lost without it.
-pub struct Hook {
-    pub name: &'static str,
-    pub gives: &'static str,
-    pub need: Need,
-}
-
-/// Whether anything can be recorded without a hook.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Need {
-    Required,
-    Wanted,
-}
-
-const fn required(name: &'static str, gives: &'static str) -> Hook {
-    Hook { name, gives, need: Need::Required }
-}
-
-const fn wanted(name: &'static str, gives: &'static str) -> Hook {
-    Hook { name, gives, need: Need::Wanted }
-}
-
-/// The hooks of detail `flow`, in the order in which they are attached. All but the last three are BTF tracepoints,
-/// and the program has the tracepoint's name.
-pub const HOOKS: [Hook; 17] = [
-    required("sched_process_fork", "new threads, and who is in scope"),
-    required("sock_send_length", "bytes sent"),
-    required("sock_recv_length", "bytes received, end of stream"),
-    required("inet_sock_set_state", "connect, established, listen, close"),
-    wanted("sched_process_exec", "programs started"),
-    wanted("sched_process_exit", "ends of threads"),
-    wanted("task_rename", "names of threads"),
-    wanted("signal_generate", "who sent a signal"),
-    wanted("signal_deliver", "who took a signal"),
-    wanted("mark_victim", "kills for lack of memory"),
-    wanted("tcp_send_reset", "resets sent"),
-    wanted("tcp_receive_reset", "resets received"),
-    wanted("tcp_retransmit_skb", "segments sent again"),
-    wanted("inet_sk_error_report", "errors of connections"),
-    wanted("datagram_peers", "addresses of datagrams on sockets that are not connected"),
-    wanted("open_sockets", "names of sockets older than the recorder"),
-    wanted("unix_sockets", "which Unix sockets are older than the recorder"),
-];
-
 /// A hook after the attempt to attach it.
 pub struct Attached {
-    pub name: &'static str,
+    pub name: String,
     /// Why it is not attached.
     pub missing: Option<String>,
     /// The program's descriptor number, to ask the kernel about it. Valid while the programs live.
@@ -91,6 +53,16 @@ pub struct Attached {
 }
 
 impl Attached {
+    fn there(ebpf: &Ebpf, hook: &Hook) -> Self {
+        let program = ebpf.program(hook.program).and_then(|program| program.fd().ok());
+        let program = program.map(|fd| fd.as_fd().as_raw_fd());
+        Self { name: hook.to_string(), missing: None, program }
+    }
+
+    const fn missing(name: String, why: String) -> Self {
+        Self { name, missing: Some(why), program: None }
+    }
+
     /// How often the kernel skipped the program because it was already running on that CPU.
     pub fn missed(&self) -> u64 {
         let Some(fd) = self.program else { return 0 };
@@ -140,27 +112,116 @@ fn load_with(
         .context("create the probes' maps (root, or CAP_BPF and CAP_PERFMON, is needed)")
 }
 
-/// Attaches every hook; a wanted one that is refused is named with the reason.
+/// What was attached, and which family sees sends and receives.
+pub struct Attachment {
+    pub family: Family,
+    pub hooks: Vec<Attached>,
+}
+
+/// Attaches every hook, with the wanted family or else the first that works; a wanted hook that is refused is
+/// named with the reason.
 ///
 /// # Errors
 /// When a required one is refused.
-pub fn attach(ebpf: &mut Ebpf, btf: &Btf) -> Result<Vec<Attached>> {
-    let mut attached = Vec::new();
-    for hook in &HOOKS {
-        let result = attach_one(ebpf, btf, hook.name);
+pub fn attach(ebpf: &mut Ebpf, btf: &Btf, wanted: Option<Family>) -> Result<Attachment> {
+    let mut hooks = Vec::new();
+    let (walks, steady): (Vec<_>, Vec<_>) = COMMON.iter().partition(|hook| hook.site.is_walk());
+    for hook in steady {
+        let result = attach_hook(ebpf, btf, hook);
         if hook.need == Need::Required {
-            result.with_context(|| format!("attach {} ({})", hook.name, hook.gives))?;
-            attached.push(Attached {
-                name: hook.name,
-                missing: None,
-                program: fd(ebpf, hook.name),
-            });
+            result?;
+            hooks.push(Attached::there(ebpf, hook));
             continue;
         }
-        let missing = result.err().map(|error| root_cause(&error));
-        attached.push(Attached { name: hook.name, missing, program: fd(ebpf, hook.name) });
+        hooks.push(match result {
+            Ok(()) => Attached::there(ebpf, hook),
+            Err(error) => Attached::missing(hook.to_string(), root_cause(&error)),
+        });
     }
-    Ok(attached)
+    let (family, seeing) = attach_any(ebpf, btf, wanted)?;
+    hooks.extend(seeing);
+    hooks.push(attach_accept(ebpf, btf));
+    // What is there before is looked at when everything new is seen.
+    for hook in walks {
+        hooks.push(match attach_hook(ebpf, btf, hook) {
+            Ok(()) => Attached::there(ebpf, hook),
+            Err(error) => Attached::missing(hook.to_string(), root_cause(&error)),
+        });
+    }
+    Ok(Attachment { family, hooks })
+}
+
+/// Attaches the wanted family of hooks, or the first that works.
+fn attach_any(
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+    wanted: Option<Family>,
+) -> Result<(Family, Vec<Attached>)> {
+    if let Some(family) = wanted {
+        let attached = attach_family(ebpf, btf, family);
+        return Ok((
+            family,
+            attached.with_context(|| format!("use hooks of the family {family}"))?,
+        ));
+    }
+    let mut refused = Vec::new();
+    for family in Family::ALL {
+        match attach_family(ebpf, btf, family) {
+            Ok(hooks) => return Ok((family, hooks)),
+            Err(error) => refused.push(format!("{family}: {}", root_cause(&error))),
+        }
+    }
+    bail!("no family of hooks works on this kernel: {}", refused.join("; "));
+}
+
+/// Attaches all hooks of a family and sees to it that they fire. What was attached is gone where one is refused.
+pub fn attach_family(ebpf: &mut Ebpf, btf: &Btf, family: Family) -> Result<Vec<Attached>> {
+    let attached = try_family(ebpf, btf, family);
+    if attached.is_err() {
+        detach(ebpf, family.hooks())?;
+    }
+    attached
+}
+
+fn try_family(ebpf: &mut Ebpf, btf: &Btf, family: Family) -> Result<Vec<Attached>> {
+    let mut hooks = Vec::new();
+    for hook in family.hooks() {
+        if hook.need != Need::RequiredForV6 || prove::has_v6() {
+            attach_hook(ebpf, btf, hook)?;
+            hooks.push(hook);
+        }
+    }
+    if let Some(silent) = prove::silent(ebpf, &hooks)?.first() {
+        bail!("{}", without_effect(silent));
+    }
+    Ok(hooks.into_iter().map(|hook| Attached::there(ebpf, hook)).collect())
+}
+
+fn without_effect(hook: &Hook) -> String {
+    let reason = prove::reason().unwrap_or("the kernel accepts it and never runs it");
+    format!("{hook} is attached, but has no effect: {reason}")
+}
+
+/// Attaches the first hook that tells which thread accepts.
+fn attach_accept(ebpf: &mut Ebpf, btf: &Btf) -> Attached {
+    let mut refused = Vec::new();
+    for hook in &ACCEPT {
+        match attach_alone(ebpf, btf, hook) {
+            Ok(()) => return Attached::there(ebpf, hook),
+            Err(error) => refused.push(format!("{hook}: {}", root_cause(&error))),
+        }
+    }
+    Attached::missing("accept".to_owned(), refused.join("; "))
+}
+
+/// Attaches one hook and sees to it that it fires.
+pub fn attach_alone(ebpf: &mut Ebpf, btf: &Btf, hook: &'static Hook) -> Result<()> {
+    attach_hook(ebpf, btf, hook)?;
+    if !prove::silent(ebpf, &[hook])?.is_empty() {
+        detach(ebpf, std::slice::from_ref(hook))?;
+        bail!("{}", without_effect(hook));
+    }
+    Ok(())
 }
 
 /// The first line of what lies at the bottom of an error.
@@ -168,28 +229,53 @@ pub fn root_cause(error: &anyhow::Error) -> String {
     error.root_cause().to_string().lines().next().unwrap_or_default().to_owned()
 }
 
-/// Loads the programs of a hook and attaches them; those that only look at what is there do so now.
-pub fn attach_one(ebpf: &mut Ebpf, btf: &Btf, name: &str) -> Result<()> {
-    match name {
-        "open_sockets" => sockets::name_open(ebpf, btf),
-        "unix_sockets" => sockets::find_older(ebpf, btf),
-        "datagram_peers" => sockets::attach_peers(ebpf),
-        _ => attach_to(ebpf, btf, name, name),
-    }
+/// Loads a hook's program and attaches it.
+pub fn attach_hook(ebpf: &mut Ebpf, btf: &Btf, hook: &Hook) -> Result<()> {
+    attach_program(ebpf, btf, hook).with_context(|| format!("attach {hook} ({})", hook.gives))
 }
 
-/// Loads a program and attaches it to a tracepoint.
-pub fn attach_to(ebpf: &mut Ebpf, btf: &Btf, name: &str, tracepoint: &str) -> Result<()> {
-    let program = ebpf.program_mut(name).with_context(|| format!("find the program {name}"))?;
-    let program: &mut BtfTracePoint = program.try_into()?;
-    program.load(tracepoint, btf)?;
-    program.attach()?;
+fn attach_program(ebpf: &mut Ebpf, btf: &Btf, hook: &Hook) -> Result<()> {
+    let target = hook.target;
+    match (hook.site, program(ebpf, hook.program)?) {
+        (Site::Tracepoint, Program::BtfTracePoint(program)) => {
+            program.load(target, btf)?;
+            program.attach()?;
+        }
+        (Site::Fentry, Program::FEntry(program)) => {
+            program.load(target, btf)?;
+            program.attach()?;
+        }
+        (Site::Fexit, Program::FExit(program)) => {
+            program.load(target, btf)?;
+            program.attach()?;
+        }
+        (Site::Files, _) => sockets::name_open(ebpf, btf)?,
+        (Site::UnixSockets, _) => sockets::find_older(ebpf, btf)?,
+        (Site::Cgroups, _) => sockets::attach_peers(ebpf)?,
+        _ => bail!("the program {} is of another kind", hook.program),
+    }
     Ok(())
 }
 
-fn fd(ebpf: &Ebpf, name: &str) -> Option<i32> {
-    let Program::BtfTracePoint(program) = ebpf.program(name)? else { return None };
-    program.fd().ok().map(|fd| fd.as_fd().as_raw_fd())
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
+    ebpf.program_mut(name).with_context(|| format!("find the program {name}"))
+}
+
+/// Detaches and unloads what was attached of some hooks.
+pub fn detach(ebpf: &mut Ebpf, hooks: &[Hook]) -> Result<()> {
+    for hook in hooks {
+        let unloaded = match program(ebpf, hook.program)? {
+            Program::BtfTracePoint(program) => program.unload(),
+            Program::FEntry(program) => program.unload(),
+            Program::FExit(program) => program.unload(),
+            _ => continue,
+        };
+        match unloaded {
+            Ok(()) | Err(ProgramError::NotLoaded) => {}
+            Err(error) => return Err(error).with_context(|| format!("detach {hook}")),
+        }
+    }
+    Ok(())
 }
 
 /// The descriptor of one of the probes' maps.

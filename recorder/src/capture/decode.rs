@@ -12,19 +12,26 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use probe_ebpf::event::state::{CLOSE, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_SENT};
 use probe_ebpf::event::{SocketName, TaskName, flag, kind, protocol, proven};
 
+use crate::capture::cgroup::Cgroups;
+use crate::capture::generations::{FastMap, Generations};
+use crate::capture::places::Places;
+use crate::capture::procfs;
 use crate::capture::ring::Raw;
 use crate::event::{Address, Event, Flags, Name, Names, Op, Proof, Protocol, Task};
 use unix_name::UnixNames;
-
-/// Asked several times for every event; the keys are the kernel's own numbers.
-type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// Turns slots, in order of time, into events.
 pub struct Decoder {
     pub names: Names,
     /// Records that were read and are not events.
     pub records: u64,
-    cgroups: HashMap<u64, String>,
+    /// When the newest event was whose socket has no name, which was overwritten; 0: every socket has one.
+    pub unnamed_ns: u64,
+    /// Whether what `/proc` says now was so when the events happened.
+    pub live: bool,
+    /// Containers and network namespaces that events lie in.
+    pub places: Places,
+    cgroups: Cgroups,
     tasks: FastMap<u32, Known>,
     gone: Vec<Task>,
     sockets: Generations<Socket>,
@@ -56,23 +63,30 @@ struct Socket {
     irs: u32,
     proof: Proof,
     active: bool,
+    /// It was asking for its connection when it was named last, so that only its own number is known.
+    asking: bool,
     owner: u32,
 }
+
+/// Sockets that are remembered at least.
+const GENERATION: usize = 250_000;
 
 /// Most threads that have ended whose names are kept for the recording's list.
 const MOST_GONE: usize = 100_000;
 
 impl Decoder {
-    /// `cgroups` gives paths for the kernel's cgroup numbers.
-    pub fn new(cgroups: HashMap<u64, String>) -> Self {
+    pub fn new(cgroups: Cgroups) -> Self {
         Self {
             names: Names::default(),
             records: 0,
+            unnamed_ns: 0,
+            live: true,
+            places: Places::default(),
             cgroups,
             tasks: FastMap::default(),
             gone: Vec::new(),
-            sockets: Generations::new(),
-            peers: Generations::new(),
+            sockets: Generations::new(GENERATION),
+            peers: Generations::new(GENERATION),
             unix_names: UnixNames::default(),
         }
     }
@@ -83,8 +97,11 @@ impl Decoder {
         for task in tasks {
             let listed = in_scope(task.tid);
             let comm = self.names.intern(&task.comm);
-            let known =
-                Known { last_ns: task.start_ns, task, comm, cgroup: Name::NONE, count: 0, listed };
+            let cgroup = match task.cgroup.as_str() {
+                "" => Name::NONE,
+                path => self.names.intern(path),
+            };
+            let known = Known { last_ns: task.start_ns, task, comm, cgroup, count: 0, listed };
             self.tasks.insert(known.task.tid, known);
         }
     }
@@ -127,7 +144,11 @@ impl Decoder {
         match raw.slot.kind {
             kind::TASK => {
                 self.records += 1;
-                self.name_task(bytemuck::cast(detail));
+                let name: TaskName = bytemuck::cast(detail);
+                self.name_task(name);
+                if raw.slot.argument == 1 {
+                    self.move_process(&name);
+                }
             }
             kind::SOCKET => {
                 self.records += 1;
@@ -140,6 +161,10 @@ impl Decoder {
             kind::PEER => {
                 self.records += 1;
                 self.name_peer(raw, bytemuck::cast(detail));
+            }
+            kind::CGROUP => {
+                self.records += 1;
+                self.cgroups.learn(raw.slot.socket, raw.slot.sequence, bytemuck::bytes_of(&detail));
             }
             _ => out.extend(self.event(raw, detail)),
         }
@@ -178,7 +203,7 @@ impl Decoder {
         if event.socket != 0 {
             self.place_in_stream(raw, &mut event);
         }
-        self.place_in_thread(&mut event);
+        self.place_in_thread(raw, &mut event);
         self.follow_task(raw, detail, op);
         Some(event)
     }
@@ -186,7 +211,10 @@ impl Decoder {
     /// Fills in addresses and initial numbers, and makes stream offsets of the kernel's sequence numbers.
     fn place_in_stream(&mut self, raw: &Raw, event: &mut Event) {
         let slot = &raw.slot;
-        let Some(socket) = self.sockets.get(slot.socket) else { return };
+        let Some(socket) = self.sockets.get(slot.socket) else {
+            self.unnamed_ns = self.unnamed_ns.max(slot.time_ns);
+            return;
+        };
         // Where both ends ask, neither goes from SYN_SENT to ESTABLISHED.
         if event.op == Op::Connect || (event.op == Op::Established && slot.aux[0] == SYN_SENT) {
             socket.active = true;
@@ -207,11 +235,15 @@ impl Decoder {
         if socket.active {
             event.flags = event.flags.with(Flags::ACTIVE);
         }
-        if socket.proof == Proof::Unknown {
+        // With TCP Fast Open bytes may go with the SYN.
+        let unknown = socket.proof == Proof::Unknown;
+        let early = unknown && socket.asking && event.op == Op::Send;
+        if unknown && !early {
             return;
         }
-        event.iss = socket.iss;
-        event.irs = socket.irs;
+        if !early {
+            (event.iss, event.irs) = (socket.iss, socket.irs);
+        }
         if event.protocol.is_some_and(Protocol::is_local) {
             return place::counted(raw, event);
         }
@@ -224,7 +256,7 @@ impl Decoder {
     }
 
     /// Fills in the thread's name, and since when it can have been at it.
-    fn place_in_thread(&mut self, event: &mut Event) {
+    fn place_in_thread(&mut self, raw: &Raw, event: &mut Event) {
         if event.tid == 0 {
             // A kernel lane bears the name of the socket's owner.
             if let Some(owner) = self.tasks.get(&event.pid) {
@@ -233,10 +265,16 @@ impl Decoder {
             }
             return;
         }
-        let Some(known) = self.tasks.get_mut(&event.tid) else { return };
+        let seen_ns = match event.op {
+            Op::Send | Op::Recv => raw.slot.begin_ns(),
+            _ => None,
+        };
+        let Some(known) = self.tasks.get_mut(&event.tid) else {
+            return begin(event, seen_ns, seen_ns.unwrap_or(event.time_ns));
+        };
         event.comm = known.comm;
         event.cgroup = known.cgroup;
-        event.begin_ns = known.last_ns.min(event.time_ns);
+        begin(event, seen_ns, known.last_ns.min(event.time_ns));
         known.last_ns = event.time_ns;
         if event.task_count != 0 {
             if known.count != 0 && event.task_count != known.count.wrapping_add(1) {
@@ -259,8 +297,8 @@ impl Decoder {
             }
             Op::Exec => {
                 self.name_task(bytemuck::cast(detail));
-                if let Some(known) = self.tasks.get_mut(&raw.slot.tid) {
-                    known.task.executable = crate::capture::procfs::executable(raw.slot.pid);
+                if let Some(known) = self.tasks.get_mut(&raw.slot.tid).filter(|_| self.live) {
+                    known.task.executable = procfs::executable(raw.slot.pid);
                 }
             }
             Op::Exit => {
@@ -273,32 +311,6 @@ impl Decoder {
             }
             _ => {}
         }
-    }
-
-    fn name_task(&mut self, name: TaskName) {
-        let length = name.comm.iter().position(|&b| b == 0).unwrap_or(name.comm.len());
-        let comm = String::from_utf8_lossy(&name.comm[..length]).into_owned();
-        let cgroup = self.cgroups.get(&name.cgroup).cloned().unwrap_or_default();
-        let known = self.tasks.entry(name.tid).or_insert_with(|| Known {
-            task: Task::default(),
-            comm: Name::NONE,
-            cgroup: Name::NONE,
-            last_ns: name.start_ns,
-            count: 0,
-            listed: true,
-        });
-        known.listed = true;
-        known.comm = self.names.intern(&comm);
-        known.cgroup = if cgroup.is_empty() { Name::NONE } else { self.names.intern(&cgroup) };
-        known.task = Task {
-            pid: name.pid,
-            tid: name.tid,
-            comm,
-            executable: std::mem::take(&mut known.task.executable),
-            cgroup,
-            parent: name.parent,
-            start_ns: name.start_ns,
-        };
     }
 
     fn name_socket(&mut self, raw: &Raw, name: SocketName) {
@@ -320,7 +332,7 @@ impl Decoder {
             local,
             remote,
             protocol: spoken,
-            netns: name.netns,
+            netns: if name.netns_cookie != 0 { name.netns_cookie } else { name.netns },
             iss: name.iss,
             irs: name.irs,
             proof: match name.proven {
@@ -330,8 +342,10 @@ impl Decoder {
                 _ => Proof::Unknown,
             },
             active: before.as_ref().is_some_and(|s| s.active),
+            asking: name.state == SYN_SENT,
             owner: if name.owner != 0 { name.owner } else { before.map_or(0, |s| s.owner) },
         };
+        self.places.namespace(socket.netns, name.netns);
         self.sockets.put(raw.slot.socket, socket);
     }
 
@@ -346,6 +360,18 @@ impl Decoder {
             return Address::NONE;
         }
         self.names.intern_address(SocketAddr::new(ip, port))
+    }
+}
+
+/// Sets an event's begin: when a hook saw it, unless something that the thread did inside of the call stands
+/// before it; else no sooner than the thread's end before.
+fn begin(event: &mut Event, seen_ns: Option<u64>, bound_ns: u64) {
+    match seen_ns.filter(|&seen_ns| seen_ns >= bound_ns) {
+        Some(seen_ns) => {
+            event.begin_ns = seen_ns;
+            event.flags = event.flags.with(Flags::BEGAN);
+        }
+        None => event.begin_ns = bound_ns,
     }
 }
 
@@ -365,6 +391,7 @@ fn operation(raw: &Raw) -> Option<Op> {
         kind::SIGNAL => Op::Signal,
         kind::DELIVER => Op::Deliver,
         kind::OOM_KILL => Op::OomKill,
+        kind::ACCEPT => Op::Accept,
         _ => return None,
     })
 }
@@ -435,37 +462,6 @@ fn errno(code: i32) -> u16 {
     if RESTARTS.contains(&errno) { libc::EINTR as u16 } else { errno }
 }
 
-/// A map that forgets what has not been used for long, so that it stays bounded: two generations, of
-/// which the older one is dropped when the newer one is full.
-struct Generations<T> {
-    new: FastMap<u64, T>,
-    old: FastMap<u64, T>,
-}
-
-/// Sockets that are remembered at least.
-const GENERATION: usize = 250_000;
-
-impl<T> Generations<T> {
-    fn new() -> Self {
-        Self { new: FastMap::default(), old: FastMap::default() }
-    }
-
-    fn get(&mut self, key: u64) -> Option<&mut T> {
-        if !self.new.contains_key(&key) {
-            let value = self.old.remove(&key)?;
-            self.put(key, value);
-        }
-        self.new.get_mut(&key)
-    }
-
-    fn put(&mut self, key: u64, value: T) {
-        self.old.remove(&key);
-        if self.new.len() >= GENERATION && !self.new.contains_key(&key) {
-            self.old = std::mem::take(&mut self.new);
-        }
-        self.new.insert(key, value);
-    }
-}
-
+mod task;
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@ use aya::Ebpf;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use probe_ebpf::event::{RareSlot, Slot};
 use probe_ebpf::ring::{Heads, intact, slot_index};
+use serde::{Deserialize, Serialize};
 
 use crate::capture::attach::{self, Settings};
 use crate::event::{Gap, Ring};
@@ -83,6 +84,14 @@ impl Batch {
     }
 }
 
+/// How many rings there are, and of how many slots each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shape {
+    pub cpus: u32,
+    pub bulk_slots: u32,
+    pub rare_slots: u32,
+}
+
 /// The kernel's rings, mapped read-only.
 pub struct Rings {
     heads: Mapping,
@@ -97,18 +106,34 @@ impl Rings {
     pub fn map(ebpf: &Ebpf, settings: &Settings) -> Result<Self> {
         let cpus = attach::cpus()?;
         let (bulk_slots, rare_slots) = settings.slots(cpus);
-        let map = |name: &str, bytes: usize| {
-            Mapping::new(attach::map_fd(ebpf, name)?, bytes)
-                .with_context(|| format!("map {name} into memory"))
+        Self::of(Self::maps(ebpf)?, Shape { cpus, bulk_slots, rare_slots })
+    }
+
+    /// The three maps that make up the rings, in the order of [`Rings::of`].
+    pub fn maps(ebpf: &Ebpf) -> Result<[BorrowedFd<'_>; 3]> {
+        let fd = |name| attach::map_fd(ebpf, name);
+        Ok([fd("HEADS")?, fd("BULK")?, fd("RARE")?])
+    }
+
+    /// Maps rings of a known shape, which another process may have made.
+    pub fn of([heads, bulk, rare]: [BorrowedFd<'_>; 3], shape: Shape) -> Result<Self> {
+        let Shape { cpus, bulk_slots, rare_slots } = shape;
+        let map = |fd, name: &str, bytes: usize| {
+            Mapping::new(fd, bytes).with_context(|| format!("map {name} into memory"))
         };
         Ok(Self {
-            heads: map("HEADS", cpus as usize * size_of::<Heads>())?,
-            bulk: map("BULK", (cpus * bulk_slots) as usize * size_of::<Slot>())?,
-            rare: map("RARE", (cpus * rare_slots) as usize * size_of::<RareSlot>())?,
+            heads: map(heads, "HEADS", cpus as usize * size_of::<Heads>())?,
+            bulk: map(bulk, "BULK", (cpus * bulk_slots) as usize * size_of::<Slot>())?,
+            rare: map(rare, "RARE", (cpus * rare_slots) as usize * size_of::<RareSlot>())?,
             cpus,
             bulk_slots,
             rare_slots,
         })
+    }
+
+    pub const fn shape(&self) -> Shape {
+        let Self { cpus, bulk_slots, rare_slots, .. } = *self;
+        Shape { cpus, bulk_slots, rare_slots }
     }
 
     /// Events that the probes could not record.
@@ -116,18 +141,18 @@ impl Rings {
         (0..self.cpus).map(|cpu| self.heads(cpu).dropped).sum()
     }
 
-    fn heads(&self, cpu: u32) -> Heads {
+    pub fn heads(&self, cpu: u32) -> Heads {
         self.heads.read(cpu as usize)
     }
 
-    fn head(&self, cpu: u32, ring: Ring) -> u64 {
+    pub fn head(&self, cpu: u32, ring: Ring) -> u64 {
         match ring {
             Ring::Bulk => self.heads(cpu).bulk,
             Ring::Rare => self.heads(cpu).rare,
         }
     }
 
-    fn slots(&self, ring: Ring) -> u32 {
+    pub fn slots(&self, ring: Ring) -> u32 {
         match ring {
             Ring::Bulk => self.bulk_slots,
             Ring::Rare => self.rare_slots,
@@ -135,7 +160,7 @@ impl Rings {
     }
 
     /// Copies a slot; whether the copy is good must be asked of the head afterwards.
-    fn copy(&self, cpu: u32, ring: Ring, position: u64) -> (Slot, Option<[u64; 8]>) {
+    pub fn copy(&self, cpu: u32, ring: Ring, position: u64) -> (Slot, Option<[u64; 8]>) {
         let index = slot_index(cpu, position, self.slots(ring)) as usize;
         match ring {
             Ring::Bulk => (self.bulk.read(index), None),

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use probe_ebpf::config::{Config, scope};
+use probe_ebpf::storage::TaskState;
 
 use crate::capture::procfs;
 
@@ -122,21 +123,12 @@ struct UpdateElement {
     flags: u64,
 }
 
-/// `struct TaskState` of the probes.
-#[repr(C)]
-struct TaskState {
-    marked: u32,
-    count: u32,
-    named: u64,
-    switches: u64,
-}
-
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
 
 /// Marks or unmarks a thread. aya has no task storage, so the call is made here.
 pub fn mark_thread(tasks: BorrowedFd<'_>, thread: BorrowedFd<'_>, marked: bool) -> io::Result<()> {
     let key = thread.as_raw_fd();
-    let value = TaskState { marked: u32::from(marked), count: 0, named: 0, switches: 0 };
+    let value = TaskState { marked: u32::from(marked), ..TaskState::default() };
     let attributes = UpdateElement {
         map_fd: tasks.as_raw_fd() as u32,
         reserved: 0,

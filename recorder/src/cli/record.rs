@@ -8,6 +8,7 @@ use std::process::{ExitCode, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
@@ -15,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::capture::attach::Settings;
+use crate::capture::attach::family::Family;
 use crate::capture::{Capture, Scope};
 use crate::cli::Hinted;
 use crate::recording::write::Writer;
@@ -46,6 +48,9 @@ pub struct Arguments {
     /// Exit with the command's own status
     #[arg(long, requires = "command", conflicts_with_all = ["all", "pid", "cgroup"])]
     pass_status: bool,
+    /// See sends and receives by this family of hooks [default: the first that works here]
+    #[arg(long, value_name = "FAMILY", value_parser = family_parser())]
+    hooks: Option<Family>,
     /// Show the probes' own diagnostics
     #[arg(long)]
     probe_log: bool,
@@ -91,8 +96,12 @@ fn scope(arguments: &Arguments) -> Result<Scope> {
 
 /// Sets everything up, follows the rings until the end, and finishes the file.
 async fn record(arguments: &Arguments, scope: Scope) -> Result<Option<ExitStatus>> {
-    let settings =
-        Settings { ring_bytes: arguments.ring, probe_log: arguments.probe_log, record_self: false };
+    let settings = Settings {
+        ring_bytes: arguments.ring,
+        probe_log: arguments.probe_log,
+        record_self: false,
+        family: arguments.hooks,
+    };
     let mut capture = Capture::start(scope, settings).map_err(with_hint)?;
     let logger = capture.logger()?;
     let output = Output::reserve(&arguments.output)?;
@@ -334,6 +343,11 @@ pub fn grouped(number: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+fn family_parser() -> impl TypedValueParser<Value = Family> {
+    PossibleValuesParser::new(Family::ALL.map(Family::as_str))
+        .map(|name| Family::parse(&name).expect("only possible values pass"))
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -12,6 +12,7 @@ use anyhow::Result;
 
 use crate::cli::{Hinted, input};
 use crate::event::History;
+use crate::explain::beyond::{Beyond, beyond};
 use crate::explain::{self, Process, missing};
 use crate::graph::Graph;
 use crate::lookback::{self, Extent, Limits, LookedBack, Outcome};
@@ -125,7 +126,11 @@ fn answer(
     };
     if let Some(suspect) = &arguments.exclude_check {
         let slice = slice::backward(history, graph, &[symptom.event], options);
-        return exclude_check(arguments, suspect, (history, extent), &slice, out);
+        // Of a part, what is unread may have the other ends.
+        let reached = slice.order.iter().map(|&event| (event, slice.reach(event)));
+        let known = reached.take(if extent.is_none() { usize::MAX } else { 0 });
+        let beyond = beyond(history, graph, known);
+        return exclude_check(arguments, suspect, (history, extent), (&slice, beyond), out);
     }
     if arguments.forward {
         let slice = slice::forward(history, graph, &[symptom.event], options);
@@ -137,6 +142,9 @@ fn answer(
     }
     let mut answer = explain::why(history, graph, symptom.event, options);
     if let Some(extent) = extent {
+        // The other ends of what is not in the chain may be in parts that were not read.
+        let chain = answer.chain.iter().map(|step| (step.event, slice::Reach::Must));
+        answer.beyond = beyond(history, graph, chain);
         // Of what happened in unread parts, and before one, nothing is claimed.
         let since = history.events.iter().filter(|e| e.time_ns >= extent.from_ns);
         let seen: HashSet<u32> = since.map(|e| e.pid).collect();
@@ -164,18 +172,19 @@ struct Suspicion {
     may: usize,
     excluded: usize,
     cannot_say: usize,
+    beyond: Vec<Beyond>,
 }
 
 fn exclude_check(
     arguments: &Arguments,
     suspect: &Pattern,
     (history, extent): (&History, Option<&Extent>),
-    slice: &slice::Slice,
+    (slice, beyond): (&slice::Slice, Vec<Beyond>),
     out: &mut impl Write,
 ) -> Result<ExitCode> {
     let bound = suspect.bind(history);
-    let mut found =
-        Suspicion { worst: Verdict::Excluded, must: 0, may: 0, excluded: 0, cannot_say: 0 };
+    let worst = Verdict::Excluded;
+    let mut found = Suspicion { worst, must: 0, may: 0, excluded: 0, cannot_say: 0, beyond };
     let from_ns = extent.map_or(0, |extent| extent.from_ns);
     for (index, event) in history.events.iter().enumerate().filter(|(_, e)| bound.matches(e)) {
         match slice.verdict(history, index as u32) {
@@ -194,7 +203,7 @@ fn exclude_check(
         _ => return no_such_event(&input::no_match(history, Some(suspect))),
     };
     match arguments.json {
-        true => json::suspicion(&found, extent, out)?,
+        true => json::suspicion(history, &found, extent, out)?,
         false => text::suspicion(history, suspect, &found, extent, out)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use aya::{Btf, Ebpf};
 use serde::Serialize;
 
+use crate::capture::attach::family::{Hook, Need, Site};
 use crate::capture::attach::{self, Settings};
 use crate::capture::{Capture, Scope, clock};
 
@@ -28,6 +29,16 @@ pub struct Cost {
 
 const CALLS: u32 = 100_000;
 
+/// A program that does nothing, where receives are seen.
+static IDLE: Hook = Hook {
+    site: Site::Tracepoint,
+    target: "sock_recv_length",
+    program: "idle",
+    gives: "what a hook costs by itself",
+    need: Need::Wanted,
+    fired: None,
+};
+
 /// Times the three in turn, `rounds` times.
 pub fn cost(rounds: usize) -> Result<Cost> {
     let listener = TcpListener::bind("127.0.0.1:0").context("listen on loopback")?;
@@ -41,7 +52,8 @@ pub fn cost(rounds: usize) -> Result<Cost> {
         let watcher = attach_idle(&btf)?;
         idle.push(time(&stream)?);
         drop(watcher);
-        let settings = Settings { ring_bytes: 64 << 20, probe_log: false, record_self: true };
+        let settings =
+            Settings { ring_bytes: 64 << 20, probe_log: false, record_self: true, family: None };
         let capture = Capture::start(Scope::All, settings)?;
         recorded.push(time(&stream)?);
         drop(capture);
@@ -58,9 +70,10 @@ pub fn cost(rounds: usize) -> Result<Cost> {
 }
 
 fn attach_idle(btf: &Btf) -> Result<Ebpf> {
-    let settings = Settings { ring_bytes: 1 << 20, probe_log: false, record_self: true };
+    let settings =
+        Settings { ring_bytes: 1 << 20, probe_log: false, record_self: true, family: None };
     let mut ebpf = attach::load(btf, &Scope::All, &settings)?;
-    attach::attach_to(&mut ebpf, btf, "idle", "sock_recv_length")?;
+    attach::attach_hook(&mut ebpf, btf, &IDLE)?;
     Ok(ebpf)
 }
 

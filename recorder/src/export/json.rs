@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::{Excerpt, Link};
+use crate::clocks::{Clocks, Contradiction, Offset, Reading};
 use crate::describe;
-use crate::event::{Event, EventIndex, Flags, History, Proof, Protocol};
+use crate::event::{Event, EventIndex, Flags, History, Host, Proof, Protocol};
 use crate::pattern::FlagName;
 
 /// Writes one object, an event or edge per line. Nothing is gathered in memory.
@@ -16,6 +17,13 @@ pub fn json(excerpt: &Excerpt<'_>, out: &mut dyn Write) -> io::Result<()> {
     rows(events, out)?;
     out.write_all(b"],\"edges\":[")?;
     rows(excerpt.links().map(EdgeRow::from), out)?;
+    out.write_all(b"],\"hosts\":[")?;
+    rows(excerpt.history.hosts.iter().map(HostRow::from), out)?;
+    out.write_all(b"],\"clocks\":[")?;
+    let several = excerpt.history.hosts.len() > 1;
+    let readings = several.then(|| Clocks::new(excerpt.history, excerpt.graph).readings());
+    let offsets = readings.iter().flatten().flat_map(|r| clocks(excerpt.history, r));
+    rows(offsets, out)?;
     out.write_all(b"]}\n")?;
     out.flush()
 }
@@ -26,6 +34,66 @@ fn rows(rows: impl Iterator<Item = impl Serialize>, out: &mut dyn Write) -> io::
         serde_json::to_writer(&mut *out, &row)?;
     }
     out.write_all(b"\n")
+}
+
+#[derive(Serialize)]
+struct HostRow<'a> {
+    name: &'a str,
+    boot_id: &'a str,
+    wall_offset_ns: i64,
+}
+
+impl<'a> From<&'a Host> for HostRow<'a> {
+    fn from(host: &'a Host) -> Self {
+        let Host { name, boot_id, wall_offset_ns, .. } = host;
+        Self { name, boot_id, wall_offset_ns: *wall_offset_ns }
+    }
+}
+
+/// By how much one host's monotonic clock was ahead of another's when that showed `at_ns`. Of hosts whose
+/// messages fit no offset, that they contradict each other.
+#[derive(Serialize)]
+pub struct ClockRow<'a> {
+    host: &'a str,
+    of: &'a str,
+    at_ns: Option<u64>,
+    low_ns: Option<i64>,
+    high_ns: Option<i64>,
+    messages: Option<u64>,
+    contradiction_ns: Option<i64>,
+}
+
+/// A row per host that is compared with another.
+pub fn clocks<'a>(
+    history: &'a History,
+    reading: &Result<Reading, Contradiction>,
+) -> Vec<ClockRow<'a>> {
+    let name = |host: u16| history.hosts[usize::from(host)].name.as_str();
+    // A bound beyond 292 years is none.
+    let bound = |ns: i128| i64::try_from(ns).ok();
+    match *reading {
+        Ok(Reading { of, at_ns, ref offsets }) => {
+            let row = |offset: &Offset| ClockRow {
+                host: name(offset.host),
+                of: name(of),
+                at_ns: Some(at_ns),
+                low_ns: offset.low_ns.and_then(bound),
+                high_ns: offset.high_ns.and_then(bound),
+                messages: Some(offset.messages),
+                contradiction_ns: None,
+            };
+            offsets.iter().map(row).collect()
+        }
+        Err(Contradiction { hosts: [of, host], by_ns, .. }) => vec![ClockRow {
+            host: name(host),
+            of: name(of),
+            at_ns: None,
+            low_ns: None,
+            high_ns: None,
+            messages: None,
+            contradiction_ns: bound(by_ns),
+        }],
+    }
 }
 
 /// One event, in the order of its columns.
@@ -146,7 +214,7 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
-    use crate::event::{Host, Op, Ring};
+    use crate::event::{Op, Ring};
     use crate::export::example;
     use crate::graph::{Edge, EdgeKind, Graph, Proof as EdgeProof, Side, node};
 
@@ -230,6 +298,9 @@ mod tests {
             ],"edges":[
             {"from":0,"from_side":"begin","to":1,"to_side":"end","kind":"bytes","proof":"must"},
             {"from":0,"from_side":"end","to":2,"to_side":"begin","kind":"close","proof":"may"}
+            ],"hosts":[
+            {"name":"a","boot_id":"","wall_offset_ns":0}
+            ],"clocks":[
             ]}
         "#]].assert_eq(&written(&excerpt));
     }
@@ -265,6 +336,9 @@ mod tests {
         expect![[r#"
             {"events":[
             ],"edges":[
+            ],"hosts":[
+            {"name":"a","boot_id":"","wall_offset_ns":0}
+            ],"clocks":[
             ]}
         "#]]
         .assert_eq(&written(&excerpt));

@@ -8,6 +8,9 @@
 //! A call's range is exact or, where calls raced on one socket, known within limits. An edge is proven when
 //! the two meet wherever their bytes lie. It leads from the send's begin, since a send that blocks can be
 //! received, and answered, before it returns.
+//!
+//! Where something passes bytes by the stream, so that the counters do not count them, the calls' lengths are all
+//! there is to go by, and edges are only possible.
 
 mod counted;
 mod sweep;
@@ -15,7 +18,7 @@ mod tiling;
 
 use super::build::in_time;
 use super::{Direction, EdgeKind, Graph, Hole, Proof, Side};
-use crate::event::{Event, EventIndex, Flags, History, Op, Protocol, Ring};
+use crate::event::{Event, EventIndex, Flags, History, Op, Proof as Numbers, Protocol, Ring};
 use sweep::{Span, Stream, meetings};
 use tiling::{Call, Tiling, tile};
 
@@ -44,9 +47,16 @@ pub(super) fn edges(history: &History, graph: &mut Graph) {
 }
 
 fn join(history: &History, graph: &mut Graph, sent: &Stream, received: &Stream, connection: Proof) {
+    if sent.bypassed || received.bypassed {
+        let (sent, received) = (sent.counted(), received.counted());
+        graph.truncated += meetings(&sent, &received, |send, receive, _| {
+            graph.push_may(history, (send, Side::Begin), (receive, Side::End), EdgeKind::Bytes);
+        });
+        return;
+    }
     let points = |send, receive| ((send, Side::Begin), (receive, Side::End));
     let mut proven = connection == Proof::Must;
-    if sent.counted {
+    if sent.summed {
         // What time refutes was not moved up by what is recorded: then nothing of the stream is proven.
         meetings(sent, received, |send, receive, proof| {
             let (from, to) = points(send, receive);
@@ -79,12 +89,14 @@ fn stream(
     let mut sure = true;
     for &index in graph.events_of_endpoint(end) {
         let event = &history.events[index as usize];
-        if event.op != op || !has_bytes(event) {
+        if event.op != op || !has_bytes(event) && !is_bypassed(event) {
             continue;
         }
         sure &= !event.flags.has(Flags::UNSURE);
-        // Offsets count from the event's own idea of the initial number.
+        // Offsets count from the event's own idea of the initial number. What went with the SYN (TCP Fast Open)
+        // has none yet, and counts rightly.
         let by = match direction {
+            Direction::Sent if event.proof == Numbers::Unknown => shift,
             Direction::Sent => {
                 (event.iss.wrapping_sub(end.iss).cast_signed() as u64).wrapping_add(shift)
             }
@@ -94,15 +106,15 @@ fn stream(
         calls.push(Call {
             thread,
             end: event.stream_end.wrapping_add(by),
-            len: event.stream_end - event.stream_start,
+            len: length(event),
             peek: event.flags.has(Flags::PEEK),
         });
         events.push(index);
     }
-    let counted = end.protocol.is_some_and(Protocol::is_counted);
-    let tiling = if counted { counted::tile(&calls) } else { tile(&calls) };
-    let Tiling { places, holes, filled, settled } = tiling;
-    sure &= !counted || events.last().is_none_or(|&last| heard_to_the_end(history, last));
+    let summed = end.protocol.is_some_and(Protocol::is_counted);
+    let tiling = if summed { counted::tile(&calls) } else { tile(&calls) };
+    let Tiling { places, holes, filled, bypassed, settled } = tiling;
+    sure &= !summed || events.last().is_none_or(|&last| heard_to_the_end(history, last));
     graph.holes.extend(holes.into_iter().map(|hole| Hole {
         endpoint,
         direction,
@@ -117,10 +129,11 @@ fn stream(
             lo: place.lo,
             hi: place.hi,
             len: call.len,
+            peek: call.peek,
             sure: sure && call.end <= settled,
         })
         .collect();
-    Stream { spans, filled, counted }
+    Stream { spans, filled, bypassed, summed }
 }
 
 /// Whether no later call of a stream can have been lost: a hole that nothing follows cannot be seen.
@@ -140,6 +153,21 @@ fn has_bytes(event: &Event) -> bool {
         && event.error == 0
         && !event.flags.has(Flags::EOF)
         && !event.flags.has(Flags::URGENT)
+}
+
+/// Whether a call moved bytes that the stream's counter cannot have counted.
+fn is_bypassed(event: &Event) -> bool {
+    !event.has_range()
+        && event.protocol == Some(Protocol::Tcp)
+        && event.proof != Numbers::Unknown
+        && event.result > 0
+        && event.error == 0
+        && !event.flags.has(Flags::URGENT)
+        && !event.flags.has(Flags::PEEK)
+}
+
+fn length(event: &Event) -> u64 {
+    if event.has_range() { event.stream_end - event.stream_start } else { event.result as u64 }
 }
 
 /// Numbers the threads that use a stream: few, so that a search from the newest is quick.

@@ -4,6 +4,7 @@
 //! allowed by its rule, and what must be there and is not is found too.
 
 mod bytes;
+mod early;
 mod flow;
 mod rules;
 mod streams;
@@ -14,6 +15,7 @@ use petgraph::algo::toposort;
 use petgraph::visit::{EdgeFiltered, EdgeRef};
 
 use super::{Edge, EdgeKind, Graph, Proof, event_of};
+use crate::clocks::{Clocks, Contradiction};
 use crate::event::{Address, Event, EventIndex, Flags, History, Op, Protocol};
 
 /// Clocks of one host's CPUs differ by less: they are read from one counter, which the kernel keeps
@@ -32,6 +34,11 @@ pub struct Violation {
 
 /// All that is wrong with a graph; nothing, if all is well.
 pub fn check(history: &History, graph: &Graph) -> Vec<Violation> {
+    early::numbered(history)
+        .map_or_else(|| verify(history, graph), |numbered| verify(&numbered, graph))
+}
+
+fn verify(history: &History, graph: &Graph) -> Vec<Violation> {
     let mut violations = Vec::new();
     let known = Known::new(history);
     for (number, edge) in graph.nodes.raw_edges().iter().enumerate() {
@@ -49,7 +56,29 @@ pub fn check(history: &History, graph: &Graph) -> Vec<Violation> {
     violations.extend(cycle(graph));
     violations.extend(rules::missing_program_edges(&known, graph));
     violations.extend(bytes::uncovered(&known, graph));
+    violations.extend(clocks(history, graph));
     violations
+}
+
+/// What came from one host to another and back allows an offset of their clocks.
+fn clocks(history: &History, graph: &Graph) -> Vec<Violation> {
+    if history.hosts.len() < 2 {
+        return Vec::new();
+    }
+    let violation = |found: Contradiction| {
+        let names = found.hosts.map(|host| &history.hosts[usize::from(host)].name);
+        let messages = found.messages.map_or(String::new(), |[forth, back]| {
+            let numbers = [forth.cause, forth.effect, back.cause, back.effect];
+            let [a, b, c, d] = numbers;
+            format!(", those from event {a} to {b} and from {c} to {d} by {} ns", found.by_ns)
+        });
+        let text = format!(
+            "no offset of the clocks of {} and {} fits their messages{messages}",
+            names[0], names[1]
+        );
+        Violation { edge: None, rule: "clocks", text }
+    };
+    Clocks::new(history, graph).contradictions().into_iter().map(violation).collect()
 }
 
 type Broken = Option<(&'static str, &'static str)>;
@@ -94,6 +123,7 @@ struct Known<'a> {
     /// Directions in which something was moved that may not have been counted.
     unsure: HashSet<bytes::Way>,
     floors: Vec<u64>,
+    bypassed: HashSet<bytes::StreamOf>,
     streams: streams::Streams,
     /// Per socket, an event for each pair of initial numbers that it had.
     numbered: HashMap<(u16, u64), Vec<EventIndex>>,
@@ -122,6 +152,7 @@ impl<'a> Known<'a> {
             }
         }
         let (users, floors) = bytes::users(&history.events);
+        let bypassed = bytes::bypassed(&history.events, &floors);
         let streams = streams::Streams::new(history, &floors);
         let mut numbered: HashMap<(u16, u64), Vec<EventIndex>> = HashMap::new();
         let mut sockets: HashMap<_, HashSet<u64>> = HashMap::new();
@@ -163,6 +194,7 @@ impl<'a> Known<'a> {
             users,
             unsure,
             floors,
+            bypassed,
             streams,
             numbered,
             processes,
@@ -190,6 +222,11 @@ impl<'a> Known<'a> {
     /// Whether a thread number may be one of a process: it was seen there, or nowhere.
     fn may_be_of(&self, host: u16, tid: u32, pid: u32) -> bool {
         tid == pid || self.processes.get(&(host, tid)).is_none_or(|pids| pids.contains(&pid))
+    }
+
+    /// Whether the calls of an event's stream moved bytes that its counter did not count.
+    fn bypassed(&self, event: &Event) -> bool {
+        self.bypassed.contains(&bytes::stream_of(event))
     }
 
     fn event(&self, index: EventIndex) -> &'a Event {

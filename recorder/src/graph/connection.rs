@@ -84,9 +84,16 @@ fn joined(
     }
 }
 
-/// Establishing precedes the first success that each thread has with the socket.
+/// Establishing precedes accepting and the first success that each thread has with the socket. Where it was seen
+/// which thread accepted, the others have the socket from there.
 fn first_uses(history: &History, notable: &Notable, graph: &mut Graph, endpoint: u32) {
     let Some(established) = notable.first(history, endpoint, Op::Established) else { return };
+    let accept = notable.first(history, endpoint, Op::Accept);
+    let accept = accept.filter(|&accept| accept > established);
+    if let Some(accept) = accept {
+        let (from, to) = ((established, Side::Begin), (accept, Side::End));
+        graph.push(from, to, EdgeKind::Connection, Proof::Must);
+    }
     let mut threads = Vec::new();
     for place in graph.endpoints[endpoint as usize].events.clone() {
         let index = graph.endpoint_events[place as usize];
@@ -97,6 +104,13 @@ fn first_uses(history: &History, notable: &Notable, graph: &mut Graph, endpoint:
             threads.push(event.tid);
             let (from, to) = ((established, Side::Begin), (index, Side::End));
             graph.push(from, to, EdgeKind::Connection, Proof::Must);
+            let given = accept.filter(|&accept| {
+                accept < index && history.events[accept as usize].tid != event.tid
+            });
+            if let Some(accept) = given {
+                let (from, to) = ((accept, Side::End), (index, Side::Begin));
+                graph.push(from, to, EdgeKind::Connection, Proof::Must);
+            }
         }
     }
 }

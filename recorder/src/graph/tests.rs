@@ -115,6 +115,38 @@ fn peek_does_not_consume() {
     );
 }
 
+/// `SO_PEEK_OFF`: it looked further ahead than the next byte, and the bytes before are taken all the same.
+#[test]
+fn a_peek_ahead_leaves_no_hole() {
+    check(
+        "a send 1 0..9 / b recv 2 6..9 peek / b recv 2 0..9",
+        expect![[r#"
+            a send 1 0..9 → b recv 2 6..9  must bytes begin→end
+            a send 1 0..9 → b recv 2 0..9  must bytes begin→end
+        "#]],
+    );
+}
+
+/// A counter that stands still while bytes are moved does not count them (sockmap): then the lengths are all
+/// there is.
+#[test]
+fn calls_that_the_counter_does_not_count_are_only_possible() {
+    check(
+        "a send 1 0..9 / b recv 2 0..9 / a send 1 0..9 / b recv 2 0..9",
+        expect![[r#"
+            a send 1 0..9 → b recv 2 0..9  may bytes begin→end
+            a send 1 0..9 → b recv 2 0..9  may bytes begin→end
+        "#]],
+    );
+    check(
+        "a send 1 0..9 / c send 1 0..9 / b recv 2 0..9 / b recv 2 9..18",
+        expect![[r#"
+            a send 1 0..9 → b recv 2 0..9  may bytes begin→end
+            c send 1 0..9 → b recv 2 9..18  may bytes begin→end
+        "#]],
+    );
+}
+
 #[test]
 fn a_hole_leaves_the_rest_exact() {
     check(
@@ -521,6 +553,24 @@ fn a_blocked_send_is_answered_and_its_sender_killed() {
             a send 1 0..20 → b recv 2 0..9  must bytes begin→end
             b send 4 0..5 → c recv 3 0..5  must bytes begin→end
             c signal → a deliver  must signal begin→end
+        "#]],
+    );
+}
+
+#[test]
+fn who_has_a_connection_has_it_from_the_thread_that_accepted() {
+    check(
+        "b listen 9 local=127.0.0.1:2 / a connect 1 / k established 1 active / k established 2 cpu=1 /
+         b.c accept 2 / b.d recv 2 0..9 / b.d send 2 0..5 / b.c send 2 5..6",
+        expect![[r#"
+            a connect 1 → k established 1  must connection begin→begin
+            b listen 9 → k established 2  must connection begin→begin
+            a connect 1 → k established 2  must connection begin→begin
+            k established 1 → k established 2  must connection begin→begin
+            k established 2 → b.c accept 2  must connection begin→end
+            k established 2 → b.d recv 2 0..9  must connection begin→end
+            b.c accept 2 → b.d recv 2 0..9  must connection end→begin
+            k established 2 → b.c send 2 5..6  must connection begin→end
         "#]],
     );
 }

@@ -139,6 +139,7 @@ impl<'a> Needs<'a> {
                     self.all(|part| has(part.ops, &[Op::Listen, Op::Unlisten]));
                 }
             }
+            Op::Accept => self.socket(event.socket, &[Op::Established]),
             Op::Error => {
                 self.socket(event.socket, &[Op::Connect, Op::ResetReceived, Op::Error]);
                 if i32::from(event.error) == libc::ECONNREFUSED {
@@ -365,7 +366,7 @@ impl<'a> Needs<'a> {
         let (cookie, pid, tid) = (event.socket, event.pid, event.tid);
         let both = |part: &Part| part.socket(cookie).is_some() && part.has_thread(pid, tid);
         if !earlier && !self.nearest_before(event, both) {
-            self.socket(cookie, &[Op::Established]);
+            self.socket(cookie, &[Op::Established, Op::Accept]);
         }
     }
 }

@@ -152,7 +152,7 @@ fn all_keys() -> String {
 }
 
 /// The words that may have been meant, the nearest first: `` `recv` or `send` ``.
-fn near<'a>(word: &str, words: impl Iterator<Item = &'a str>) -> Option<String> {
+pub(crate) fn near<'a>(word: &str, words: impl Iterator<Item = &'a str>) -> Option<String> {
     let word = word.to_lowercase();
     let score = |w: &str| {
         let lower = w.to_lowercase();

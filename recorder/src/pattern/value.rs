@@ -186,26 +186,30 @@ impl Value {
             Self::None => f.write_str("none"),
             Self::Any => f.write_str("*"),
             Self::Text(glob) => print_glob(glob, f),
-            Self::Number(ns) if key.kind() == Kind::Duration => print_duration(*ns, f),
+            Self::Number(ns) if key.kind() == Kind::Duration => f.write_str(&duration_text(*ns)),
             Self::Number(number) => write!(f, "{number}"),
             Self::TimeOfDay(time) => print_time(*time, f),
             Self::Address(address) => print_address(address, f),
             Self::Op(op) => f.write_str(op.as_str()),
             Self::Protocol(protocol) => f.write_str(protocol.as_str()),
-            Self::Error(error) => match errno_name(*error) {
-                Some(name) => f.write_str(&name),
-                None => write!(f, "{error}"),
-            },
-            Self::Signal(signal) => match signal_name(*signal) {
-                Some(name) => f.write_str(name),
-                None => write!(f, "{signal}"),
-            },
+            Self::Error(_) | Self::Signal(_) => f.write_str(&value_text(self)),
             Self::Ring(Ring::Bulk) => f.write_str("bulk"),
             Self::Ring(Ring::Rare) => f.write_str("rare"),
             Self::Lane(Lane::Thread) => f.write_str("thread"),
             Self::Lane(Lane::Kernel) => f.write_str("kernel"),
             Self::Flag(flag) => f.write_str(flag.as_str()),
         }
+    }
+}
+
+/// An errno or a signal by its name where it has one: `ECONNRESET`, `34`. Nothing for other values.
+pub(crate) fn value_text(value: &Value) -> String {
+    match value {
+        Value::Error(error) => errno_name(*error).unwrap_or_else(|| error.to_string()),
+        Value::Signal(signal) => {
+            signal_name(*signal).map_or_else(|| signal.to_string(), str::to_owned)
+        }
+        _ => String::new(),
     }
 }
 
@@ -224,11 +228,11 @@ fn print_glob(glob: &Glob, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     Ok(())
 }
 
-/// In the largest unit that leaves no fraction.
-fn print_duration(ns: i128, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// In the largest unit that leaves no fraction: `200ms`.
+pub(crate) fn duration_text(ns: i128) -> String {
     let units = [("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1000)];
     let (unit, size) = units.into_iter().find(|&(_, size)| ns % size == 0).unwrap_or(("ns", 1));
-    write!(f, "{}{unit}", ns / size)
+    format!("{}{unit}", ns / size)
 }
 
 fn print_time(time: TimeOfDay, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -21,7 +21,8 @@ impl Partial {
         let file = RecordingFile::open(path)?;
         let index = read::index(&file)?;
         let read = vec![false; index.parts.len()];
-        let recording = read::begin(&file)?;
+        let mut recording = Recording::default();
+        read::begin(&file, &mut recording)?;
         Ok(Self { file, index, read, recording })
     }
 
@@ -58,13 +59,16 @@ impl Partial {
     pub fn read(&mut self, parts: &[usize]) -> Result<(), ReadError> {
         let new: Vec<usize> = parts.iter().copied().filter(|&part| !self.read[part]).collect();
         new.iter().for_each(|&part| self.read[part] = true);
-        read::append(&self.file, &new, &mut self.recording)
+        read::append(&self.file, &new, 0, &mut self.recording)?;
+        read::sort(&mut self.recording.history.events);
+        Ok(())
     }
 
     /// Forgets the events that were read.
     pub fn forget(&mut self) -> Result<(), ReadError> {
         self.read.fill(false);
-        self.recording = read::begin(&self.file)?;
+        self.recording = Recording::default();
+        read::begin(&self.file, &mut self.recording)?;
         Ok(())
     }
 

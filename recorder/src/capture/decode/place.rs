@@ -21,13 +21,14 @@ pub(super) fn transfer(raw: &Raw, event: &mut Event) {
         let at_end = if peek { flag::ONE_LEFT | flag::DRAINED } else { flag::DRAINED };
         let fin = slot.flags & flag::FIN_SEEN != 0 && slot.flags & at_end != 0;
         let ended = slot.aux[0] & call::ENDED != 0;
-        if slot.result == 0 && (fin || ended) {
+        let aside = slot.argument & (MSG_OOB | MSG_ERRQUEUE) != 0;
+        if slot.result == 0 && (fin || ended) && !aside {
             set(Flags::EOF);
         }
         if peek {
             set(Flags::PEEK);
         }
-        if slot.argument & (MSG_OOB | MSG_ERRQUEUE) != 0 {
+        if aside {
             set(Flags::URGENT);
         }
         if slot.argument & MSG_WAITALL != 0 {
@@ -47,10 +48,10 @@ pub(super) fn range(raw: &Raw, position: u64, event: &mut Event) {
     let (fin_seen, drained) =
         (raw.slot.flags & flag::FIN_SEEN != 0, raw.slot.flags & flag::DRAINED != 0);
     let (start, end) = match event.op {
+        // Into or out of a queue: no bytes of the stream move.
+        Op::Send | Op::Recv if raw.slot.aux[0] & call::REPAIRED != 0 => return,
         Op::Send if length > 0 => (position.wrapping_sub(length), position),
         Op::Recv if event.flags.has(Flags::URGENT) => return,
-        // At an offset that the program chose (`SO_PEEK_OFF`): which bytes those are is not known.
-        Op::Recv if peek && raw.slot.aux[0] & call::PEEK_OFFSET != 0 => return,
         Op::Recv if event.flags.has(Flags::EOF) && !drained => (position, position + 1),
         Op::Recv if event.flags.has(Flags::EOF) => (position.wrapping_sub(1), position),
         Op::Recv if length > 0 && peek => (position, position + length),
@@ -94,6 +95,9 @@ pub(super) fn counted(raw: &Raw, event: &mut Event) {
     }
     let at = raw.slot.count;
     let peek = event.flags.has(Flags::PEEK);
+    if raw.slot.aux[0] & call::AHEAD != 0 {
+        return;
+    }
     event.stream_start = if peek { at } else { at.saturating_sub(length) };
     event.stream_end = event.stream_start + length;
     event.flags = event.flags.with(Flags::RANGE);

@@ -33,7 +33,7 @@ pub(super) fn tile(calls: &[Call]) -> Tiling {
     };
     let places = calls.iter().zip(&floors).map(place).collect();
     let filled = filled(calls, &order, &floors, &holes);
-    Tiling { places, holes, filled, settled: settled(calls) }
+    Tiling { places, holes, filled, bypassed: false, settled: settled(calls) }
 }
 
 fn exact(call: &Call) -> Place {
@@ -65,7 +65,9 @@ fn floors(calls: &[Call]) -> Vec<u64> {
         }
         let start = exact(call).lo;
         let floor = reported[thread].min(start);
-        reported[thread] = reported[thread].max(if call.peek { start } else { call.end });
+        if !call.peek {
+            reported[thread] = reported[thread].max(call.end);
+        }
         floor
     };
     calls.iter().map(floor).collect()
@@ -73,17 +75,17 @@ fn floors(calls: &[Call]) -> Vec<u64> {
 
 /// Up to where calls cannot be moved up by one that was under way at the end.
 fn settled(calls: &[Call]) -> u64 {
-    let mut reported: Vec<u64> = Vec::new();
-    for call in calls {
+    let mut reported: Vec<Option<u64>> = Vec::new();
+    for call in calls.iter().filter(|call| !call.peek) {
         let thread = call.thread as usize;
         if reported.len() <= thread {
-            reported.resize(thread + 1, 0);
+            reported.resize(thread + 1, None);
         }
-        let end = if call.peek { exact(call).lo } else { call.end };
-        reported[thread] = reported[thread].max(end);
+        reported[thread] = reported[thread].max(Some(call.end));
     }
+    let reported: Vec<u64> = reported.into_iter().flatten().collect();
     // Its own next call lies above all that a thread has made.
-    if reported.len() < 2 { u64::MAX } else { reported.iter().copied().min().unwrap_or(0) }
+    if reported.len() < 2 { u64::MAX } else { reported.into_iter().min().unwrap_or(0) }
 }
 
 /// How many bytes were moved by calls that began when so much had been counted.

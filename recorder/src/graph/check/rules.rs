@@ -74,6 +74,11 @@ fn connection(known: &Known<'_>, from: EventIndex, to: EventIndex, proof: Proof)
             mirrored(cause, effect) && !effect.flags.has(Flags::ACTIVE)
         }
         (Op::Established, Op::Send | Op::Recv) => same && effect.error == 0,
+        (Op::Established, Op::Accept) => same && effect.tid != 0,
+        // Who else has the socket has it from the thread that accepted.
+        (Op::Accept, Op::Send | Op::Recv) => {
+            same && effect.error == 0 && cause.tid != effect.tid && effect.time_ns >= cause.time_ns
+        }
         (Op::Listen, Op::Established) => same_port(known, cause, effect),
         // What a thread did when its connect had failed.
         (Op::Error, _) => effect.tid != 0 && cause.host == effect.host && proof == Proof::May,

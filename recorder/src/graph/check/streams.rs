@@ -178,15 +178,13 @@ fn unsettled<'a>(
     let event = |call: EventIndex| &history.events[call as usize];
     let calls = || members.iter().chain(peeks).copied();
     let mut latest: HashMap<u32, u64> = HashMap::new();
-    let mut newest = 0;
-    for call in calls().map(event) {
+    for call in members.iter().map(|&member| event(member)) {
         let known = latest.entry(call.tid).or_insert(0);
-        let peek = call.flags.has(Flags::PEEK);
-        *known = (*known).max(if peek { call.stream_start } else { call.stream_end });
-        newest = newest.max(call.time_ns);
+        *known = (*known).max(call.stream_end);
     }
+    let newest = calls().map(|call| event(call).time_ns).max().unwrap_or(0);
     let settled = match latest.len() {
-        1 => u64::MAX,
+        0 | 1 => u64::MAX,
         _ => latest.values().copied().min().unwrap_or(0),
     };
     let torn = history.hosts.get(usize::from(event(members[0]).host)).is_some_and(|host| {

@@ -1,0 +1,173 @@
+//! Faults as the probes are told them: rules, the matchers that lead to them, and what became of them.
+//!
+//! A matcher is a value and a mask over the words that describe an event's [`Subject`]: it holds where no
+//! masked bit differs. So testing takes no branch per key, and a prefix, a block of addresses and one number are
+//! all the same to it.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Most faults that one recorder arms.
+pub const RULES_MAX: u32 = 32;
+/// Most matchers of all its faults together.
+pub const MATCHERS_MAX: u32 = 64;
+
+/// Where in the kernel an event is met. A matcher names those it is for by bits: `1 << hook`.
+pub mod hook {
+    /// `connect` was called.
+    pub const CONNECT: u32 = 0;
+    /// `bind` was called.
+    pub const BIND: u32 = 1;
+    /// A datagram is sent to an address.
+    pub const SENDMSG: u32 = 2;
+    /// A packet leaves a socket.
+    pub const EGRESS: u32 = 3;
+    /// A packet reaches a socket.
+    pub const INGRESS: u32 = 4;
+    /// A send has ended.
+    pub const SENT: u32 = 5;
+    /// A receive has ended.
+    pub const RECEIVED: u32 = 6;
+    /// The kernel begins to make a connection that was asked for.
+    pub const CONNECTING: u32 = 7;
+    /// A thread began to listen.
+    pub const LISTENING: u32 = 8;
+    /// A thread ended its direction of a connection.
+    pub const CLOSING: u32 = 9;
+}
+
+/// What matching an event does.
+pub mod role {
+    /// The rule's event: it may fire.
+    pub const TARGET: u32 = 0;
+    /// The process may be met from now on.
+    pub const AFTER: u32 = 1;
+    /// The process is not met any more.
+    pub const BEFORE: u32 = 2;
+    /// The rule is open for all.
+    pub const FROM: u32 = 3;
+    /// The rule is over for all.
+    pub const UNTIL: u32 = 4;
+}
+
+/// What a rule does.
+pub mod action {
+    /// Refuse the call; `value` is the negative errno.
+    pub const REFUSE: u32 = 1;
+    /// Drop the packet.
+    pub const DROP: u32 = 2;
+    /// Drop the packet and all that match from then on.
+    pub const BLACKHOLE: u32 = 3;
+    /// Send the signal `value` to the process.
+    pub const SIGNAL: u32 = 4;
+    /// Tell user space, which does the rest.
+    pub const TELL: u32 = 5;
+}
+
+/// Which of the matching events fire.
+pub mod pick {
+    pub const ALL: u32 = 0;
+    pub const NTH: u32 = 1;
+    pub const EVERY: u32 = 2;
+    /// With a chance of `number` in 2³².
+    pub const CHANCE: u32 = 3;
+}
+
+/// One fault.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Rule {
+    /// One of [`action`].
+    pub action: u32,
+    pub value: i32,
+    /// One of [`pick`].
+    pub pick: u32,
+    /// 1: only in processes where an event of the role [`role::AFTER`] was met.
+    pub needs_after: u32,
+    /// What `pick` counts to, or its chance.
+    pub number: u64,
+    /// Of the chance.
+    pub seed: u64,
+    /// How often it fires at most.
+    pub limit: u64,
+    /// When it is armed, monotonic ns.
+    pub from_ns: u64,
+    pub until_ns: u64,
+}
+
+/// Which events lead to which rule.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Matcher {
+    /// Bits `1 << hook`; 0: unused.
+    pub hooks: u32,
+    /// One of [`role`].
+    pub role: u32,
+    /// Index of the rule.
+    pub rule: u32,
+    /// Depth of the cgroup that bounds the victims, plus one; 0: any. Its identifier is `cgroup`.
+    pub cgroup_level: u32,
+    pub cgroup: u64,
+    pub value: Subject,
+    pub mask: Subject,
+}
+
+/// What an event is matched by. Addresses are in network byte order, IPv4 as v4-mapped IPv6.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Subject {
+    pub comm: [u64; 2],
+    pub local: [u64; 2],
+    pub remote: [u64; 2],
+    pub local_port: u16,
+    pub remote_port: u16,
+    /// One of [`protocol`](crate::event::protocol).
+    pub protocol: u32,
+    pub pid: u32,
+    pub tid: u32,
+}
+
+/// Words of a [`Subject`].
+pub const SUBJECT_WORDS: usize = size_of::<Subject>() / 8;
+
+/// What became of a rule so far.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Progress {
+    /// Events that matched while it was armed.
+    pub matched: u64,
+    /// Of these, those that were picked: above the limit none of them fires.
+    pub picked: u64,
+    pub fired: u64,
+    /// 1: `from` has been met, or there is none.
+    pub open: u32,
+    /// 1: `until` has been met.
+    pub over: u32,
+}
+
+/// Detail of [`kind::FAULT`](crate::event::kind::FAULT) and [`kind::CALL`](crate::event::kind::CALL): what the
+/// call was about, since the socket may have no name yet.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct FaultDetail {
+    pub local: [u8; 16],
+    pub remote: [u8; 16],
+    pub local_port: u16,
+    pub remote_port: u16,
+    /// Index of the rule.
+    pub rule: u32,
+    /// One of [`action`].
+    pub action: u32,
+    /// One of [`hook`].
+    pub hook: u32,
+    /// One of [`protocol`](crate::event::protocol).
+    pub protocol: u32,
+    pub reserved: [u8; 12],
+}
+
+const _: () = {
+    assert!(size_of::<Rule>() == 56);
+    assert!(size_of::<Subject>() == 64);
+    assert!(size_of::<Matcher>() == 24 + 2 * 64);
+    assert!(size_of::<Progress>() == 32);
+    assert!(size_of::<FaultDetail>() == 64);
+};

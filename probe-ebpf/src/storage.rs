@@ -1,0 +1,22 @@
+//! What the kernel half remembers about each thread, in the thread's own storage. User space marks threads by
+//! writing it.
+
+use bytemuck::{Pod, Zeroable};
+
+/// What is remembered about a thread.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct TaskState {
+    /// 1: in scope, and so are the threads it makes.
+    pub marked: u32,
+    /// Events raised so far.
+    pub count: u32,
+    /// Place of its last name record.
+    pub named: u64,
+    /// How often it had gone to sleep at its last event.
+    pub switches: u64,
+    /// The call it is in, where calls are seen to begin: when that was, and the address of the `struct socket`.
+    /// 0: none.
+    pub entered_ns: u64,
+    pub entered: u64,
+}

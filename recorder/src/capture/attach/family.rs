@@ -1,0 +1,260 @@
+//! The hooks, as values: where each program meets the kernel and what it gives; and the families of hooks, each of
+//! which sees sends and receives in its own way.
+
+use std::fmt;
+
+use probe_ebpf::config::fired;
+
+/// Where a program meets the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Site {
+    /// A tracepoint, its arguments with types.
+    Tracepoint,
+    /// A function's entry, by trampoline.
+    Fentry,
+    /// A function's exit, by trampoline.
+    Fexit,
+    /// A walk over all open files.
+    Files,
+    /// A walk over all Unix sockets.
+    UnixSockets,
+    /// Several programs at the root of the control groups.
+    Cgroups,
+}
+
+impl Site {
+    /// Whether its program looks once at what is there.
+    pub const fn is_walk(self) -> bool {
+        matches!(self, Self::Files | Self::UnixSockets)
+    }
+}
+
+/// One program, where it is attached, and what is lost without it.
+#[derive(Debug)]
+pub struct Hook {
+    pub site: Site,
+    /// The tracepoint or function.
+    pub target: &'static str,
+    pub program: &'static str,
+    pub gives: &'static str,
+    pub need: Need,
+    /// Where the program notes that it saw a call of the recorder's own: for hooks that can be attached without
+    /// effect.
+    pub fired: Option<u32>,
+}
+
+/// Whether anything can be recorded without a hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    Required,
+    /// Required where the machine has IPv6.
+    RequiredForV6,
+    Wanted,
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.site {
+            Site::Tracepoint | Site::Files | Site::UnixSockets | Site::Cgroups => "",
+            Site::Fentry => "fentry/",
+            Site::Fexit => "fexit/",
+        };
+        write!(f, "{kind}{}", self.target)
+    }
+}
+
+/// A BTF tracepoint; the program has its name.
+const fn tracepoint(target: &'static str, gives: &'static str, need: Need) -> Hook {
+    Hook { site: Site::Tracepoint, target, program: target, gives, need, fired: None }
+}
+
+const fn required(target: &'static str, gives: &'static str) -> Hook {
+    tracepoint(target, gives, Need::Required)
+}
+
+const fn wanted(target: &'static str, gives: &'static str) -> Hook {
+    tracepoint(target, gives, Need::Wanted)
+}
+
+/// The hooks of detail `flow` that every family needs or wants.
+pub static COMMON: [Hook; 17] = [
+    required("sched_process_fork", "new threads, and who is in scope"),
+    required("inet_sock_set_state", "connect, established, listen, close"),
+    wanted("sched_process_exec", "programs started"),
+    wanted("sched_process_exit", "ends of threads"),
+    wanted("task_rename", "names of threads"),
+    wanted("cgroup_mkdir", "paths of cgroups made meanwhile"),
+    wanted("cgroup_attach_task", "processes that go to another cgroup"),
+    wanted("signal_generate", "who sent a signal"),
+    wanted("signal_deliver", "who took a signal"),
+    wanted("mark_victim", "kills for lack of memory"),
+    wanted("tcp_send_reset", "resets sent"),
+    wanted("tcp_receive_reset", "resets received"),
+    wanted("tcp_retransmit_skb", "segments sent again"),
+    wanted("inet_sk_error_report", "errors of connections"),
+    Hook {
+        site: Site::Cgroups,
+        target: "datagram_peers",
+        program: "sendmsg4",
+        gives: "addresses of datagrams on sockets that are not connected",
+        need: Need::Wanted,
+        fired: None,
+    },
+    Hook {
+        site: Site::Files,
+        target: "open_sockets",
+        program: "open_sockets",
+        gives: "names of sockets older than the recorder",
+        need: Need::Wanted,
+        fired: None,
+    },
+    Hook {
+        site: Site::UnixSockets,
+        target: "unix_sockets",
+        program: "unix_sockets",
+        gives: "which Unix sockets are older than the recorder",
+        need: Need::Wanted,
+        fired: None,
+    },
+];
+
+/// Which thread was given a connection: the first of these that is to be had, whatever the family.
+pub static ACCEPT: [Hook; 1] = [Hook {
+    site: Site::Fexit,
+    target: "inet_csk_accept",
+    program: "exit_inet_csk_accept",
+    gives: "which thread accepted",
+    need: Need::Wanted,
+    fired: Some(fired::ACCEPT),
+}];
+
+static TRACEPOINTS: [Hook; 2] = [
+    required("sock_send_length", "bytes sent"),
+    required("sock_recv_length", "bytes received, end of stream"),
+];
+
+const fn trampoline(
+    site: Site,
+    target: &'static str,
+    program: &'static str,
+    gives: &'static str,
+    need: Need,
+    fired: u32,
+) -> Hook {
+    Hook { site, target, program, gives, need, fired: Some(fired) }
+}
+
+const SENT: &str = "bytes sent";
+const RECEIVED: &str = "bytes received, end of stream";
+const BEGIN: &str = "when a call began";
+
+/// Exits first: a call that is seen to begin is seen to end.
+static TRAMPOLINES: [Hook; 8] = {
+    use Need::{Required, RequiredForV6};
+    use Site::{Fentry, Fexit};
+    [
+        trampoline(Fexit, "inet_sendmsg", "exit_inet_sendmsg", SENT, Required, fired::SEND),
+        trampoline(Fexit, "inet_recvmsg", "exit_inet_recvmsg", RECEIVED, Required, fired::RECEIVE),
+        trampoline(
+            Fexit,
+            "inet6_sendmsg",
+            "exit_inet6_sendmsg",
+            SENT,
+            RequiredForV6,
+            fired::SEND_V6,
+        ),
+        trampoline(
+            Fexit,
+            "inet6_recvmsg",
+            "exit_inet6_recvmsg",
+            RECEIVED,
+            RequiredForV6,
+            fired::RECEIVE_V6,
+        ),
+        trampoline(
+            Fentry,
+            "inet_sendmsg",
+            "enter_inet_sendmsg",
+            BEGIN,
+            Required,
+            fired::ENTER_SEND,
+        ),
+        trampoline(
+            Fentry,
+            "inet_recvmsg",
+            "enter_inet_recvmsg",
+            BEGIN,
+            Required,
+            fired::ENTER_RECEIVE,
+        ),
+        trampoline(
+            Fentry,
+            "inet6_sendmsg",
+            "enter_inet6_sendmsg",
+            BEGIN,
+            RequiredForV6,
+            fired::ENTER_SEND_V6,
+        ),
+        trampoline(
+            Fentry,
+            "inet6_recvmsg",
+            "enter_inet6_recvmsg",
+            BEGIN,
+            RequiredForV6,
+            fired::ENTER_RECEIVE_V6,
+        ),
+    ]
+};
+
+/// A way of seeing sends and receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    Tracepoint,
+    Trampoline,
+}
+
+impl Family {
+    /// In the order in which they are tried: what costs least first.
+    pub const ALL: [Self; 2] = [Self::Tracepoint, Self::Trampoline];
+
+    /// As in `--hooks` and in the recording.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tracepoint => "tracepoint",
+            Self::Trampoline => "trampoline",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|family| family.as_str() == text)
+    }
+
+    pub fn hooks(self) -> &'static [Hook] {
+        match self {
+            Self::Tracepoint => &TRACEPOINTS,
+            Self::Trampoline => &TRAMPOLINES,
+        }
+    }
+
+    /// What it gives and asks for, in a line.
+    pub const fn gives(self) -> &'static str {
+        match self {
+            Self::Tracepoint => "sends and receives by socket tracepoints (Linux 6.3)",
+            Self::Trampoline => "sends and receives by fentry and fexit, and when they began",
+        }
+    }
+
+    /// What this family does not see that another does.
+    pub const fn cannot(self) -> &'static str {
+        match self {
+            Self::Tracepoint => "does not see when calls begin, only bounds it",
+            Self::Trampoline => "costs each call a second program",
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,225 @@
+//! From a fault to what the kernel half tests: one rule, and a matcher for each way an event can match.
+
+use std::net::IpAddr;
+
+use bytemuck::Zeroable;
+use probe_ebpf::event::protocol;
+use probe_ebpf::fault::{MATCHERS_MAX, Matcher, RULES_MAX, Rule, Subject, pick, role};
+
+use super::{Choice, Offer, ops, signal, target};
+use crate::event::Protocol;
+use crate::fault::spec::{Fault, Latch, Pick};
+use crate::pattern::{AddressTest, Glob, Key, Lane, Pattern, Relation, Test, Value};
+
+/// What is written into the kernel half's maps.
+#[derive(Clone, Debug, Default)]
+pub struct Compiled {
+    pub rules: Vec<Rule>,
+    /// Per rule: whether it is open from the beginning.
+    pub open: Vec<bool>,
+    pub matchers: Vec<Matcher>,
+}
+
+/// A matcher whose cgroup is still a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sketch {
+    pub matcher: Matcher,
+    pub cgroup: Option<String>,
+}
+
+/// Compiles what was planned. `now_ns` is the monotonic clock; `cgroup` gives a path's identifier and depth.
+///
+/// # Errors
+/// When there is more than the maps hold, or no such cgroup.
+pub fn compile(
+    choices: &[Choice<'_>],
+    seed: u64,
+    now_ns: u64,
+    cgroup: &dyn Fn(&str) -> Option<(u64, u32)>,
+) -> Result<Compiled, String> {
+    let mut compiled = Compiled::default();
+    for (index, choice) in choices.iter().enumerate() {
+        compiled.rules.push(rule(choice, seed ^ index as u64, now_ns));
+        compiled.open.push(!matches!(choice.fault.from, Latch::At(_)));
+        for sketch in sketches(choice.fault, &choice.offer)? {
+            let mut matcher = Matcher { rule: index as u32, ..sketch.matcher };
+            if let Some(path) = sketch.cgroup {
+                let found = cgroup(&path).ok_or_else(|| format!("there is no cgroup {path}"))?;
+                (matcher.cgroup, matcher.cgroup_level) = (found.0, found.1 + 1);
+            }
+            compiled.matchers.push(matcher);
+        }
+    }
+    if compiled.rules.len() > RULES_MAX as usize {
+        return Err(format!("at most {RULES_MAX} faults can be armed at once"));
+    }
+    if compiled.matchers.len() > MATCHERS_MAX as usize {
+        let message = format!(
+            "the patterns have {} alternatives together, and the kernel half tests {MATCHERS_MAX}",
+            compiled.matchers.len()
+        );
+        return Err(message);
+    }
+    Ok(compiled)
+}
+
+fn rule(choice: &Choice<'_>, seed: u64, now_ns: u64) -> Rule {
+    let fault = choice.fault;
+    let Ok(target) = target(fault) else { return Rule::zeroed() };
+    let after = |time: std::time::Duration| {
+        now_ns.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
+    };
+    let (pick, number) = match target.when.pick {
+        Pick::All => (pick::ALL, 0),
+        Pick::Nth(n) => (pick::NTH, n),
+        Pick::Every(n) => (pick::EVERY, n),
+        Pick::Probability(p) => (pick::CHANCE, (p * 4_294_967_296.0) as u64),
+    };
+    let until_ns = if let Latch::After(time) = fault.until { after(time) } else { u64::MAX };
+    Rule {
+        action: choice.offer.action,
+        value: choice.offer.value,
+        pick,
+        needs_after: u32::from(target.when.after.is_some()),
+        number,
+        seed,
+        limit: fault.limit.count.unwrap_or(u64::MAX),
+        from_ns: if let Latch::After(time) = fault.from { after(time) } else { 0 },
+        until_ns: fault.limit.duration.map_or(until_ns, |time| until_ns.min(after(time))),
+    }
+}
+
+/// All ways in which an event can be met by a fault.
+///
+/// # Errors
+/// What the kernel cannot test, and why.
+pub(super) fn sketches(fault: &Fault, offer: &Offer) -> Result<Vec<Sketch>, String> {
+    let target = target(fault)?;
+    let mut all = alternatives(&target.pattern, role::TARGET, offer.hooks)?;
+    let mut watch = |pattern: &Pattern, role: u32| -> Result<(), String> {
+        let mut hooks = 0;
+        for op in ops(pattern) {
+            let hook = signal::watched(op);
+            hooks |= 1
+                << hook.ok_or_else(|| format!("`{op}` in `{pattern}` is not met in the kernel"))?;
+        }
+        if hooks == 0 {
+            return Err(format!("`{pattern}` does not say which events: add `op=`"));
+        }
+        all.extend(alternatives(pattern, role, hooks)?);
+        Ok(())
+    };
+    let when = &target.when;
+    when.after.iter().try_for_each(|pattern| watch(pattern, role::AFTER))?;
+    when.before.iter().try_for_each(|pattern| watch(pattern, role::BEFORE))?;
+    for (latch, role) in [(&fault.from, role::FROM), (&fault.until, role::UNTIL)] {
+        if let Latch::At(pattern) = latch {
+            watch(pattern, role)?;
+        }
+    }
+    Ok(all)
+}
+
+/// One sketch for each combination of the values that a pattern allows.
+fn alternatives(pattern: &Pattern, role: u32, hooks: u32) -> Result<Vec<Sketch>, String> {
+    let matcher = Matcher { hooks, role, ..Matcher::zeroed() };
+    let mut sketches = vec![Sketch { matcher, cgroup: None }];
+    for test in &pattern.tests {
+        if test.key == Key::Op {
+            continue;
+        }
+        if test.relation != Relation::Is {
+            return Err(format!("`{test}`: the kernel tests only `=`"));
+        }
+        let mut next = Vec::new();
+        for sketch in &sketches {
+            for value in &test.values {
+                let mut sketch = sketch.clone();
+                narrow(&mut sketch, test, value)?;
+                next.push(sketch);
+            }
+        }
+        sketches = next;
+        if sketches.len() > MATCHERS_MAX as usize {
+            return Err(format!("`{pattern}` has too many alternatives for the kernel to test"));
+        }
+    }
+    Ok(sketches)
+}
+
+fn narrow(sketch: &mut Sketch, test: &Test, value: &Value) -> Result<(), String> {
+    let Matcher { value: wanted, mask, .. } = &mut sketch.matcher;
+    match (test.key, value) {
+        (Key::Comm, Value::Text(glob)) => comm(wanted, mask, glob, test)?,
+        (Key::Pid, Value::Number(pid)) => {
+            (wanted.pid, mask.pid) = (small(*pid, test)?, u32::MAX);
+        }
+        (Key::Tid, Value::Number(tid)) => {
+            (wanted.tid, mask.tid) = (small(*tid, test)?, u32::MAX);
+        }
+        (Key::Local, Value::Address(address)) => {
+            let port = (&mut wanted.local_port, &mut mask.local_port);
+            place(&mut wanted.local, &mut mask.local, port, address);
+        }
+        (Key::Remote, Value::Address(address)) => {
+            let port = (&mut wanted.remote_port, &mut mask.remote_port);
+            place(&mut wanted.remote, &mut mask.remote, port, address);
+        }
+        (Key::Protocol, Value::Protocol(spoken @ (Protocol::Tcp | Protocol::Udp))) => {
+            let number = if *spoken == Protocol::Tcp { protocol::TCP } else { protocol::UDP };
+            (wanted.protocol, mask.protocol) = (number.into(), u32::MAX);
+        }
+        (Key::Lane, Value::Lane(Lane::Thread)) => {}
+        (Key::Cgroup, Value::Text(glob)) if glob.pieces.len() == 1 => {
+            sketch.cgroup = Some(glob.pieces[0].clone());
+        }
+        _ => {
+            return Err(format!(
+                "`{test}`: the kernel tests comm, pid, tid, cgroup (a path), protocol, local and peer"
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn small(number: i128, test: &Test) -> Result<u32, String> {
+    u32::try_from(number).map_err(|_| format!("`{test}` can never hold"))
+}
+
+/// A whole name, its end included, or the beginning of one.
+fn comm(wanted: &mut Subject, mask: &mut Subject, glob: &Glob, test: &Test) -> Result<(), String> {
+    let (name, whole) = match &glob.pieces[..] {
+        [name] => (name, true),
+        [name, end] if end.is_empty() => (name, false),
+        _ => return Err(format!("`{test}`: the kernel tests whole names, or `beginning*`")),
+    };
+    let (mut bytes, mut bits) = ([0u8; 16], [0u8; 16]);
+    let length = name.len().min(15);
+    bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
+    bits[..length].fill(0xff);
+    if whole {
+        bits[length] = 0xff;
+    }
+    (wanted.comm, mask.comm) = (bytemuck::cast(bytes), bytemuck::cast(bits));
+    Ok(())
+}
+
+/// An address as 16 bytes, IPv4 as v4-mapped IPv6.
+fn place(
+    wanted: &mut [u64; 2],
+    mask: &mut [u64; 2],
+    port: (&mut u16, &mut u16),
+    address: &AddressTest,
+) {
+    if let Some(number) = address.port {
+        (*port.0, *port.1) = (number, u16::MAX);
+    }
+    let Some((ip, bits)) = address.block else { return };
+    let (bytes, bits) = match ip {
+        IpAddr::V4(ip) => (ip.to_ipv6_mapped().octets(), u32::from(bits) + 96),
+        IpAddr::V6(ip) => (ip.octets(), u32::from(bits)),
+    };
+    let all = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
+    *wanted = bytemuck::cast(bytes);
+    *mask = bytemuck::cast(all.to_be_bytes());
+}

@@ -1,0 +1,58 @@
+//! What `bpf_send_signal` can do: pause and kill the process that raised an event, at that event.
+
+use probe_ebpf::fault::{action, hook};
+
+use super::{Offer, ops, target};
+use crate::event::Op;
+use crate::fault::spec::{Action, Fault};
+use crate::pattern::{Value, value_text};
+
+pub(super) fn offer(fault: &Fault) -> Result<Offer, String> {
+    let target = target(fault)?;
+    let (signal, rest) = match target.action {
+        Action::Kill(signal) => (signal, String::new()),
+        Action::Pause(time) => (libc::SIGSTOP as u8, format!(", SIGCONT after {time:?}")),
+        Action::Delay(_) => {
+            return Err(
+                "it stops whole processes: `pause` does that, `delay` is for one call".to_owned()
+            );
+        }
+        _ => return Err("it can only send signals".to_owned()),
+    };
+    if !target.syscalls.is_empty() {
+        return Err("it acts at recorded events: say `op=` instead of `syscall`".to_owned());
+    }
+    let (mut hooks, mut attached) = (0, Vec::new());
+    let ops = ops(&target.pattern);
+    for &op in &ops {
+        let Some(hook) = watched(op) else {
+            return Err(format!("it is not at hand where `{op}` is noticed"));
+        };
+        hooks |= 1 << hook;
+        attached.push(op.as_str());
+    }
+    if ops.is_empty() {
+        return Err("it does not say at which events: add `op=` to the pattern".to_owned());
+    }
+    let name = value_text(&Value::Signal(signal));
+    let notes = vec!["it strikes the whole process, and acts when the call has ended".to_owned()];
+    Ok(Offer {
+        hooks,
+        action: action::SIGNAL,
+        value: i32::from(signal),
+        does: format!("at {}: bpf_send_signal({name}){rest}", attached.join(", ")),
+        notes,
+    })
+}
+
+/// Where in the kernel half a thread's event of a kind is met.
+pub(super) fn watched(op: Op) -> Option<u32> {
+    Some(match op {
+        Op::Connect => hook::CONNECTING,
+        Op::Listen => hook::LISTENING,
+        Op::Close => hook::CLOSING,
+        Op::Send => hook::SENT,
+        Op::Recv => hook::RECEIVED,
+        _ => return None,
+    })
+}

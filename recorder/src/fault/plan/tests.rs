@@ -1,0 +1,254 @@
+use expect_test::{Expect, expect};
+
+use super::*;
+use crate::fault::line;
+
+fn everything() -> Capabilities {
+    Capabilities { mechanisms: Mechanism::ALL.map(|m| (m, Ability::Yes)).into() }
+}
+
+/// What becomes of a fault, as a person reads it.
+fn told(text: &str, victims: Victims, can: &Capabilities) -> String {
+    let faults = Faults { seed: None, faults: vec![line::parse(text, "it").unwrap()] };
+    match plan(&faults, victims, can) {
+        Ok(choices) => {
+            let choice = &choices[0];
+            let mut text = format!("{}: {}", choice.mechanism.as_str(), choice.offer.does);
+            for rejection in &choice.rejected {
+                text += &format!("\n    {:<9} {}", rejection.mechanism, rejection.reason);
+            }
+            text
+        }
+        Err(refusal) => refusal.to_string(),
+    }
+}
+
+fn check(text: &str, expected: Expect) {
+    expected.assert_eq(&told(text, Victims::Named, &everything()));
+}
+
+#[test]
+fn the_cheapest_that_can_is_taken_and_the_others_are_told() {
+    check(
+        "comm=app op=connect peer=:5432 => error=ECONNREFUSED, nth=3",
+        expect![[r#"
+        cgroup: connect4, connect6: bpf_set_retval(-ECONNREFUSED)
+            destroy   it can only destroy connections
+            signal    it can only send signals
+            override  connect's address lies in the program's memory, where it may change: `via = "cgroup"` sees it"#]],
+    );
+    check(
+        "comm=app op=connect => error=EIO, nth=3",
+        expect![[r#"
+        cgroup: connect4, connect6: bpf_set_retval(-EIO)
+            destroy   it can only destroy connections
+            signal    it can only send signals
+            override  could do it, but cgroup is cheaper"#]],
+    );
+    check(
+        "comm=app op=recv peer=:6379 => error=ECONNRESET, nth=3",
+        expect![[r#"
+        override: recvfrom, recvmsg, recvmmsg, read, readv: bpf_override_return(-ECONNRESET)
+            cgroup    no program of a control group sees `recvfrom`
+            destroy   it can only destroy connections
+            signal    it can only send signals"#]],
+    );
+    check(
+        "comm=app op=send protocol=udp => error=EPERM, nth=3",
+        expect![[r#"
+        cgroup: sendmsg4, sendmsg6: bpf_set_retval(-EPERM)
+            destroy   it can only destroy connections
+            signal    it can only send signals
+            override  could do it, but cgroup is cheaper"#]],
+    );
+    check(
+        "comm=app => error=EADDRINUSE, syscall=bind, nth=1",
+        expect![[r#"
+        cgroup: bind4, bind6: bpf_set_retval(-EADDRINUSE)
+            destroy   it can only destroy connections
+            signal    it can only send signals
+            override  could do it, but cgroup is cheaper"#]],
+    );
+    check(
+        "comm=app op=recv => kill=SIGKILL, nth=1",
+        expect![[r#"
+        signal: at recv: bpf_send_signal(SIGKILL)
+            cgroup    it can only refuse calls
+            destroy   it can only destroy connections
+            override  it can only give a call another result"#]],
+    );
+    check(
+        "comm=app op=send => pause=2s, nth=1",
+        expect![[r#"
+        signal: at send: bpf_send_signal(SIGSTOP), SIGCONT after 2s
+            cgroup    it can only refuse calls
+            destroy   it can only destroy connections
+            override  it can only give a call another result"#]],
+    );
+    check(
+        "comm=app op=connect => return=0, nth=1",
+        expect![[r#"
+        override: connect: bpf_override_return(0)
+            cgroup    it can refuse a call, but not return a value of choice
+            destroy   it can only destroy connections
+            signal    it can only send signals"#]],
+    );
+}
+
+#[test]
+fn what_none_can_do_is_refused_with_every_reason() {
+    check(
+        "op=connect => error=EIO, nth=1",
+        expect![
+            "fault `it`: it names no victims: say whom by comm=, pid= or cgroup=, or run a command after `--`"
+        ],
+    );
+    check(
+        "comm=* op=connect => error=EIO, nth=1",
+        expect![
+            "fault `it`: it names no victims: say whom by comm=, pid= or cgroup=, or run a command after `--`"
+        ],
+    );
+    check(
+        "comm=app => error=EIO, nth=1",
+        expect![[r#"
+        fault `it`: no mechanism can do this here
+            cgroup    it does not say which calls: add `op=` to the pattern, or `syscall`
+            destroy   it can only destroy connections
+            signal    it can only send signals
+            override  it does not say which calls: add `op=` to the pattern, or `syscall`"#]],
+    );
+    check(
+        "comm=app peer=:80 => error=EIO, syscall=accept4, nth=1",
+        expect![[r#"
+        fault `it`: no mechanism can do this here
+            cgroup    no program of a control group sees `accept4`
+            destroy   it can only destroy connections
+            signal    it can only send signals
+            override  `accept4` has no peer, so `remote` cannot be asked"#]],
+    );
+    check(
+        "comm=app op=connect peer=:80 => return=0, nth=1",
+        expect![[r#"
+        fault `it`: no mechanism can do this here
+            cgroup    it can refuse a call, but not return a value of choice
+            destroy   it can only destroy connections
+            signal    it can only send signals
+            override  connect's address lies in the program's memory, where it may change: `via = "cgroup"` sees it"#]],
+    );
+    check(
+        "comm=app op=connect local=:80 => error=EIO, nth=1",
+        expect![[r#"
+        fault `it`: no mechanism can do this here
+            cgroup    `local` is not known when `connect` is called
+            destroy   it can only destroy connections
+            signal    it can only send signals
+            override  connect's address lies in the program's memory, where it may change: `via = "cgroup"` sees it"#]],
+    );
+    check(
+        "comm=app op=recv error=EIO => kill=KILL, nth=1",
+        expect![[r#"
+        fault `it`: no mechanism can do this here
+            cgroup    it can only refuse calls
+            destroy   it can only destroy connections
+            signal    `error=EIO`: the kernel tests comm, pid, tid, cgroup (a path), protocol, local and peer
+            override  it can only give a call another result"#]],
+    );
+    check(
+        "comm=*app op=recv => kill=KILL, nth=1",
+        expect![[r#"
+        fault `it`: no mechanism can do this here
+            cgroup    it can only refuse calls
+            destroy   it can only destroy connections
+            signal    `comm=*app`: the kernel tests whole names, or `beginning*`
+            override  it can only give a call another result"#]],
+    );
+    check(
+        "comm=app op=recv => kill=KILL, nth=1, after=\"comm=app\"",
+        expect![[r#"
+        fault `it`: no mechanism can do this here
+            cgroup    it can only refuse calls
+            destroy   it can only destroy connections
+            signal    `comm=app` does not say which events: add `op=`
+            override  it can only give a call another result"#]],
+    );
+    check(
+        "comm=app op=recv => kill=KILL, nth=1, from=\"op=fork\"",
+        expect![[r#"
+        fault `it`: no mechanism can do this here
+            cgroup    it can only refuse calls
+            destroy   it can only destroy connections
+            signal    `fork` in `op=fork` is not met in the kernel
+            override  it can only give a call another result"#]],
+    );
+    check(
+        "comm=app op=recv => delay=1s, nth=1",
+        expect![[r#"
+        fault `it`: no mechanism can do this here
+            cgroup    it can only refuse calls
+            destroy   it can only destroy connections
+            signal    it stops whole processes: `pause` does that, `delay` is for one call
+            override  a program in the kernel cannot wait"#]],
+    );
+    check(
+        "comm=app op=recv => error=EIO, nth=1, via=signal",
+        expect![[r#"
+        fault `it`: no mechanism can do this here
+            cgroup    not the one that `via` asks for
+            destroy   not the one that `via` asks for
+            signal    it can only send signals
+            override  not the one that `via` asks for"#]],
+    );
+}
+
+#[test]
+fn what_the_kernel_lacks_is_said_as_its_reason() {
+    let mut can = everything();
+    let why = "it has no CONFIG_BPF_KPROBE_OVERRIDE".to_owned();
+    can.mechanisms.insert(Mechanism::Override, Ability::No(why));
+    can.mechanisms.insert(Mechanism::Cgroup, Ability::Unknown("no cgroup2 mount".to_owned()));
+    let text = "op=connect => error=ECONNREFUSED, nth=3";
+    expect![[r#"
+        fault `it`: no mechanism can do this here
+            cgroup    could not be tried: no cgroup2 mount
+            destroy   it can only destroy connections
+            signal    it can only send signals
+            override  not on this kernel: it has no CONFIG_BPF_KPROBE_OVERRIDE"#]]
+    .assert_eq(&told(text, Victims::Scope, &can));
+}
+
+#[test]
+fn a_pattern_becomes_values_and_masks() {
+    let text = "comm=redis*,app peer=10.1.0.0/16:6379,:80 op=connect => error=EIO, nth=2, after=\"op=send\"";
+    let fault = line::parse(text, "it").unwrap();
+    let faults = Faults { seed: None, faults: vec![fault] };
+    let choices = plan(&faults, Victims::Named, &everything()).unwrap();
+    let compiled = compile(&choices, 7, 100, &|_| None).unwrap();
+    let mut told = String::new();
+    for matcher in &compiled.matchers {
+        let (value, mask) = (matcher.value, matcher.mask);
+        let comm: [u8; 16] = bytemuck::cast(value.comm);
+        let bits: [u8; 16] = bytemuck::cast(mask.comm);
+        let remote: [u8; 16] = bytemuck::cast(value.remote);
+        let remote_bits = mask.remote.map(u64::count_ones).iter().sum::<u32>();
+        told += &format!(
+            "hooks {:b} role {}: comm {:?} of {}, remote {} of {remote_bits} bits, port {} of {:x}\n",
+            matcher.hooks,
+            matcher.role,
+            String::from_utf8_lossy(&comm).trim_end_matches('\0'),
+            bits.iter().filter(|&&b| b == 0xff).count(),
+            std::net::Ipv6Addr::from(remote),
+            value.remote_port,
+            mask.remote_port,
+        );
+    }
+    expect![[r#"
+        hooks 1 role 0: comm "redis" of 5, remote ::ffff:10.1.0.0 of 112 bits, port 6379 of ffff
+        hooks 1 role 0: comm "redis" of 5, remote :: of 0 bits, port 80 of ffff
+        hooks 1 role 0: comm "app" of 4, remote ::ffff:10.1.0.0 of 112 bits, port 6379 of ffff
+        hooks 1 role 0: comm "app" of 4, remote :: of 0 bits, port 80 of ffff
+        hooks 100000 role 1: comm "" of 0, remote :: of 0 bits, port 0 of 0
+    "#]]
+    .assert_eq(&told);
+    assert_eq!((compiled.rules[0].number, compiled.rules[0].needs_after), (2, 1));
+}
