@@ -16,6 +16,9 @@ pub mod scope {
 /// How many sockets each CPU remembers to have named, a power of two.
 pub const NAMED_PER_CPU: u32 = 1024;
 
+/// How many threads' peers of datagrams are kept between a call's address and its end, a power of two.
+pub const NOTES: u32 = 4096;
+
 /// Programs that say of themselves whether they ran when the recorder itself made a call: a hook that is
 /// attached may yet have no effect. Indexes of the map `FIRED`.
 pub mod fired {
@@ -95,6 +98,14 @@ pub struct Offsets {
     pub sock_protocol: u32,
     pub sock_err: u32,
     pub sock_peek_off: u32,
+    pub sock_type: u32,
+    pub sock_shutdown: u32,
+    pub sock_queue_length: u32,
+    pub unix_peer: u32,
+    pub unix_addr: u32,
+    pub unix_queued: u32,
+    pub unix_address_len: u32,
+    pub unix_address_name: u32,
     pub tcp_write_seq: u32,
     pub tcp_snd_una: u32,
     pub tcp_snd_nxt: u32,

@@ -12,6 +12,7 @@ pub mod procfs;
 pub mod ring;
 pub mod scope;
 pub mod snapshot;
+pub mod sockets;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -69,7 +70,6 @@ impl Capture {
         let marked = scope.mark(attach::map_fd(&ebpf, "TASKS")?.as_fd())?;
         hooks.extend(attach::attach_common(&mut ebpf, &btf, family)?);
         let attached_ns = clock::monotonic_ns();
-        attach::name_open_sockets(&mut ebpf, &btf)?;
         let follower = Follower::new(&rings);
         let mut decoder = Decoder::new(Cgroups::read());
         decoder.know(procfs::tasks(), |tid| scope == Scope::All || marked.contains(&tid));

@@ -25,6 +25,7 @@ macro_rules! cases {
 cases! {
     asyncio_streams
     batches
+    dns
     epoll_pipelined
     fan_in
     fan_out
@@ -65,6 +66,13 @@ cases! {
     thread_pool
     tls
     two_hosts
+    udp
+    udp_ipv6
+    unix_messages
+    unix_pair_forked
+    unix_passed_on
+    unix_racing
+    unix_stream
     urgent
     waitall
     zero_copy

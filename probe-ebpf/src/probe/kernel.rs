@@ -60,6 +60,14 @@ pub static OFFSETS: Offsets = Offsets {
     sock_protocol: ABSENT,
     sock_err: ABSENT,
     sock_peek_off: ABSENT,
+    sock_type: ABSENT,
+    sock_shutdown: ABSENT,
+    sock_queue_length: ABSENT,
+    unix_peer: ABSENT,
+    unix_addr: ABSENT,
+    unix_queued: ABSENT,
+    unix_address_len: ABSENT,
+    unix_address_name: ABSENT,
     tcp_write_seq: ABSENT,
     tcp_snd_una: ABSENT,
     tcp_snd_nxt: ABSENT,
@@ -199,6 +207,15 @@ pub fn read_u32(base: Pointer, offset: u32) -> u32 {
     Untyped(base).load(offset)
 }
 
+/// Reads up to 64 bytes through such a pointer; what cannot be read stays as it is.
+#[inline(always)]
+pub fn read_bytes(into: &mut [u64; 8], from: Pointer, size: u32) {
+    if size <= 64 {
+        // SAFETY: the helper copes with any address, and `into` has room for 64 bytes.
+        unsafe { bpf_probe_read_kernel(into.as_mut_ptr().cast(), size, from) };
+    }
+}
+
 /// The number of a task's cgroup in the version 2 hierarchy; 0 where the kernel has no cgroups. Of any task, not
 /// only of the current one: a child may be born into another cgroup than its parent's.
 #[inline(always)]
@@ -218,17 +235,34 @@ pub fn cgroup_id(cgroup: Pointer) -> u64 {
 }
 
 const IPPROTO_TCP: u16 = 6;
+const IPPROTO_UDP: u16 = 17;
+const AF_UNIX: u16 = 1;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 
 /// What a full socket speaks, one of [`protocol`]; 0 for what is not recorded.
 #[inline(always)]
 pub fn protocol(sk: impl Structure) -> u8 {
-    let family = field!(sk, common_family, u16);
-    if (family == AF_INET || family == AF_INET6) && field!(sk, sock_protocol, u16) == IPPROTO_TCP {
-        return protocol::TCP;
+    match field!(sk, common_family, u16) {
+        AF_INET | AF_INET6 => match field!(sk, sock_protocol, u16) {
+            IPPROTO_TCP => protocol::TCP,
+            IPPROTO_UDP => protocol::UDP,
+            _ => 0,
+        },
+        AF_UNIX => match field!(sk, sock_type, u16) {
+            1 => protocol::UNIX_STREAM,
+            2 => protocol::UNIX_DGRAM,
+            5 => protocol::UNIX_SEQPACKET,
+            _ => 0,
+        },
+        _ => 0,
     }
-    0
+}
+
+/// Whether bytes cannot leave the machine, and no counter of the kernel's tells them apart.
+#[inline(always)]
+pub fn is_local(protocol: u8) -> bool {
+    matches!(protocol, protocol::UNIX_STREAM | protocol::UNIX_DGRAM | protocol::UNIX_SEQPACKET)
 }
 
 #[inline(always)]
@@ -261,6 +295,6 @@ fn v6(sk: impl Structure, offset: u32) -> [u64; 2] {
 }
 
 #[inline(always)]
-fn mapped(v4: u32) -> [u64; 2] {
+pub fn mapped(v4: u32) -> [u64; 2] {
     [0, 0xffff_0000 | (v4 as u64) << 32]
 }

@@ -32,6 +32,12 @@ mod kprobe;
 mod tcp;
 
 #[cfg(target_arch = "bpf")]
+mod local;
+
+#[cfg(target_arch = "bpf")]
+mod datagram;
+
+#[cfg(target_arch = "bpf")]
 mod task;
 
 #[cfg(target_arch = "bpf")]

@@ -18,8 +18,8 @@ use probe_ebpf::config::{ABSENT, NAMED_PER_CPU, scope};
 use probe_ebpf::event::{RareSlot, Slot, SocketName, TaskName, flag, kind, proven, state};
 use probe_ebpf::storage::TaskState;
 
-use crate::emit;
 use crate::kernel::{self, Pointer, Structure, Untyped, config, field, offset};
+use crate::{emit, local};
 
 /// The definition of a map that hangs values on tasks or sockets, as the loader reads it from BTF.
 #[repr(C)]
@@ -78,6 +78,12 @@ pub struct SocketState {
     pub owner: u32,
     /// One of [`proven`].
     pub proven: u32,
+    /// Unix sockets: not 0 if what is counted may not be all there was.
+    pub unsure: u32,
+    pub reserved: u32,
+    /// Unix sockets: bytes or messages that calls have moved since the socket is known.
+    pub sent: u64,
+    pub received: u64,
 }
 
 /// A thread, and who it is.
@@ -316,6 +322,8 @@ pub fn lane(sk: Pointer) -> Option<*mut SocketState> {
 pub trait Sock: Structure {
     /// The same as a TCP socket; nothing where it is not one.
     fn tcp(self) -> Option<Self>;
+    /// The same where the verifier knows its type.
+    fn typed(self) -> Option<Pointer>;
     /// Its cookie; 0 where it has none yet and cannot be given one.
     fn cookie(self) -> u64;
     /// What is remembered about it, NULL where nothing is.
@@ -328,6 +336,11 @@ impl Sock for Pointer {
         // SAFETY: the verifier checks the socket.
         let tcp: Pointer = unsafe { bpf_skc_to_tcp_sock(self.cast()) }.cast();
         (!tcp.is_null()).then_some(tcp)
+    }
+
+    #[inline(always)]
+    fn typed(self) -> Option<Pointer> {
+        Some(self)
     }
 
     #[inline(always)]
@@ -355,6 +368,11 @@ impl Sock for Untyped {
         Some(self)
     }
 
+    #[inline(always)]
+    fn typed(self) -> Option<Pointer> {
+        None
+    }
+
     /// Every connection in scope was given one when it was seen to be made, or to be open.
     #[inline(always)]
     fn cookie(self) -> u64 {
@@ -371,12 +389,29 @@ impl Sock for Untyped {
             return state;
         }
         if create {
-            let new =
-                SocketState { sock: 0, cookie: 0, named: 0, iss: 0, irs: 0, owner: 0, proven: 0 };
+            // SAFETY: only numbers.
+            let new: SocketState = unsafe { core::mem::zeroed() };
             let _ = BY_COOKIE.insert(cookie, new, BPF_NOEXIST.into());
         }
         BY_COOKIE.get_ptr_mut(cookie).unwrap_or(ptr::null_mut())
     }
+}
+
+/// What is remembered about a socket, in scope or not.
+#[inline(always)]
+pub fn any_socket(sk: Pointer) -> Option<*mut SocketState> {
+    let state = sk.remembered(true);
+    if state.is_null() {
+        return None;
+    }
+    inherit(sk, state);
+    Some(state)
+}
+
+/// The same, NULL for a socket that was never seen.
+#[inline(always)]
+pub fn known_socket(sk: Pointer) -> *mut SocketState {
+    sk.remembered(false)
 }
 
 /// Makes a value that a listener handed on to an accepted socket the socket's own.
@@ -389,6 +424,8 @@ fn inherit(sk: impl Sock, state: *mut SocketState) {
             (*state).cookie = sk.cookie();
             (*state).named = 0;
             (*state).proven = proven::NO as u32;
+            (*state).unsure = u32::from(local::may_be_older());
+            ((*state).sent, (*state).received) = (0, 0);
         }
     }
 }
@@ -529,6 +566,17 @@ fn name_socket(sk: impl Sock, state: *mut SocketState, time_ns: u64) {
     name.family = field!(sk, common_family, u16);
     name.state = tcp_state;
     name.protocol = kernel::protocol(sk);
+    let mut slot = emit::slot(kind::SOCKET, owner, 0, time_ns);
+    slot.socket = cookie;
+    if let Some(sk) = sk.typed().filter(|_| kernel::is_local(name.protocol)) {
+        local::write_names(sk, &slot);
+        let peer = local::peer_cookie(sk, name.protocol);
+        // SAFETY: a live storage value.
+        unsafe {
+            ((*state).iss, (*state).irs) = (cookie as u32, peer);
+            (*state).proven = if peer == 0 { proven::NO } else { proven::AT_ESTABLISHED } as u32;
+        }
+    }
     // SAFETY: a live storage value.
     unsafe {
         name.iss = (*state).iss;
@@ -536,13 +584,11 @@ fn name_socket(sk: impl Sock, state: *mut SocketState, time_ns: u64) {
         name.proven = (*state).proven as u8;
     }
     let mut detail: [u64; 8] = bytemuck::cast(name);
-    let (local, remote) = (kernel::local_address(sk), kernel::remote_address(sk));
-    detail[0] = local[0];
-    detail[1] = local[1];
-    detail[2] = remote[0];
-    detail[3] = remote[1];
-    let mut slot = emit::slot(kind::SOCKET, owner, 0, time_ns);
-    slot.socket = cookie;
+    if !kernel::is_local(name.protocol) {
+        let (local, remote) = (kernel::local_address(sk), kernel::remote_address(sk));
+        [detail[0], detail[1]] = local;
+        [detail[2], detail[3]] = remote;
+    }
     // SAFETY: a live storage value.
     unsafe { (*state).named = emit::rare(&RareSlot { slot, detail }) };
 }

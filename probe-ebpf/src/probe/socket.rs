@@ -7,7 +7,7 @@ use probe_ebpf::event::{RareSlot, kind, protocol};
 
 use crate::kernel::{self, Pointer, diagnose};
 use crate::scope::Sock;
-use crate::{emit, fire, scope, tcp};
+use crate::{datagram, emit, fire, local, scope, tcp};
 
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn sock_send_length(ctx: BtfTracePointContext) -> Option<()> {
@@ -59,6 +59,11 @@ pub fn transfer(ctx: &impl EbpfContext, what: u8, call: Call<impl Sock>) -> Opti
     if protocol == 0 {
         return None;
     }
+    let counted = if kernel::is_local(protocol) {
+        local::count(call.sk.typed()?, protocol, what, call.result, call.flags)?
+    } else {
+        (0, 0)
+    };
     let Some(thread) = scope::current() else { return fire::here(call.hook?) };
     let named = scope::named_lately(call.sk).or_else(
         #[inline(always)]
@@ -80,7 +85,8 @@ pub fn transfer(ctx: &impl EbpfContext, what: u8, call: Call<impl Sock>) -> Opti
     });
     match protocol {
         protocol::TCP => tcp::position(call.sk, &mut slot)?,
-        _ => {}
+        protocol::UDP => datagram::peer(call.sk, &thread, &mut slot),
+        _ => (slot.count, slot.aux[0]) = counted,
     }
     emit::bulk(&slot);
     None

@@ -107,7 +107,7 @@ pub fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> Option<()> {
 pub fn inet_sk_error_report(ctx: BtfTracePointContext) -> Option<()> {
     let sk: Pointer = ctx.arg(0);
     // Whoever waits for a socket that is taken apart is woken by a report of no error.
-    if !kernel::is_tcp(sk) || field!(sk, sock_err, i32) == 0 {
+    if kernel::protocol(sk) == 0 || field!(sk, sock_err, i32) == 0 {
         return None;
     }
     lane_event(sk, kind::SOCKET_ERROR)

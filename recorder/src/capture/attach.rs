@@ -8,12 +8,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use aya::maps::{Map, MapData};
-use aya::programs::{Iter, Program, ProgramError};
+use aya::programs::{Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
 use probe_ebpf::config::{Arguments, Config, NAMED_PER_CPU, Offsets, SOCKETS_BY_COOKIE};
 
-use crate::capture::offsets;
 use crate::capture::scope::Scope;
+use crate::capture::{offsets, sockets};
 use family::{ACCEPT, COMMON, Family, Hook, Need, Site};
 
 /// The probes, built for the kernel's instruction set by the build script.
@@ -106,6 +106,7 @@ fn load_with(
         .override_global("ARGUMENTS", bytemuck::bytes_of(arguments), true)
         .map_max_entries("HEADS", cpus)
         .map_max_entries("NAMED", NAMED_PER_CPU * cpus)
+        .map_max_entries("PEERS", NAMED_PER_CPU * cpus)
         .map_max_entries("BULK", config.bulk_slots * cpus)
         .map_max_entries("RARE", config.rare_slots * cpus)
         .map_max_entries("BY_COOKIE", if config.kprobes == 0 { 64 } else { SOCKETS_BY_COOKIE })
@@ -147,15 +148,25 @@ pub fn load_family(btf: &Btf, scope: &Scope, settings: &Settings) -> Result<Load
 /// When a required one is refused.
 pub fn attach_common(ebpf: &mut Ebpf, btf: &Btf, family: Family) -> Result<Vec<Attached>> {
     let mut hooks = Vec::new();
-    for hook in COMMON.iter().filter(|hook| hook.site != Site::Files) {
-        match attach_hook(ebpf, btf, hook) {
-            Ok(()) => hooks.push(Attached::there(ebpf, hook)),
-            Err(error) if hook.need == Need::Required => return Err(error),
-            Err(error) => hooks.push(Attached::missing(hook.to_string(), root_cause(&error))),
-        }
+    let (walks, steady): (Vec<_>, Vec<_>) = COMMON.iter().partition(|hook| hook.site.is_walk());
+    for hook in steady {
+        hooks.push(attach_wanted(ebpf, btf, hook)?);
     }
     hooks.push(attach_accept(ebpf, btf, family));
+    // What is there before is looked at when everything new is seen.
+    for hook in walks {
+        hooks.push(attach_wanted(ebpf, btf, hook)?);
+    }
     Ok(hooks)
+}
+
+/// Attaches a hook; one that is only wanted may be refused.
+fn attach_wanted(ebpf: &mut Ebpf, btf: &Btf, hook: &Hook) -> Result<Attached> {
+    match attach_hook(ebpf, btf, hook) {
+        Ok(()) => Ok(Attached::there(ebpf, hook)),
+        Err(error) if hook.need == Need::Required => Err(error),
+        Err(error) => Ok(Attached::missing(hook.to_string(), root_cause(&error))),
+    }
 }
 
 /// Attaches a family. Programs that record the recorder do not tell whether they fire.
@@ -247,7 +258,8 @@ pub fn attach_hook(ebpf: &mut Ebpf, btf: &Btf, hook: &Hook) -> Result<()> {
 
 fn attach_program(ebpf: &mut Ebpf, btf: &Btf, hook: &Hook) -> Result<()> {
     let target = hook.target;
-    let function = !matches!(hook.site, Site::Tracepoint | Site::Files);
+    let function =
+        !(hook.site == Site::Tracepoint || hook.site == Site::Cgroups || hook.site.is_walk());
     if let Some(reason) = prove::forbidden().filter(|_| function) {
         bail!("{reason}");
     }
@@ -271,7 +283,9 @@ fn attach_program(ebpf: &mut Ebpf, btf: &Btf, hook: &Hook) -> Result<()> {
             program.load()?;
             program.attach(target, 0)?;
         }
-        (Site::Files, _) => name_open_sockets(ebpf, btf)?,
+        (Site::Files, _) => sockets::name_open(ebpf, btf)?,
+        (Site::UnixSockets, _) => sockets::find_older(ebpf, btf)?,
+        (Site::Cgroups, _) => sockets::attach_peers(ebpf)?,
         _ => bail!("the program {} is of another kind", hook.program),
     }
     Ok(())
@@ -296,17 +310,6 @@ pub fn detach(ebpf: &mut Ebpf, hooks: &[Hook]) -> Result<()> {
             Err(error) => return Err(error).with_context(|| format!("detach {hook}")),
         }
     }
-    Ok(())
-}
-
-/// Lets the kernel walk over all open sockets, so that those in scope are named.
-pub fn name_open_sockets(ebpf: &mut Ebpf, btf: &Btf) -> Result<()> {
-    let program = ebpf.program_mut("open_sockets").context("find the program open_sockets")?;
-    let program: &mut Iter = program.try_into()?;
-    program.load("task_file", btf).context("load the iterator over open files")?;
-    let link = program.attach().context("attach the iterator over open files")?;
-    let mut file = program.take_link(link)?.into_file()?;
-    std::io::copy(&mut file, &mut std::io::sink()).context("walk over open files")?;
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use petgraph::visit::EdgeRef;
 
-use crate::event::{Event, EventIndex, Flags, History, Op, Proof as Known};
+use crate::event::{Event, EventIndex, Flags, History, Op, Proof as Known, Protocol};
 use crate::explain::is_wait;
 use crate::graph::{EdgeKind, Graph, Proof, Side, event_of, node};
 use crate::recording::index::{Numbers, Part, User};
@@ -344,7 +344,9 @@ impl<'a> Needs<'a> {
         if self.partial.unread_of(event.host, uses).next().is_none() {
             return;
         }
-        if self.user((event.host, cookie), op) == User::Several {
+        // Where a counted call lies depends on those after it as well.
+        let counted = event.protocol.is_some_and(Protocol::is_counted);
+        if counted || self.user((event.host, cookie), op) == User::Several {
             self.all(event.host, uses);
             return;
         }

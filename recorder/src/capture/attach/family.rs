@@ -20,6 +20,17 @@ pub enum Site {
     Kretprobe,
     /// A walk over all open files.
     Files,
+    /// A walk over all Unix sockets.
+    UnixSockets,
+    /// Several programs at the root of the control groups.
+    Cgroups,
+}
+
+impl Site {
+    /// Whether its program looks once at what is there.
+    pub const fn is_walk(self) -> bool {
+        matches!(self, Self::Files | Self::UnixSockets)
+    }
 }
 
 /// One program, where it is attached, and what is lost without it.
@@ -48,7 +59,7 @@ pub enum Need {
 impl fmt::Display for Hook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.site {
-            Site::Tracepoint | Site::Files => "",
+            Site::Tracepoint | Site::Files | Site::UnixSockets | Site::Cgroups => "",
             Site::Fentry => "fentry/",
             Site::Fexit => "fexit/",
             Site::Kprobe => "kprobe/",
@@ -72,7 +83,7 @@ const fn wanted(target: &'static str, gives: &'static str) -> Hook {
 }
 
 /// The hooks of detail `flow` that every family needs or wants.
-pub static COMMON: [Hook; 15] = [
+pub static COMMON: [Hook; 17] = [
     required("sched_process_fork", "new threads, and who is in scope"),
     required("inet_sock_set_state", "connect, established, listen, close"),
     wanted("sched_process_exec", "programs started"),
@@ -88,10 +99,26 @@ pub static COMMON: [Hook; 15] = [
     wanted("tcp_retransmit_skb", "segments sent again"),
     wanted("inet_sk_error_report", "errors of connections"),
     Hook {
+        site: Site::Cgroups,
+        target: "datagram_peers",
+        program: "sendmsg4",
+        gives: "addresses of datagrams on sockets that are not connected",
+        need: Need::Wanted,
+        fired: None,
+    },
+    Hook {
         site: Site::Files,
         target: "open_sockets",
         program: "open_sockets",
         gives: "names of sockets older than the recorder",
+        need: Need::Wanted,
+        fired: None,
+    },
+    Hook {
+        site: Site::UnixSockets,
+        target: "unix_sockets",
+        program: "unix_sockets",
+        gives: "which Unix sockets are older than the recorder",
         need: Need::Wanted,
         fired: None,
     },
