@@ -133,8 +133,9 @@ fn assigned<K: Eq + Hash + Copy>(keys: &[K]) -> (Vec<usize>, usize) {
 fn hosts_split_at_random_give_the_same_graph() {
     let (mut sum, mut splits) = (Common::default(), 0);
     for seed in seeds(3_000) {
-        let Simulated { history, .. } = simulate(seed);
-        if history.events.is_empty() {
+        let Simulated { shape, history, .. } = simulate(seed);
+        // The ends of a Unix socket are never on two hosts.
+        if history.events.is_empty() || shape.unix {
             continue;
         }
         let mut random = Random::new(seed);
