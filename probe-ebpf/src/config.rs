@@ -34,12 +34,6 @@ pub mod fired {
 /// How many sockets are remembered by cookie for kprobes.
 pub const SOCKETS_BY_COOKIE: u32 = 1 << 16;
 
-/// Numbers of helpers that no kernel has: calls that the loader replaces.
-pub mod patch {
-    pub const PREEMPT_DISABLE: usize = 0x7ff0_0001;
-    pub const PREEMPT_ENABLE: usize = 0x7ff0_0002;
-}
-
 /// What the probes do; the loader's choice.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]

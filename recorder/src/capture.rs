@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod cgroup;
 pub mod clock;
+mod coverage;
 pub mod decode;
 mod generations;
 pub mod offsets;
@@ -12,7 +13,7 @@ pub mod ring;
 pub mod scope;
 pub mod snapshot;
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -22,6 +23,7 @@ use crate::event::{Event, Gap, Host, Names, Ring, Window};
 use attach::family::Family;
 use attach::{Attached, Loaded, Settings};
 use cgroup::Cgroups;
+pub use coverage::{Cost, Coverage};
 use decode::Decoder;
 use ring::{Batch, Follower, Rings};
 pub use scope::Scope;
@@ -162,6 +164,8 @@ impl Capture {
         Source {
             shape: self.rings.shape(),
             attached_ns: self.attached_ns,
+            // Read anew: since the probes were attached the clock may have been set.
+            wall_offset_ns: clock::wall_offset_ns(),
             scope: host.scope,
             whole_machine: self.scope == Scope::All,
             family: host.family,
@@ -169,6 +173,11 @@ impl Capture {
             missing_hooks: host.missing_hooks,
             unwritten: self.unwritten(),
         }
+    }
+
+    /// The maps that hold the rings; whoever has them and [`Capture::source`] can take snapshots.
+    pub fn maps(&self) -> Result<[BorrowedFd<'_>; 3]> {
+        Rings::maps(&self.ebpf)
     }
 
     pub const fn scope(&self) -> &Scope {

@@ -7,6 +7,7 @@
 mod recorded;
 
 mod container;
+mod daemon;
 mod detach;
 mod family;
 mod hosts;

@@ -271,7 +271,7 @@ fn a_recording_of_a_newer_version_is_refused() {
     expect![[r#"
         exit 2
         --- stderr
-        wherefore: open DIR/file: written by a newer wherefore (schema 9), this one reads up to 1
+        wherefore: open DIR/file: written by a newer wherefore (schema 9), this one reads up to 2
     "#]]
     .assert_eq(&run(folder.path(), &["why", "DIR/file"]));
 }
@@ -296,13 +296,13 @@ fn patterns_that_are_none() {
     check(
         &["why", "GOLDEN", "nosuch=1"],
         expect![[r#"
-        exit 2
-        --- stderr
-        wherefore: bad pattern: there is no key `nosuch`
-            nosuch=1
-            ^
-        hint: keys: host pid tid comm cgroup op protocol local remote netns socket iss irs stream_start stream_end result error signal target cpu ring position time begin_ns time_ns duration lane flag
-    "#]],
+            exit 2
+            --- stderr
+            wherefore: bad pattern: there is no key `nosuch`
+                nosuch=1
+                ^
+            hint: keys: host pid tid comm cgroup container pod op protocol local remote netns socket iss irs stream_start stream_end result error signal target cpu ring position time begin_ns time_ns duration lane flag
+        "#]],
     );
     check(
         &["why", "GOLDEN", "op=sned"],

@@ -6,7 +6,7 @@ use core::mem::MaybeUninit;
 use core::ptr;
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
-use probe_ebpf::config::{ABSENT, Arguments, Config, Offsets, patch};
+use probe_ebpf::config::{ABSENT, Arguments, Config, Offsets};
 use probe_ebpf::event::protocol;
 
 /// A pointer the verifier knows the type of, or a plain address.
@@ -215,23 +215,6 @@ pub fn cgroup_of(task: Pointer) -> u64 {
 pub fn cgroup_id(cgroup: Pointer) -> u64 {
     let node = field!(cgroup, cgroup_kn, Pointer);
     field!(node, kernfs_node_id, u64)
-}
-
-/// Runs a program to its end without another thread on its CPU. The kernel skips a program that is already at work
-/// on a CPU, and where programs can be preempted that is every call of every thread until the first one goes on.
-/// The loader makes calls to the kernel of the two marks, or nothing where it need not be, or cannot.
-#[inline(always)]
-pub fn undisturbed<R>(act: impl FnOnce() -> R) -> R {
-    mark::<{ patch::PREEMPT_DISABLE }>();
-    let result = act();
-    mark::<{ patch::PREEMPT_ENABLE }>();
-    result
-}
-
-#[inline(always)]
-fn mark<const NUMBER: usize>() {
-    // SAFETY: the loader replaces the call before the program is loaded; the function has no arguments.
-    unsafe { core::mem::transmute::<usize, unsafe extern "C" fn()>(NUMBER)() }
 }
 
 const IPPROTO_TCP: u16 = 6;

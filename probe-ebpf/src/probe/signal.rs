@@ -6,19 +6,11 @@ use aya_ebpf::programs::BtfTracePointContext;
 use probe_ebpf::config::scope::ALL;
 use probe_ebpf::event::{RareSlot, flag, kind};
 
-use crate::kernel::{self, Pointer, argument, config, field, offset, read_u32};
+use crate::kernel::{Pointer, argument, config, field, offset, read_u32};
 use crate::{emit, scope};
 
 #[btf_tracepoint(function = "signal_generate")]
 pub fn signal_generate(ctx: BtfTracePointContext) -> Option<()> {
-    kernel::undisturbed(
-        #[inline(always)]
-        || generated(&ctx),
-    )
-}
-
-#[inline(always)]
-fn generated(ctx: &BtfTracePointContext) -> Option<()> {
     let target: *mut task_struct = ctx.arg(2);
     let thread = match scope::current() {
         Some(thread) => thread,
@@ -43,14 +35,6 @@ fn generated(ctx: &BtfTracePointContext) -> Option<()> {
 
 #[btf_tracepoint(function = "signal_deliver")]
 pub fn signal_deliver(ctx: BtfTracePointContext) -> Option<()> {
-    kernel::undisturbed(
-        #[inline(always)]
-        || delivered(&ctx),
-    )
-}
-
-#[inline(always)]
-fn delivered(ctx: &BtfTracePointContext) -> Option<()> {
     let thread = scope::current()?;
     let mut slot = thread.slot(kind::DELIVER);
     slot.result = ctx.arg(0);
@@ -60,14 +44,6 @@ fn delivered(ctx: &BtfTracePointContext) -> Option<()> {
 
 #[btf_tracepoint(function = "mark_victim")]
 pub fn mark_victim(ctx: BtfTracePointContext) -> Option<()> {
-    kernel::undisturbed(
-        #[inline(always)]
-        || chosen(&ctx),
-    )
-}
-
-#[inline(always)]
-fn chosen(ctx: &BtfTracePointContext) -> Option<()> {
     let mut slot = emit::slot(kind::OOM_KILL, 0, 0, emit::now());
     if argument!(mark_victim_task) == 1 {
         let victim: *mut task_struct = ctx.arg(0);

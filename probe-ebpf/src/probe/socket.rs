@@ -11,18 +11,12 @@ use crate::{emit, fire, scope, tcp};
 
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn sock_send_length(ctx: BtfTracePointContext) -> Option<()> {
-    kernel::undisturbed(
-        #[inline(always)]
-        || transfer(&ctx, kind::SEND, Call::traced(&ctx)),
-    )
+    transfer(&ctx, kind::SEND, Call::traced(&ctx))
 }
 
 #[btf_tracepoint(function = "sock_recv_length")]
 pub fn sock_recv_length(ctx: BtfTracePointContext) -> Option<()> {
-    kernel::undisturbed(
-        #[inline(always)]
-        || transfer(&ctx, kind::RECEIVE, Call::traced(&ctx)),
-    )
+    transfer(&ctx, kind::RECEIVE, Call::traced(&ctx))
 }
 
 /// A call that has returned, as any hook that sees it can tell.

@@ -17,14 +17,6 @@ use crate::{emit, scope};
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> Option<()> {
-    kernel::undisturbed(
-        #[inline(always)]
-        || state_changed(&ctx),
-    )
-}
-
-#[inline(always)]
-fn state_changed(ctx: &BtfTracePointContext) -> Option<()> {
     let sk: Pointer = ctx.arg(0);
     let old = ctx.arg::<i32>(1) as u8;
     let new = ctx.arg::<i32>(2) as u8;
@@ -51,7 +43,7 @@ fn state_changed(ctx: &BtfTracePointContext) -> Option<()> {
     slot.aux = [old, new];
     slot.code = error;
     sequences(sk, &mut slot);
-    diagnose!(ctx, "socket {}: state {} after {}", slot.socket, new, old);
+    diagnose!(&ctx, "socket {}: state {} after {}", slot.socket, new, old);
     emit::rare(&RareSlot { slot, detail: [0; 8] });
     None
 }
@@ -81,14 +73,6 @@ fn own_act(old: u8, new: u8, error: i32) -> bool {
 
 #[btf_tracepoint(function = "tcp_send_reset")]
 pub fn tcp_send_reset(ctx: BtfTracePointContext) -> Option<()> {
-    kernel::undisturbed(
-        #[inline(always)]
-        || reset_sent(&ctx),
-    )
-}
-
-#[inline(always)]
-fn reset_sent(ctx: &BtfTracePointContext) -> Option<()> {
     let sk: Pointer = ctx.arg(0);
     // A reset for a port nobody listens on has no socket; one for a socket that is half gone
     // (TIME_WAIT) has one that storage refuses.
@@ -111,40 +95,16 @@ fn reset_sent(ctx: &BtfTracePointContext) -> Option<()> {
 
 #[btf_tracepoint(function = "tcp_receive_reset")]
 pub fn tcp_receive_reset(ctx: BtfTracePointContext) -> Option<()> {
-    kernel::undisturbed(
-        #[inline(always)]
-        || reset_received(&ctx),
-    )
-}
-
-#[inline(always)]
-fn reset_received(ctx: &BtfTracePointContext) -> Option<()> {
     lane_event(ctx.arg(0), kind::RESET_RECEIVED)
 }
 
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
 pub fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> Option<()> {
-    kernel::undisturbed(
-        #[inline(always)]
-        || retransmitted(&ctx),
-    )
-}
-
-#[inline(always)]
-fn retransmitted(ctx: &BtfTracePointContext) -> Option<()> {
     lane_event(ctx.arg(0), kind::RETRANSMIT)
 }
 
 #[btf_tracepoint(function = "inet_sk_error_report")]
 pub fn inet_sk_error_report(ctx: BtfTracePointContext) -> Option<()> {
-    kernel::undisturbed(
-        #[inline(always)]
-        || error_reported(&ctx),
-    )
-}
-
-#[inline(always)]
-fn error_reported(ctx: &BtfTracePointContext) -> Option<()> {
     let sk: Pointer = ctx.arg(0);
     // Whoever waits for a socket that is taken apart is woken by a report of no error.
     if !kernel::is_tcp(sk) || field!(sk, sock_err, i32) == 0 {

@@ -9,7 +9,7 @@ use aya_ebpf::programs::{FEntryContext, FExitContext};
 use probe_ebpf::config::fired;
 use probe_ebpf::event::kind;
 
-use crate::kernel::{self, Pointer, argument, field};
+use crate::kernel::{Pointer, argument, field};
 use crate::socket::{Begin, Call};
 use crate::{fire, scope, socket};
 
@@ -35,14 +35,9 @@ pub fn enter_inet6_recvmsg(ctx: FEntryContext) -> Option<()> {
 
 #[inline(always)]
 fn enter(ctx: &FEntryContext, hook: u32) -> Option<()> {
-    kernel::undisturbed(
+    scope::enter(ctx.arg(0), 0).or_else(
         #[inline(always)]
-        || {
-            scope::enter(ctx.arg(0), 0).or_else(
-                #[inline(always)]
-                || fire::here(hook),
-            )
-        },
+        || fire::here(hook),
     )
 }
 
@@ -75,16 +70,8 @@ fn exit(ctx: &FExitContext, what: u8, flags: u32, hook: u32) -> Option<()> {
     }
     // The value lies after the arguments: socket, message and size, and a receive's flags.
     let result = if what == kind::SEND { ctx.arg(3) } else { ctx.arg(4) };
-    kernel::undisturbed(
-        #[inline(always)]
-        || {
-            socket::transfer(
-                ctx,
-                what,
-                Call { sk, result, flags, begin: Begin::Noted(entered), hook: Some(hook) },
-            )
-        },
-    )
+    let begin = Begin::Noted(entered);
+    socket::transfer(ctx, what, Call { sk, result, flags, begin, hook: Some(hook) })
 }
 
 #[fexit(function = "inet_csk_accept")]

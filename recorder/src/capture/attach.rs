@@ -1,18 +1,18 @@
 //! Loading the probes into the running kernel and attaching them; what is missing is said, not hidden.
 
 pub mod family;
-pub mod patch;
 mod prove;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use aya::maps::{Map, MapData};
 use aya::programs::{Iter, Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
-use probe_ebpf::config::{Config, NAMED_PER_CPU, SOCKETS_BY_COOKIE};
+use probe_ebpf::config::{Arguments, Config, NAMED_PER_CPU, Offsets, SOCKETS_BY_COOKIE};
 
-use crate::capture::offsets::{self, Found};
+use crate::capture::offsets;
 use crate::capture::scope::Scope;
 use family::{ACCEPT, COMMON, Family, Hook, Need, Site};
 
@@ -75,7 +75,7 @@ impl Attached {
 
 /// Loads maps and programs, nothing attached yet.
 pub fn load(btf: &Btf, scope: &Scope, settings: &Settings, family: Family) -> Result<Ebpf> {
-    let found = offsets::read()?;
+    let (offsets, arguments) = offsets::read()?;
     let cpus = cpus()?;
     let (bulk_slots, rare_slots) = settings.slots(cpus);
     let mut config = Config {
@@ -87,25 +87,30 @@ pub fn load(btf: &Btf, scope: &Scope, settings: &Settings, family: Family) -> Re
         ..Config::default()
     };
     scope.configure(&mut config)?;
-    let probes = patch::linked(PROBE, found.preemption, family);
-    load_with(btf, &config, &found, cpus, &probes)
+    load_with(btf, &config, &offsets, &arguments, cpus)
 }
 
-fn load_with(btf: &Btf, config: &Config, found: &Found, cpus: u32, probes: &[u8]) -> Result<Ebpf> {
+fn load_with(
+    btf: &Btf,
+    config: &Config,
+    offsets: &Offsets,
+    arguments: &Arguments,
+    cpus: u32,
+) -> Result<Ebpf> {
     let log_bytes = if config.log == 0 { 4096 } else { 1 << 20 };
     EbpfLoader::new()
         .btf(Some(btf))
         .allow_unsupported_maps()
         .override_global("CONFIG", bytemuck::bytes_of(config), true)
-        .override_global("OFFSETS", bytemuck::bytes_of(&found.offsets), true)
-        .override_global("ARGUMENTS", bytemuck::bytes_of(&found.arguments), true)
+        .override_global("OFFSETS", bytemuck::bytes_of(offsets), true)
+        .override_global("ARGUMENTS", bytemuck::bytes_of(arguments), true)
         .map_max_entries("HEADS", cpus)
         .map_max_entries("NAMED", NAMED_PER_CPU * cpus)
         .map_max_entries("BULK", config.bulk_slots * cpus)
         .map_max_entries("RARE", config.rare_slots * cpus)
         .map_max_entries("BY_COOKIE", if config.kprobes == 0 { 64 } else { SOCKETS_BY_COOKIE })
         .map_max_entries("AYA_LOGS", log_bytes)
-        .load(probes)
+        .load(PROBE)
         .context("create the probes' maps (root, or CAP_BPF and CAP_PERFMON, is needed)")
 }
 
@@ -121,14 +126,14 @@ pub struct Loaded {
 pub fn load_family(btf: &Btf, scope: &Scope, settings: &Settings) -> Result<Loaded> {
     if let Some(family) = settings.family {
         let mut ebpf = load(btf, scope, settings, family)?;
-        let hooks = attach_family(&mut ebpf, btf, family)
+        let hooks = attach_for(&mut ebpf, btf, family, settings)
             .with_context(|| format!("use hooks of the family {family}"))?;
         return Ok(Loaded { ebpf, family, hooks });
     }
     let mut refused = Vec::new();
     for family in Family::ALL {
         let mut ebpf = load(btf, scope, settings, family)?;
-        match attach_family(&mut ebpf, btf, family) {
+        match attach_for(&mut ebpf, btf, family, settings) {
             Ok(hooks) => return Ok(Loaded { ebpf, family, hooks }),
             Err(error) => refused.push(format!("{family}: {}", root_cause(&error))),
         }
@@ -153,16 +158,35 @@ pub fn attach_common(ebpf: &mut Ebpf, btf: &Btf, family: Family) -> Result<Vec<A
     Ok(hooks)
 }
 
+/// Attaches a family. Programs that record the recorder do not tell whether they fire.
+fn attach_for(
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+    family: Family,
+    settings: &Settings,
+) -> Result<Vec<Attached>> {
+    let hooks = match settings.record_self {
+        true => attach_all(ebpf, btf, family)?,
+        false => attach_family(ebpf, btf, family)?,
+    };
+    Ok(hooks.into_iter().map(|hook| Attached::there(ebpf, hook)).collect())
+}
+
 /// Attaches all hooks of a family and sees to it that they fire. What was attached is gone where one is refused.
-pub fn attach_family(ebpf: &mut Ebpf, btf: &Btf, family: Family) -> Result<Vec<Attached>> {
-    let attached = try_family(ebpf, btf, family);
+pub fn attach_family(ebpf: &mut Ebpf, btf: &Btf, family: Family) -> Result<Vec<&'static Hook>> {
+    let attached = attach_all(ebpf, btf, family).and_then(|hooks| {
+        if let Some(silent) = prove::silent(ebpf, &hooks)?.first() {
+            bail!("{}", without_effect(silent));
+        }
+        Ok(hooks)
+    });
     if attached.is_err() {
         detach(ebpf, family.hooks())?;
     }
     attached
 }
 
-fn try_family(ebpf: &mut Ebpf, btf: &Btf, family: Family) -> Result<Vec<Attached>> {
+fn attach_all(ebpf: &mut Ebpf, btf: &Btf, family: Family) -> Result<Vec<&'static Hook>> {
     let mut hooks = Vec::new();
     for hook in family.hooks() {
         if hook.need != Need::RequiredForV6 || prove::has_v6() {
@@ -170,15 +194,11 @@ fn try_family(ebpf: &mut Ebpf, btf: &Btf, family: Family) -> Result<Vec<Attached
             hooks.push(hook);
         }
     }
-    if let Some(silent) = prove::silent(ebpf, &hooks)?.first() {
-        bail!("{}", without_effect(silent));
-    }
-    Ok(hooks.into_iter().map(|hook| Attached::there(ebpf, hook)).collect())
+    Ok(hooks)
 }
 
 fn without_effect(hook: &Hook) -> String {
-    let reason = prove::reason().unwrap_or("the kernel accepts it and never runs it");
-    format!("{hook} is attached, but has no effect: {reason}")
+    format!("{hook} is attached, but has no effect: {}", prove::reason())
 }
 
 /// Attaches the first hook that tells which thread accepts; where sends are seen by kprobes, only such a one.
@@ -206,7 +226,18 @@ pub fn attach_alone(ebpf: &mut Ebpf, btf: &Btf, hook: &'static Hook) -> Result<(
 
 /// The first line of what lies at the bottom of an error.
 pub fn root_cause(error: &anyhow::Error) -> String {
-    error.root_cause().to_string().lines().next().unwrap_or_default().to_owned()
+    let cause = error.root_cause().to_string();
+    let first = cause.lines().next().unwrap_or_default();
+    if is_locked_down() {
+        return format!("{first} (this kernel is locked down: programs may not read its memory)");
+    }
+    first.to_owned()
+}
+
+/// Whether the kernel keeps its memory even from root: then it refuses helpers, with errors that do not say why.
+fn is_locked_down() -> bool {
+    let lockdown = std::fs::read_to_string("/sys/kernel/security/lockdown");
+    lockdown.is_ok_and(|text| text.contains("[confidentiality]"))
 }
 
 /// Loads a hook's program and attaches it.
@@ -216,6 +247,10 @@ pub fn attach_hook(ebpf: &mut Ebpf, btf: &Btf, hook: &Hook) -> Result<()> {
 
 fn attach_program(ebpf: &mut Ebpf, btf: &Btf, hook: &Hook) -> Result<()> {
     let target = hook.target;
+    let function = !matches!(hook.site, Site::Tracepoint | Site::Files);
+    if let Some(reason) = prove::forbidden().filter(|_| function) {
+        bail!("{reason}");
+    }
     match (hook.site, program(ebpf, hook.program)?) {
         (Site::Tracepoint, Program::BtfTracePoint(program)) => {
             program.load(target, btf)?;
@@ -230,6 +265,9 @@ fn attach_program(ebpf: &mut Ebpf, btf: &Btf, hook: &Hook) -> Result<()> {
             program.attach()?;
         }
         (Site::Kprobe | Site::Kretprobe, Program::KProbe(program)) => {
+            if !Path::new("/sys/bus/event_source/devices/kprobe").exists() {
+                bail!("this kernel has no kprobes (CONFIG_KPROBE_EVENTS)");
+            }
             program.load()?;
             program.attach(target, 0)?;
         }

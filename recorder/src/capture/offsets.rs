@@ -10,22 +10,13 @@ use btf_rs::{Backend, Btf, Type};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use probe_ebpf::config::{ABSENT, Arguments, Offsets};
 
-use super::attach::patch::Preemption;
-
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
-/// What the running kernel's types tell.
-pub struct Found {
-    pub offsets: Offsets,
-    pub arguments: Arguments,
-    pub preemption: Option<Preemption>,
-}
-
-/// Offsets, tracepoint prototypes and functions of the running kernel.
+/// Offsets and tracepoint prototypes of the running kernel.
 ///
 /// # Errors
 /// When the kernel has no BTF. A missing field is [`ABSENT`], not an error.
-pub fn read() -> Result<Found> {
+pub fn read() -> Result<(Offsets, Arguments)> {
     let btf = open().with_context(|| {
         format!("read {VMLINUX} (is the kernel built with CONFIG_DEBUG_INFO_BTF?)")
     })?;
@@ -85,9 +76,7 @@ pub fn read() -> Result<Found> {
         mark_victim_task: u32::from(argument(&btf, "mark_victim", "task_struct") != ABSENT),
         accept_arguments: parameters(&btf, "inet_csk_accept").unwrap_or(ABSENT),
     };
-    let function = |name: &str| btf.resolve_ids_by_name(name).ok()?.first().copied();
-    let preemption = || Some([function("bpf_preempt_disable")?, function("bpf_preempt_enable")?]);
-    Ok(Found { offsets, arguments, preemption: preemption() })
+    Ok((offsets, arguments))
 }
 
 /// The kernel's BTF, mapped: parsed into memory it would take ten times its size. By way of a copy, since

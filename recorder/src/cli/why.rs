@@ -1,7 +1,7 @@
 //! `wherefore why`.
 
-mod json;
-mod text;
+pub mod json;
+pub mod text;
 
 use std::collections::HashSet;
 use std::io::{BufWriter, Write, stdout};
@@ -165,7 +165,7 @@ fn no_such_event(error: &Hinted) -> Result<ExitCode> {
 }
 
 /// How many of a suspect's events got each verdict, and the worst of them.
-struct Suspicion {
+pub struct Suspicion {
     worst: Verdict,
     must: usize,
     may: usize,

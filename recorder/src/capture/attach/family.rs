@@ -240,6 +240,27 @@ static KPROBES: [Hook; 8] = {
     ]
 };
 
+const fn idle(site: Site, target: &'static str, program: &'static str) -> Hook {
+    Hook {
+        site,
+        target,
+        program,
+        gives: "what a hook costs by itself",
+        need: Need::Wanted,
+        fired: None,
+    }
+}
+
+static IDLE_TRACEPOINT: [Hook; 1] = [idle(Site::Tracepoint, "sock_recv_length", "idle")];
+static IDLE_TRAMPOLINE: [Hook; 2] = [
+    idle(Site::Fentry, "inet_recvmsg", "idle_enter"),
+    idle(Site::Fexit, "inet_recvmsg", "idle_exit"),
+];
+static IDLE_KPROBE: [Hook; 2] = [
+    idle(Site::Kprobe, "inet_recvmsg", "idle_call"),
+    idle(Site::Kretprobe, "inet_recvmsg", "idle_return"),
+];
+
 /// A way of seeing sends and receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
@@ -270,6 +291,15 @@ impl Family {
             Self::Tracepoint => &TRACEPOINTS,
             Self::Trampoline => &TRAMPOLINES,
             Self::Kprobe => &KPROBES,
+        }
+    }
+
+    /// Programs that do nothing, where this family sees receives.
+    pub fn idle(self) -> &'static [Hook] {
+        match self {
+            Self::Tracepoint => &IDLE_TRACEPOINT,
+            Self::Trampoline => &IDLE_TRAMPOLINE,
+            Self::Kprobe => &IDLE_KPROBE,
         }
     }
 
