@@ -91,8 +91,9 @@ fn explain(job: &Job, path: &Path, host: &Host) -> Result<String> {
         true => vec![None],
         false => patterns.iter().map(Some).chain([None]).collect(),
     };
+    let files = [path.to_owned()];
     for pattern in asked {
-        match lookback::look_back(&[path.to_owned()], pattern, Options::default(), WHOLE)? {
+        match lookback::look_back(&files, pattern, Options::default(), WHOLE)? {
             Outcome::Whole => break,
             Outcome::NoMatch { .. } => {}
             Outcome::Found(part) => {
@@ -104,7 +105,7 @@ fn explain(job: &Job, path: &Path, host: &Host) -> Result<String> {
             }
         }
     }
-    let history = read::open(&[path.to_owned()])?.history;
+    let history = read::open(&files)?.history;
     let graph = Graph::build(&history);
     let incident = incident::find(&history, &graph, &patterns, Options::default());
     Found { job, history: &history, graph: &graph, extent: None }.write(incident.as_ref(), host)

@@ -267,14 +267,15 @@ fn hundreds_of_files() {
     assert_eq!(check(&read, &Graph::build(&read)), []);
 }
 
-/// An old file and a new one are one history; one of a version to come is named.
+/// Old files and new ones are one history.
 #[test]
 fn recordings_of_several_versions() {
     let folder = tempfile::tempdir().expect("make a folder");
     let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("data/recording-v1.parquet");
     let new = folder.path().join("new.parquet");
-    let bytes = recorded(&traffic::requests(20), 50);
-    std::fs::write(&new, &bytes).expect("write a file");
+    let mut history = traffic::requests(20);
+    history.hosts[0] = traffic::host("beta");
+    std::fs::write(&new, recorded(&history, 50)).expect("write a file");
     let old = read::open(std::slice::from_ref(&golden)).expect("the golden file").history;
     let both = read::open(&[golden.clone(), new.clone()]).expect("two recordings").history;
     assert_eq!(both.hosts.len(), 2);
