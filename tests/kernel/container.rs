@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use recorder::capture::{Scope, procfs};
 use recorder::container::{Container, Runtime};
+use recorder::describe;
 use recorder::event::{History, Op};
 
 use crate::recorded::{Recorder, Run, of, python_command, record, require_root};
@@ -71,6 +72,20 @@ fn play(mount: &Path, play: &str) -> (History, String) {
     assert!(!base.exists(), "nothing is left behind");
     let below = base.strip_prefix(mount).expect("it lies there");
     (history, format!("/{}", below.display()))
+}
+
+/// Plays a script that says when it is ready to be looked at, and waits until it has been.
+fn looked_at(text: &str) -> History {
+    let mut recorder = Recorder::start(Scope::Command(String::new()));
+    let mut command = python_command(text);
+    let mut child = recorder.spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
+    child.stdout.as_mut().expect("it is piped").read_exact(&mut [0; 6]).expect("it says so");
+    // The newest two milliseconds are read in the next turn.
+    std::thread::sleep(Duration::from_millis(50));
+    recorder.turn();
+    child.stdin.take().expect("it is piped").write_all(b"\n").expect("it reads");
+    assert!(child.wait().expect("it is our child").success());
+    recorder.finish()
 }
 
 /// The cgroup and the container of what threads of a name sent.
@@ -194,18 +209,37 @@ sys.stdin.readline()
 finish(child('child', lambda: talk('child')))"
         ),
     );
-    let mut recorder = Recorder::start(Scope::Command(String::new()));
-    let mut command = python_command(&text);
-    let mut child = recorder.spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
-    child.stdout.as_mut().expect("it is piped").read_exact(&mut [0; 6]).expect("it says so");
     // It is looked at while it is there; its child goes by what is known of it.
-    std::thread::sleep(Duration::from_millis(50));
-    recorder.turn();
-    child.stdin.take().expect("it is piped").write_all(b"\n").expect("it reads");
-    assert!(child.wait().expect("it is our child").success());
-    let history = recorder.finish();
+    let history = looked_at(&text);
     let below = base.strip_prefix(mount).expect("it lies there").display();
     let within = (format!("/{below}/docker/{ID}"), container(Some(Runtime::Docker), ""));
     assert_eq!(place(&history, "within"), within);
     assert_eq!(place(&history, "child"), within);
+}
+
+/// A network namespace that nobody gave a name is called as the container that lives in it.
+#[test]
+fn the_network_namespace_of_a_container() {
+    let (text, _) = script(
+        &version_2(),
+        &format!(
+            "
+def within():
+    enter(make('/docker-{ID}.scope'))
+    assert libc.unshare(0x40000000) == 0
+    os.system('ip link set lo up')
+    talk('within')
+    say('ready')
+    sys.stdin.readline()
+talk('before')
+finish(child('child', within))"
+        ),
+    );
+    let history = looked_at(&text);
+    let label = |comm| {
+        let send = of(&history, comm, Op::Send)[0];
+        (history.namespace(send).map(|n| n.name.clone()), describe::place(&history, send))
+    };
+    assert_eq!(label("before"), (Some("host".to_owned()), String::new()));
+    assert_eq!(label("within"), (Some(ID[..12].to_owned()), format!(" in {}", &ID[..12])));
 }

@@ -13,6 +13,7 @@ mod build;
 mod lint;
 mod test;
 
+mod arm64;
 mod kernel;
 mod vm;
 
@@ -44,6 +45,8 @@ enum Task {
     Demo,
     /// Measure what recording costs and what questions take, and print it beside the budgets.
     Bench(bench::Arguments),
+    /// Build the command for aarch64, and run what of it needs no kernel in emulation.
+    Arm64,
     /// Make a kernel for the tests in virtual machines, at target/kernels: from the distribution's source, or fetched.
     Kernel(kernel::Arguments),
     /// Run every test this machine can run; those that load probes need root or sudo.
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Task::Setup { check: false } => setup::run(),
         Task::Build => build::run(),
         Task::Lint => lint::run(),
+        Task::Arm64 => arm64::run_all(),
         Task::Kernel(arguments) => kernel::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Demo => demo::run(),
