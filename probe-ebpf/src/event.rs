@@ -164,12 +164,15 @@ pub mod protocol {
     pub const UNIX_DGRAM: u8 = 4;
     pub const UNIX_SEQPACKET: u8 = 5;
     pub const PIPE: u8 = 6;
+    pub const MPTCP: u8 = 7;
 }
 
 /// Bits that qualify a send or receive, in the first byte of [`Slot::aux`].
 pub mod call {
     /// The socket was in repair mode: what was sent went into a queue, what was peeked at came from one.
     pub const REPAIRED: u8 = 1;
+    /// The kernel does not tell where in the stream the bytes lie.
+    pub const UNPLACED: u8 = 2;
 }
 
 /// States of a TCP socket, as in [`kind::STATE`]'s `aux` (`include/net/tcp_states.h`).
@@ -182,6 +185,7 @@ pub mod state {
     pub const CLOSE_WAIT: u8 = 8;
     pub const LAST_ACK: u8 = 9;
     pub const LISTEN: u8 = 10;
+    pub const CLOSING: u8 = 11;
 }
 
 /// Bits of [`Slot::flags`].

@@ -32,6 +32,7 @@ class Call:
     expected: bool = True  # False: it ended before the recorder ran, or is of a kind that none can see
     local: str = ""
     remote: str = ""
+    protocol: str = "tcp"
     pieces: list = field(default_factory=list)  # (start, end, event or None), filled by the mapping
 
 
@@ -62,7 +63,8 @@ def load(directory):
                     record["ranges"], record.get("result", 0), record.get("error"), record.get("peek", False),
                     record.get("eof", False), record.get("split", False), record.get("attempts", False),
                     record["after"] >= recorded_from and not record.get("unseen", False),
-                    ends[record["endpoint"]]["local"], ends[record["endpoint"]]["remote"])
+                    ends[record["endpoint"]]["local"], ends[record["endpoint"]]["remote"],
+                    ends[record["endpoint"]]["protocol"])
         if "writer" in record:
             call.ranges = _stream_ranges(layouts.get(call.endpoint, []), record["writer"], *record["span"])
         if "bytes" in record:
@@ -296,7 +298,7 @@ def _check_call(call, group, racing, problems):
     for event in group:
         if not event["begin_ns"] <= event["time_ns"]:
             problems.add("differs", f"{_event(event)} begins after its end")
-        if event.get("protocol", "tcp") != "tcp":
+        if event.get("protocol", call.protocol) != call.protocol:
             problems.add("differs", f"{_event(event)} is {event['protocol']}")
         for flag in ("peek", "eof"):
             if flag in event and bool(event[flag]) != getattr(call, flag):

@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 # How many times slower than usual this machine is: an emulated one computes twenty times slower.
 SLOWNESS = int(os.environ.get("WHEREFORE_TEST_SLOWNESS", "1"))
 
+IPPROTO_MPTCP = 262
 now = _now = time.monotonic_ns
 _numbers = itertools.count()
 _records = []
@@ -119,8 +120,10 @@ class Socket(socket.socket):
         except OSError:
             pass
         self.endpoint = f"{os.getpid()}.{next(_numbers)}"
+        so_protocol = 38
+        protocol = "mptcp" if self.getsockopt(socket.SOL_SOCKET, so_protocol) == IPPROTO_MPTCP else "tcp"
         write(op="endpoint", endpoint=self.endpoint, time=_now(), local=address_text(local),
-              remote=address_text(remote))
+              remote=address_text(remote), protocol=protocol)
 
     def name_connection(self, name):
         """Says which connection this is, where addresses do not (NAT). Both ends must say the same."""

@@ -15,7 +15,7 @@ def perfect(truth):
         start, end = (call.ranges[0][0], call.ranges[-1][1]) if call.ranges else (None, None)
         event = {"id": len(events), "host": "oracle", "begin_ns": call.before,
                  "time_ns": time[thread], "pid": call.pid, "tid": call.tid, "comm": "python3",
-                 "op": call.op, "protocol": "tcp", "local": call.local, "remote": call.remote, "stream_start": start,
+                 "op": call.op, "protocol": call.protocol, "local": call.local, "remote": call.remote, "stream_start": start,
                  "stream_end": end, "result": call.result, "error": call.error, "eof": call.eof, "peek": call.peek}
         events.append(event)
         call.pieces = [(a, b, event) for a, b in call.ranges or [(None, None)]]

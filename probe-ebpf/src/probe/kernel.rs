@@ -66,6 +66,15 @@ pub static OFFSETS: Offsets = Offsets {
     tcp_copied_seq: ABSENT,
     tcp_rcv_nxt: ABSENT,
     tcp_bytes_received: ABSENT,
+    tcp_is_mptcp: ABSENT,
+    mptcp_write_seq: ABSENT,
+    mptcp_snd_nxt: ABSENT,
+    mptcp_bytes_sent: ABSENT,
+    mptcp_ack_seq: ABSENT,
+    mptcp_bytes_received: ABSENT,
+    mptcp_bytes_consumed: ABSENT,
+    mptcp_remote_key: ABSENT,
+    mptcp_first: ABSENT,
     tcp_repair: ABSENT,
     tcp_repair_mask: 0,
     siginfo_code: ABSENT,
@@ -146,6 +155,17 @@ pub fn read_u32(base: Pointer, offset: u32) -> u32 {
     value
 }
 
+/// The same, of eight bytes.
+#[inline(always)]
+pub fn read_u64(base: Pointer, offset: u32) -> u64 {
+    let mut value = 0u64;
+    // SAFETY: the helper copes with any address.
+    unsafe {
+        bpf_probe_read_kernel((&raw mut value).cast(), 8, base.wrapping_byte_add(offset as usize));
+    }
+    value
+}
+
 /// The number of a task's cgroup in the version 2 hierarchy; 0 where the kernel has no cgroups. Of any task, not
 /// only of the current one: a child may be born into another cgroup than its parent's.
 #[inline(always)]
@@ -165,6 +185,7 @@ pub fn cgroup_id(cgroup: Pointer) -> u64 {
 }
 
 const IPPROTO_TCP: u16 = 6;
+const IPPROTO_MPTCP: u16 = 262;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 
@@ -172,10 +193,14 @@ const AF_INET6: u16 = 10;
 #[inline(always)]
 pub fn protocol(sk: Pointer) -> u8 {
     let family = field!(sk, common_family, u16);
-    if (family == AF_INET || family == AF_INET6) && field!(sk, sock_protocol, u16) == IPPROTO_TCP {
-        return protocol::TCP;
+    if family != AF_INET && family != AF_INET6 {
+        return 0;
     }
-    0
+    match field!(sk, sock_protocol, u16) {
+        IPPROTO_TCP => protocol::TCP,
+        IPPROTO_MPTCP => protocol::MPTCP,
+        _ => 0,
+    }
 }
 
 #[inline(always)]

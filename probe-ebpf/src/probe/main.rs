@@ -29,6 +29,9 @@ mod trampoline;
 mod tcp;
 
 #[cfg(target_arch = "bpf")]
+mod mptcp;
+
+#[cfg(target_arch = "bpf")]
 mod task;
 
 #[cfg(target_arch = "bpf")]

@@ -14,11 +14,13 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::btf_map;
 use probe_ebpf::config::{ABSENT, NAMED_PER_CPU, scope};
-use probe_ebpf::event::{RareSlot, Slot, SocketName, TaskName, flag, kind, proven, state};
+use probe_ebpf::event::{
+    RareSlot, Slot, SocketName, TaskName, flag, kind, protocol, proven, state,
+};
 use probe_ebpf::storage::TaskState;
 
-use crate::emit;
 use crate::kernel::{self, Pointer, config, field, offset};
+use crate::{emit, mptcp};
 
 /// The definition of a map that hangs values on tasks or sockets, as the loader reads it from BTF.
 #[repr(C)]
@@ -299,7 +301,10 @@ fn inherit(sk: Pointer, state: *mut SocketState) {
     unsafe {
         if (*state).sock != sk as u64 {
             (*state).sock = sk as u64;
-            (*state).cookie = bpf_get_socket_cookie(sk);
+            (*state).cookie = match kernel::protocol(sk) {
+                protocol::MPTCP => mptcp::number(),
+                _ => bpf_get_socket_cookie(sk),
+            };
             (*state).named = 0;
             (*state).proven = proven::NO as u32;
         }
@@ -334,7 +339,7 @@ pub fn named_lately(sk: Pointer) -> Option<u64> {
 pub fn name_for(sk: Pointer, thread: &Thread) -> Option<u64> {
     let state = socket(sk, thread.pid)?;
     // Before it is established it is named every time: its port is chosen, its numbers are known later.
-    if opening(sk) {
+    if opening(sk) || mptcp::unnamed(sk, state) {
         name_socket(sk, state, thread.time_ns);
     } else {
         named(sk, state, thread.time_ns);
@@ -425,10 +430,14 @@ fn name_socket(sk: Pointer, state: *mut SocketState, time_ns: u64) {
     if known < proven::AT_ESTABLISHED
         && matches!(tcp_state, state::ESTABLISHED | state::CLOSE_WAIT | state::SYN_RECV)
     {
-        compute(sk, state);
+        match kernel::protocol(sk) {
+            protocol::TCP => compute(sk, state),
+            protocol::MPTCP => mptcp::compute(sk, state),
+            _ => {}
+        }
     }
     // (It is still in this state when it is noted to be established.)
-    if known == proven::NO && tcp_state == state::SYN_SENT {
+    if known == proven::NO && kernel::is_tcp(sk) && tcp_state == state::SYN_SENT {
         asked(sk, state);
     }
     let net = field!(sk, common_net, Pointer);
@@ -515,6 +524,10 @@ struct Initial {
 impl Initial {
     #[inline(always)]
     fn of(sk: Pointer) -> Option<Self> {
+        // The stream that goes over it has its own numbers, or these, and is what bytes belong to.
+        if mptcp::is_part(sk) {
+            return None;
+        }
         // SAFETY: the verifier checks the socket.
         let tcp: Pointer = unsafe { bpf_skc_to_tcp_sock(sk.cast()) }.cast();
         if tcp.is_null() {

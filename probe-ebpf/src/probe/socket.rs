@@ -8,7 +8,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use probe_ebpf::event::{kind, protocol};
 
 use crate::kernel::{self, Pointer, diagnose};
-use crate::{emit, fire, scope, tcp};
+use crate::{emit, fire, mptcp, scope, tcp};
 
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn sock_send_length(ctx: BtfTracePointContext) -> Option<()> {
@@ -54,7 +54,9 @@ pub fn transfer(ctx: &impl EbpfContext, what: u8, call: Call) -> Option<()> {
         return None;
     }
     let Some(thread) = scope::current() else { return fire::here(call.hook?) };
-    let named = scope::named_lately(call.sk).or_else(
+    // (Of MPTCP's sockets the cookie does not tell which it is.)
+    let lately = if protocol == protocol::MPTCP { None } else { scope::named_lately(call.sk) };
+    let named = lately.or_else(
         #[inline(always)]
         || scope::name_for(call.sk, &thread),
     );
@@ -72,6 +74,7 @@ pub fn transfer(ctx: &impl EbpfContext, what: u8, call: Call) -> Option<()> {
     }
     match protocol {
         protocol::TCP => tcp::position(call.sk, &mut slot)?,
+        protocol::MPTCP => mptcp::position(call.sk, &mut slot),
         _ => {}
     }
     emit::bulk(&slot);

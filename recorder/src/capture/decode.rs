@@ -226,7 +226,11 @@ impl Decoder {
             Op::Recv => socket.irs.wrapping_add(1),
             _ => socket.iss.wrapping_add(1),
         };
-        let position = nearest(slot.count, slot.sequence.wrapping_sub(first));
+        let position = match socket.protocol {
+            // Its own counters have 64 bits.
+            Some(Protocol::Mptcp) => slot.count,
+            _ => nearest(slot.count, slot.sequence.wrapping_sub(first)),
+        };
         range(raw, position, event);
     }
 
@@ -378,6 +382,7 @@ fn spoken(number: u8) -> Option<Protocol> {
         protocol::UNIX_DGRAM => Protocol::UnixDgram,
         protocol::UNIX_SEQPACKET => Protocol::UnixSeqpacket,
         protocol::PIPE => Protocol::Pipe,
+        protocol::MPTCP => Protocol::Mptcp,
         _ => return None,
     })
 }
@@ -424,7 +429,7 @@ fn range(raw: &Raw, position: u64, event: &mut Event) {
         (raw.slot.flags & flag::FIN_SEEN != 0, raw.slot.flags & flag::DRAINED != 0);
     let (start, end) = match event.op {
         // Into or out of a queue: no bytes of the stream move.
-        Op::Send | Op::Recv if raw.slot.aux[0] & call::REPAIRED != 0 => return,
+        Op::Send | Op::Recv if raw.slot.aux[0] & (call::REPAIRED | call::UNPLACED) != 0 => return,
         Op::Send if length > 0 => (position.wrapping_sub(length), position),
         Op::Recv if event.flags.has(Flags::URGENT) => return,
         Op::Recv if event.flags.has(Flags::EOF) && !drained => (position, position + 1),

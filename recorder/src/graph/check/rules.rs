@@ -1,7 +1,7 @@
 //! What each kind of edge may join.
 
 use super::{Broken, Known, Violation, bytes, causes, mirrored};
-use crate::event::{Event, EventIndex, Flags, Op};
+use crate::event::{Event, EventIndex, Flags, Op, Protocol};
 use crate::graph::{Edge, EdgeKind, Graph, Proof, Side};
 
 type Point = (EventIndex, Side);
@@ -71,7 +71,9 @@ fn connection(known: &Known<'_>, from: EventIndex, to: EventIndex, proof: Proof)
         (Op::Connect, Op::Established) => joined,
         (Op::Connect, Op::Error | Op::ResetReceived) => same,
         (Op::Established, Op::Established) => {
-            mirrored(cause, effect) && !effect.flags.has(Flags::ACTIVE)
+            mirrored(cause, effect)
+                && !effect.flags.has(Flags::ACTIVE)
+                && cause.protocol != Some(Protocol::Mptcp)
         }
         (Op::Established, Op::Send | Op::Recv) => same && effect.error == 0,
         (Op::Established, Op::Accept) => same && effect.tid != 0,
