@@ -4,3 +4,4 @@ pub mod command;
 pub mod documents;
 pub mod patience;
 pub mod sim;
+pub mod split;

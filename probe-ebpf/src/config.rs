@@ -31,6 +31,15 @@ pub mod fired {
     pub const COUNT: u32 = 9;
 }
 
+/// How many sockets are remembered by cookie for kprobes.
+pub const SOCKETS_BY_COOKIE: u32 = 1 << 16;
+
+/// Numbers of helpers that no kernel has: calls that the loader replaces.
+pub mod patch {
+    pub const PREEMPT_DISABLE: usize = 0x7ff0_0001;
+    pub const PREEMPT_ENABLE: usize = 0x7ff0_0002;
+}
+
 /// What the probes do; the loader's choice.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -49,6 +58,9 @@ pub struct Config {
     pub cgroup_level: u32,
     /// 1: write diagnostics to aya-log's ring buffer.
     pub log: u32,
+    /// 1: kprobes see sends and receives, and need what is remembered about sockets by cookie.
+    pub kprobes: u32,
+    pub reserved: u32,
 }
 
 /// Byte offsets of the kernel's fields, read from the running kernel's BTF. [`ABSENT`] where the
@@ -98,6 +110,8 @@ pub struct Offsets {
     pub tcp_copied_seq: u32,
     pub tcp_rcv_nxt: u32,
     pub tcp_bytes_received: u32,
+    /// 0 where there is none: the compiler adds an offset to a typed pointer before it tests whether it should, and
+    /// the verifier refuses what is out of bounds.
     pub tcp_is_mptcp: u32,
     pub mptcp_write_seq: u32,
     pub mptcp_snd_nxt: u32,

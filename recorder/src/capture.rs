@@ -20,7 +20,7 @@ use aya::{Btf, Ebpf};
 
 use crate::event::{Event, Gap, Host, Names, Ring, Window};
 use attach::family::Family;
-use attach::{Attached, Attachment, Settings};
+use attach::{Attached, Loaded, Settings};
 use cgroup::Cgroups;
 use decode::Decoder;
 use ring::{Batch, Follower, Rings};
@@ -62,10 +62,10 @@ impl Capture {
     pub fn start(scope: Scope, settings: Settings) -> Result<Self> {
         let btf =
             Btf::from_sys_fs().context("read the kernel's types from /sys/kernel/btf/vmlinux")?;
-        let mut ebpf = attach::load(&btf, &scope, &settings)?;
+        let Loaded { mut ebpf, family, mut hooks } = attach::load_family(&btf, &scope, &settings)?;
         let rings = Rings::map(&ebpf, &settings)?;
         let marked = scope.mark(attach::map_fd(&ebpf, "TASKS")?.as_fd())?;
-        let Attachment { family, hooks } = attach::attach(&mut ebpf, &btf, settings.family)?;
+        hooks.extend(attach::attach_common(&mut ebpf, &btf, family)?);
         let attached_ns = clock::monotonic_ns();
         attach::name_open_sockets(&mut ebpf, &btf)?;
         let follower = Follower::new(&rings);
@@ -207,6 +207,7 @@ impl Capture {
             boot_id: procfs::boot_id(),
             kernel: procfs::kernel_release(),
             cpus: self.rings.cpus,
+            attached_ns: self.attached_ns,
             wall_offset_ns: self.wall_offset_ns,
             family: self.family.to_string(),
             hooks: self

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::{Event, History};
+use crate::event::{Event, History, Name};
 
 /// A container, or a pod where a group belongs to a pod but to none of its containers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -104,8 +104,13 @@ impl Container {
 impl History {
     /// The container, or pod, that an event's thread or socket belongs to.
     pub fn container(&self, event: &Event) -> Option<Container> {
-        let found = of(self.names.text(event.cgroup))?;
-        let host = self.hosts.get(usize::from(event.host));
+        self.container_of(event.host, event.cgroup)
+    }
+
+    /// The container, or pod, that a host's control group belongs to.
+    pub fn container_of(&self, host: u16, cgroup: Name) -> Option<Container> {
+        let found = of(self.names.text(cgroup))?;
+        let host = self.hosts.get(usize::from(host));
         Some(found.called(host.map_or(&[], |host| &host.containers)))
     }
 }

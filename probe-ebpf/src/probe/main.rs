@@ -26,6 +26,9 @@ mod socket;
 mod trampoline;
 
 #[cfg(target_arch = "bpf")]
+mod kprobe;
+
+#[cfg(target_arch = "bpf")]
 mod tcp;
 
 #[cfg(target_arch = "bpf")]

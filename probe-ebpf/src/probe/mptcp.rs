@@ -1,19 +1,18 @@
 //! Multipath TCP: one stream over several TCP connections. Its socket has counters of its own, in 64 bits, which both
 //! ends share as TCP's do; they are behind no type that the verifier would let us read.
 
-use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
 use probe_ebpf::config::ABSENT;
 use probe_ebpf::event::{Slot, call, flag, kind, protocol, proven, state};
 
 use crate::emit;
-use crate::kernel::{self, Pointer, field, offset, read_u32, read_u64};
-use crate::scope::SocketState;
+use crate::kernel::{self, Pointer, Untyped, field, offset};
+use crate::scope::{Sock, SocketState};
 
 const MSG_PEEK: u32 = 2;
 
 macro_rules! number {
     ($sk:expr, $offset:ident) => {
-        read_u64($sk, offset!($offset))
+        field!(Untyped($sk.address() as Pointer), $offset, u64)
     };
 }
 
@@ -26,7 +25,7 @@ fn counts(what: u8) -> bool {
 
 /// Where the stream stands after a send or a receive: the offset itself, in 64 bits.
 #[inline(always)]
-pub fn position(sk: Pointer, slot: &mut Slot) {
+pub fn position(sk: impl Sock, slot: &mut Slot) {
     // A peek at an offset that the program chose (`SO_PEEK_OFF`) is not told from others.
     let peeks = slot.kind == kind::RECEIVE && slot.argument & MSG_PEEK != 0;
     if !counts(slot.kind) || (peeks && field!(sk, sock_peek_off, i32) >= 0) {
@@ -54,7 +53,7 @@ pub fn position(sk: Pointer, slot: &mut Slot) {
 
 /// Whether the other end has ended its direction.
 #[inline(always)]
-fn ended(sk: Pointer) -> bool {
+fn ended(sk: impl Sock) -> bool {
     matches!(
         field!(sk, common_state, u8),
         state::CLOSE_WAIT | state::LAST_ACK | state::CLOSING | state::CLOSE
@@ -64,7 +63,7 @@ fn ended(sk: Pointer) -> bool {
 /// Bytes that were given to the socket. What was sent and where the next byte goes are changed one after the other:
 /// read again if they were meanwhile.
 #[inline(always)]
-pub fn sent(sk: Pointer) -> u64 {
+pub fn sent(sk: impl Sock) -> u64 {
     let mut sent = number!(sk, mptcp_bytes_sent);
     let mut next = number!(sk, mptcp_snd_nxt);
     let again = number!(sk, mptcp_bytes_sent);
@@ -77,10 +76,9 @@ pub fn sent(sk: Pointer) -> u64 {
 
 /// Whether a TCP connection is one of those that a multipath connection goes over.
 #[inline(always)]
-pub fn is_part(sk: Pointer) -> bool {
-    // SAFETY: the verifier checks the socket.
-    let tcp: Pointer = unsafe { bpf_skc_to_tcp_sock(sk.cast()) }.cast();
-    offset!(tcp_is_mptcp) != ABSENT && !tcp.is_null() && field!(tcp, tcp_is_mptcp, u8) != 0
+pub fn is_part(sk: impl Sock) -> bool {
+    let carries = |tcp| field!(tcp, tcp_is_mptcp, u8) != 0;
+    offset!(tcp_is_mptcp) != 0 && sk.tcp().is_some_and(carries)
 }
 
 /// A number for a socket. What a listener accepts has the listener's cookie (seen on Linux 6.18): so it is the time, in
@@ -92,7 +90,7 @@ pub fn number() -> u64 {
 
 /// Whether a connection stands whose numbers and addresses were not known yet when it was established.
 #[inline(always)]
-pub fn unnamed(sk: Pointer, storage: *mut SocketState) -> bool {
+pub fn unnamed(sk: impl Sock, storage: *mut SocketState) -> bool {
     kernel::protocol(sk) == protocol::MPTCP
         // SAFETY: a live storage value.
         && unsafe { (*storage).proven } == proven::NO as u32
@@ -103,13 +101,13 @@ pub fn unnamed(sk: Pointer, storage: *mut SocketState) -> bool {
 /// What names the connection: the low halves of both initial data sequence numbers. Where the other end speaks only
 /// TCP, the one connection that there is names it.
 #[inline(always)]
-pub fn compute(sk: Pointer, storage: *mut SocketState) {
+pub fn compute(sk: impl Sock, storage: *mut SocketState) {
     // (At an accepting end they are not all there when it is noted to be established.)
     if !unnamed(sk, storage) {
         return;
     }
     if number!(sk, mptcp_remote_key) == 0 {
-        return fallen_back(number!(sk, mptcp_first) as usize as Pointer, storage);
+        return fallen_back(number!(sk, mptcp_first), storage);
     }
     let sent = number!(sk, mptcp_bytes_sent);
     let received = number!(sk, mptcp_bytes_received);
@@ -129,15 +127,16 @@ pub fn compute(sk: Pointer, storage: *mut SocketState) {
 }
 
 #[inline(always)]
-fn fallen_back(tcp: Pointer, storage: *mut SocketState) {
-    if tcp.is_null() {
+fn fallen_back(first: u64, storage: *mut SocketState) {
+    if first == 0 {
         return;
     }
-    let sent = read_u32(tcp, offset!(tcp_bytes_sent))
-        .wrapping_sub(read_u32(tcp, offset!(tcp_bytes_retrans)));
-    let first_sent = read_u32(tcp, offset!(tcp_snd_nxt)).wrapping_sub(sent);
-    let received = read_u32(tcp, offset!(tcp_bytes_received));
-    let first_received = read_u32(tcp, offset!(tcp_rcv_nxt)).wrapping_sub(received);
+    let tcp = Untyped(first as Pointer);
+    let sent =
+        field!(tcp, tcp_bytes_sent, u64).wrapping_sub(field!(tcp, tcp_bytes_retrans, u64)) as u32;
+    let first_sent = field!(tcp, tcp_snd_nxt, u32).wrapping_sub(sent);
+    let received = field!(tcp, tcp_bytes_received, u64) as u32;
+    let first_received = field!(tcp, tcp_rcv_nxt, u32).wrapping_sub(received);
     // SAFETY: a live storage value.
     unsafe {
         (*storage).iss = first_sent.wrapping_sub(1);

@@ -10,13 +10,22 @@ use btf_rs::{Backend, Btf, Type};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use probe_ebpf::config::{ABSENT, Arguments, Offsets};
 
+use super::attach::patch::Preemption;
+
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
-/// Offsets and tracepoint prototypes of the running kernel.
+/// What the running kernel's types tell.
+pub struct Found {
+    pub offsets: Offsets,
+    pub arguments: Arguments,
+    pub preemption: Option<Preemption>,
+}
+
+/// Offsets, tracepoint prototypes and functions of the running kernel.
 ///
 /// # Errors
 /// When the kernel has no BTF. A missing field is [`ABSENT`], not an error.
-pub fn read() -> Result<(Offsets, Arguments)> {
+pub fn read() -> Result<Found> {
     let btf = open().with_context(|| {
         format!("read {VMLINUX} (is the kernel built with CONFIG_DEBUG_INFO_BTF?)")
     })?;
@@ -64,7 +73,7 @@ pub fn read() -> Result<(Offsets, Arguments)> {
         tcp_copied_seq: at("tcp_sock", "copied_seq"),
         tcp_rcv_nxt: at("tcp_sock", "rcv_nxt"),
         tcp_bytes_received: at("tcp_sock", "bytes_received"),
-        tcp_is_mptcp: at("tcp_sock", "is_mptcp"),
+        tcp_is_mptcp: field(&btf, "tcp_sock", "is_mptcp").unwrap_or(0),
         mptcp_write_seq: at("mptcp_sock", "write_seq"),
         mptcp_snd_nxt: at("mptcp_sock", "snd_nxt"),
         mptcp_bytes_sent: at("mptcp_sock", "bytes_sent"),
@@ -85,7 +94,9 @@ pub fn read() -> Result<(Offsets, Arguments)> {
         mark_victim_task: u32::from(argument(&btf, "mark_victim", "task_struct") != ABSENT),
         accept_arguments: parameters(&btf, "inet_csk_accept").unwrap_or(ABSENT),
     };
-    Ok((offsets, arguments))
+    let function = |name: &str| btf.resolve_ids_by_name(name).ok()?.first().copied();
+    let preemption = || Some([function("bpf_preempt_disable")?, function("bpf_preempt_enable")?]);
+    Ok(Found { offsets, arguments, preemption: preemption() })
 }
 
 /// The kernel's BTF, mapped: parsed into memory it would take ten times its size. By way of a copy, since

@@ -143,7 +143,9 @@ impl Places {
         let bound = local::bound_namespaces("/run/netns".as_ref());
         let (by_hand, by_runtimes): (Vec<_>, Vec<_>) =
             bound.into_iter().partition(|(_, name)| !local::is_made_up(name));
-        let own = inode("/proc/1/ns/net").map(|inode| (inode, HOST.to_owned()));
+        // The first process, the kernel's own threads, or else the recorder are where the machine is.
+        let own = ["1", "2", "self"].iter().find_map(|pid| inode(&format!("/proc/{pid}/ns/net")));
+        let own = own.map(|inode| (inode, HOST.to_owned()));
         for (inode, name) in own.into_iter().chain(by_hand).chain(residents).chain(by_runtimes) {
             if let Some(namespace) = newest.remove(&inode) {
                 namespace.name = name;

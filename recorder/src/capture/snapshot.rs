@@ -209,6 +209,7 @@ fn host(
         boot_id: procfs::boot_id(),
         kernel: procfs::kernel_release(),
         cpus: source.shape.cpus,
+        attached_ns: source.attached_ns,
         wall_offset_ns: clock::wall_offset_ns(),
         family: source.family.clone(),
         hooks: source.hooks.clone(),

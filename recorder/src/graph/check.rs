@@ -15,6 +15,7 @@ use petgraph::algo::toposort;
 use petgraph::visit::{EdgeFiltered, EdgeRef};
 
 use super::{Edge, EdgeKind, Graph, Proof, event_of};
+use crate::clocks::{Clocks, Contradiction};
 use crate::event::{Address, Event, EventIndex, Flags, History, Op};
 
 /// Clocks of one host's CPUs differ by less: they are read from one counter, which the kernel keeps
@@ -55,7 +56,29 @@ fn verify(history: &History, graph: &Graph) -> Vec<Violation> {
     violations.extend(cycle(graph));
     violations.extend(rules::missing_program_edges(&known, graph));
     violations.extend(bytes::uncovered(&known, graph));
+    violations.extend(clocks(history, graph));
     violations
+}
+
+/// What came from one host to another and back allows an offset of their clocks.
+fn clocks(history: &History, graph: &Graph) -> Vec<Violation> {
+    if history.hosts.len() < 2 {
+        return Vec::new();
+    }
+    let violation = |found: Contradiction| {
+        let names = found.hosts.map(|host| &history.hosts[usize::from(host)].name);
+        let messages = found.messages.map_or(String::new(), |[forth, back]| {
+            let numbers = [forth.cause, forth.effect, back.cause, back.effect];
+            let [a, b, c, d] = numbers;
+            format!(", those from event {a} to {b} and from {c} to {d} by {} ns", found.by_ns)
+        });
+        let text = format!(
+            "no offset of the clocks of {} and {} fits their messages{messages}",
+            names[0], names[1]
+        );
+        Violation { edge: None, rule: "clocks", text }
+    };
+    Clocks::new(history, graph).contradictions().into_iter().map(violation).collect()
 }
 
 type Broken = Option<(&'static str, &'static str)>;
@@ -84,8 +107,8 @@ fn cycle(graph: &Graph) -> Option<Violation> {
 fn describe(history: &History, from: EventIndex, to: EventIndex, edge: &Edge, why: &str) -> String {
     let name = |index: EventIndex| {
         let event = &history.events[index as usize];
-        let comm = history.comm(event);
-        format!("{} of {comm}[{}/{}] (event {index})", event.op, event.pid, event.tid)
+        let lane = crate::describe::lane(history, event);
+        format!("{} of {lane} (event {index})", event.op)
     };
     let (proof, kind) = (edge.proof.as_str(), edge.kind.as_str());
     format!("{proof} {kind} edge from {} to {}: {why}", name(from), name(to))
