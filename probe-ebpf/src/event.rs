@@ -173,6 +173,7 @@ pub mod protocol {
     pub const UNIX_DGRAM: u8 = 4;
     pub const UNIX_SEQPACKET: u8 = 5;
     pub const PIPE: u8 = 6;
+    pub const MPTCP: u8 = 7;
 }
 
 /// Bits that qualify a send or receive, in the first byte of [`Slot::aux`].
@@ -185,6 +186,8 @@ pub mod call {
     pub const UNSURE: u8 = 4;
     /// A Unix socket's: a peek at an offset that the program chose (`SO_PEEK_OFF`).
     pub const AHEAD: u8 = 8;
+    /// The kernel does not tell where in the stream the bytes lie.
+    pub const UNPLACED: u8 = 16;
 }
 
 /// States of a TCP socket, as in [`kind::STATE`]'s `aux` (`include/net/tcp_states.h`).
@@ -197,6 +200,7 @@ pub mod state {
     pub const CLOSE_WAIT: u8 = 8;
     pub const LAST_ACK: u8 = 9;
     pub const LISTEN: u8 = 10;
+    pub const CLOSING: u8 = 11;
 }
 
 /// Bits of [`Slot::flags`].

@@ -252,11 +252,20 @@ pub enum Protocol {
     UnixSeqpacket,
     /// A pipe or FIFO.
     Pipe,
+    /// Multipath TCP: the stream, not the connections that carry it.
+    Mptcp,
 }
 
 impl Protocol {
-    pub const ALL: [Self; 6] =
-        [Self::Tcp, Self::Udp, Self::UnixStream, Self::UnixDgram, Self::UnixSeqpacket, Self::Pipe];
+    pub const ALL: [Self; 7] = [
+        Self::Tcp,
+        Self::Udp,
+        Self::UnixStream,
+        Self::UnixDgram,
+        Self::UnixSeqpacket,
+        Self::Pipe,
+        Self::Mptcp,
+    ];
 
     /// The text form, as in the recording's `protocol` column.
     pub const fn as_str(self) -> &'static str {
@@ -267,6 +276,7 @@ impl Protocol {
             Self::UnixDgram => "unix_dgram",
             Self::UnixSeqpacket => "unix_seqpacket",
             Self::Pipe => "pipe",
+            Self::Mptcp => "mptcp",
         }
     }
 

@@ -38,6 +38,9 @@ mod local;
 mod datagram;
 
 #[cfg(target_arch = "bpf")]
+mod mptcp;
+
+#[cfg(target_arch = "bpf")]
 mod task;
 
 #[cfg(target_arch = "bpf")]

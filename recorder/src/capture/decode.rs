@@ -251,7 +251,11 @@ impl Decoder {
             Op::Recv => socket.irs.wrapping_add(1),
             _ => socket.iss.wrapping_add(1),
         };
-        let position = place::nearest(slot.count, slot.sequence.wrapping_sub(first));
+        let position = match socket.protocol {
+            // Its own counters have 64 bits.
+            Some(Protocol::Mptcp) => slot.count,
+            _ => place::nearest(slot.count, slot.sequence.wrapping_sub(first)),
+        };
         place::range(raw, position, event);
     }
 
@@ -419,6 +423,7 @@ fn spoken(number: u8) -> Option<Protocol> {
         protocol::UNIX_DGRAM => Protocol::UnixDgram,
         protocol::UNIX_SEQPACKET => Protocol::UnixSeqpacket,
         protocol::PIPE => Protocol::Pipe,
+        protocol::MPTCP => Protocol::Mptcp,
         _ => return None,
     })
 }

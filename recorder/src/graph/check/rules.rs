@@ -71,7 +71,9 @@ fn connection(known: &Known<'_>, from: EventIndex, to: EventIndex, proof: Proof)
         (Op::Connect, Op::Established) => joined,
         (Op::Connect, Op::Error | Op::ResetReceived) => same,
         (Op::Established, Op::Established) => {
-            mirrored(cause, effect) && !effect.flags.has(Flags::ACTIVE)
+            mirrored(cause, effect)
+                && !effect.flags.has(Flags::ACTIVE)
+                && cause.protocol != Some(Protocol::Mptcp)
         }
         (Op::Established, Op::Send | Op::Recv) => same && effect.error == 0,
         (Op::Established, Op::Accept) => same && effect.tid != 0,
