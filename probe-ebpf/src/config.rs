@@ -115,8 +115,8 @@ pub struct Offsets {
     pub tcp_copied_seq: u32,
     pub tcp_rcv_nxt: u32,
     pub tcp_bytes_received: u32,
-    /// 0 where there is none: the compiler adds an offset to a typed pointer before it tests whether it should, and
-    /// the verifier refuses what is out of bounds.
+    /// This and those of `mptcp_sock`: 0 where there is none. The compiler adds an offset to a typed pointer before it
+    /// tests whether it should, and the verifier refuses what is out of bounds.
     pub tcp_is_mptcp: u32,
     pub mptcp_write_seq: u32,
     pub mptcp_snd_nxt: u32,

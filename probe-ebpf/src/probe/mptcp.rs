@@ -1,7 +1,6 @@
 //! Multipath TCP: one stream over several TCP connections. Its socket has counters of its own, in 64 bits, which both
 //! ends share as TCP's do; they are behind no type that the verifier would let us read.
 
-use probe_ebpf::config::ABSENT;
 use probe_ebpf::event::{Slot, call, flag, kind, protocol, proven, state};
 
 use crate::emit;
@@ -19,8 +18,7 @@ macro_rules! number {
 /// Whether this kernel tells where in the stream bytes lie (since Linux 6.6 what was sent, later what was received).
 #[inline(always)]
 fn counts(what: u8) -> bool {
-    offset!(mptcp_bytes_sent) != ABSENT
-        && (what == kind::SEND || offset!(mptcp_bytes_consumed) != ABSENT)
+    offset!(mptcp_bytes_sent) != 0 && (what == kind::SEND || offset!(mptcp_bytes_consumed) != 0)
 }
 
 /// Where the stream stands after a send or a receive: the offset itself, in 64 bits.
