@@ -147,6 +147,11 @@ pub mod kind {
     pub const SOCKET: u8 = 15;
     /// A thread took a connection from a listener.
     pub const ACCEPT: u8 = 16;
+    /// A fault fired: `result` is the negative errno or the signal, `argument` the rule. In the thread whose
+    /// call it changes, or in a socket's lane.
+    pub const FAULT: u8 = 32;
+    /// A call that a fault changed has ended: `result` is what it returned, `argument` the rule.
+    pub const CALL: u8 = 33;
 }
 
 /// What bytes go through. 0 is none of these.

@@ -94,6 +94,17 @@ impl Capture {
         spawned
     }
 
+    /// The kernel half, for those who arm faults in it, and what the faults are called, by rule.
+    pub fn kernel_half<'a>(&mut self, faults: impl Iterator<Item = &'a str>) -> &mut Ebpf {
+        self.decoder.name_faults(faults);
+        &mut self.ebpf
+    }
+
+    /// What the kernel half holds.
+    pub const fn maps(&self) -> &Ebpf {
+        &self.ebpf
+    }
+
     /// Hands out the probes' diagnostics to [`log`], where they were asked for.
     pub fn logger(&mut self) -> Result<Option<aya_log::EbpfLogger<&'static dyn log::Log>>> {
         if !self.settings.probe_log {

@@ -10,6 +10,7 @@ pub mod check;
 mod close;
 mod connection;
 mod endpoint;
+mod fault;
 mod group;
 mod signal;
 mod task;
@@ -19,6 +20,7 @@ mod thread;
 #[cfg(test)]
 pub(crate) mod written;
 
+pub use fault::changed as fault_changed;
 pub use thread::gap_between;
 
 use std::ops::Range;
@@ -84,10 +86,12 @@ pub enum EdgeKind {
     Task,
     /// A signal's way from sender to the thread that takes it.
     Signal,
+    /// An injected fault, and what it changed.
+    Fault,
 }
 
 impl EdgeKind {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Interval,
         Self::Program,
         Self::Bytes,
@@ -95,6 +99,7 @@ impl EdgeKind {
         Self::Close,
         Self::Task,
         Self::Signal,
+        Self::Fault,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -106,6 +111,7 @@ impl EdgeKind {
             Self::Close => "close",
             Self::Task => "task",
             Self::Signal => "signal",
+            Self::Fault => "fault",
         }
     }
 }

@@ -8,6 +8,7 @@ mod recorded;
 
 mod detach;
 mod family;
+mod fault;
 mod load;
 mod names;
 mod readme;

@@ -3,6 +3,8 @@
 //! `current` lies in interrupt context, so that it is decided here, kind by kind, whether an event belongs
 //! to the thread that was current or to its socket's kernel lane.
 
+mod fault;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -25,6 +27,8 @@ pub struct Decoder {
     /// Whether what `/proc` says now was so when the events happened.
     pub live: bool,
     cgroups: HashMap<u64, String>,
+    /// Names of the faults that are armed, by rule.
+    faults: Vec<Name>,
     tasks: FastMap<u32, Known>,
     gone: Vec<Task>,
     sockets: Generations<Socket>,
@@ -70,6 +74,7 @@ impl Decoder {
             unnamed_ns: 0,
             live: true,
             cgroups,
+            faults: Vec::new(),
             tasks: FastMap::default(),
             gone: Vec::new(),
             sockets: Generations::new(),
@@ -150,6 +155,9 @@ impl Decoder {
             ..Event::blank(op)
         };
         match op {
+            _ if matches!(slot.kind, kind::FAULT | kind::CALL) => {
+                self.injected(raw, detail, &mut event);
+            }
             Op::Send | Op::Recv => transfer(raw, &mut event),
             Op::Signal => signal(raw, &mut event),
             Op::Deliver => event.signal = slot.result as u8,
@@ -164,7 +172,7 @@ impl Decoder {
             Op::Closed | Op::Error | Op::ResetReceived => event.error = errno(slot.code),
             _ => {}
         }
-        if event.socket != 0 {
+        if event.socket != 0 && event.fault == Name::NONE {
             self.place_in_stream(raw, &mut event);
         }
         self.place_in_thread(raw, &mut event);
@@ -358,6 +366,8 @@ fn operation(raw: &Raw) -> Option<Op> {
         kind::SIGNAL => Op::Signal,
         kind::DELIVER => Op::Deliver,
         kind::OOM_KILL => Op::OomKill,
+        kind::FAULT => Op::Fault,
+        kind::CALL => fault::call(raw.slot.aux[0])?,
         kind::ACCEPT => Op::Accept,
         _ => return None,
     })

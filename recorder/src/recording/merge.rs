@@ -54,7 +54,7 @@ fn take(recording: &mut Recording, host: u16, merged: &mut Recording) {
     merged.history.events.reserve(from.events.len());
     for mut event in from.events {
         event.host = host;
-        for name in [&mut event.comm, &mut event.cgroup] {
+        for name in [&mut event.comm, &mut event.cgroup, &mut event.fault] {
             *name = *texts.entry(*name).or_insert_with(|| names.intern(from.names.text(*name)));
         }
         for address in [&mut event.local, &mut event.remote] {
