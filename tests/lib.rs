@@ -2,4 +2,6 @@
 
 pub mod command;
 pub mod documents;
+pub mod patience;
 pub mod sim;
+pub mod split;

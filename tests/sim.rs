@@ -20,6 +20,7 @@ use recorder::event::History;
 
 pub use order::{Pairs, Seen, Truth};
 pub use random::Random;
+pub use record::Clock;
 pub use shape::{Loss, Shape};
 
 /// What was recorded, and what really happened.
@@ -27,6 +28,9 @@ pub struct Simulated {
     pub shape: Shape,
     pub history: History,
     pub truth: Truth,
+    /// Of each recorded host; and the true time at which all ended.
+    pub clocks: Vec<Clock>,
+    pub until_ns: u64,
 }
 
 /// The one history of a seed.

@@ -31,6 +31,15 @@ pub mod fired {
     pub const COUNT: u32 = 9;
 }
 
+/// How many sockets are remembered by cookie for kprobes.
+pub const SOCKETS_BY_COOKIE: u32 = 1 << 16;
+
+/// Numbers of helpers that no kernel has: calls that the loader replaces.
+pub mod patch {
+    pub const PREEMPT_DISABLE: usize = 0x7ff0_0001;
+    pub const PREEMPT_ENABLE: usize = 0x7ff0_0002;
+}
+
 /// What the probes do; the loader's choice.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -49,6 +58,9 @@ pub struct Config {
     pub cgroup_level: u32,
     /// 1: write diagnostics to aya-log's ring buffer.
     pub log: u32,
+    /// 1: kprobes see sends and receives, and need what is remembered about sockets by cookie.
+    pub kprobes: u32,
+    pub reserved: u32,
 }
 
 /// Byte offsets of the kernel's fields, read from the running kernel's BTF. [`ABSENT`] where the
@@ -65,6 +77,14 @@ pub struct Offsets {
     pub task_exit_code: u32,
     pub task_flags: u32,
     pub task_nvcsw: u32,
+    pub task_signal: u32,
+    pub signal_live: u32,
+    pub task_cgroups: u32,
+    pub css_set_dfl_cgrp: u32,
+    pub cgroup_kn: u32,
+    pub cgroup_root: u32,
+    pub cgroup_root_hierarchy_id: u32,
+    pub kernfs_node_id: u32,
     pub common_family: u32,
     pub common_state: u32,
     pub common_daddr: u32,
@@ -77,6 +97,7 @@ pub struct Offsets {
     pub common_flags: u32,
     pub common_net: u32,
     pub net_inum: u32,
+    pub net_cookie: u32,
     pub sock_protocol: u32,
     pub sock_err: u32,
     pub sock_peek_off: u32,
@@ -89,6 +110,9 @@ pub struct Offsets {
     pub tcp_copied_seq: u32,
     pub tcp_rcv_nxt: u32,
     pub tcp_bytes_received: u32,
+    pub tcp_repair: u32,
+    /// The bit of the byte at `tcp_repair`; 0 where there is none.
+    pub tcp_repair_mask: u32,
     pub siginfo_code: u32,
     pub socket_sk: u32,
 }

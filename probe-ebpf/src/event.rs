@@ -106,7 +106,10 @@ pub struct SocketName {
     pub state: u8,
     /// One of [`protocol`].
     pub protocol: u8,
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 3],
+    /// Low half of the kernel's cookie for the network namespace: unlike the inode number it is never used
+    /// again. 0 where the kernel has none (before Linux 5.14).
+    pub netns_cookie: u32,
 }
 
 /// Detail of [`kind::TASK`], [`kind::FORK`] (the child's) and [`kind::EXEC`].
@@ -141,7 +144,7 @@ pub mod kind {
     pub const SIGNAL: u8 = 11;
     pub const DELIVER: u8 = 12;
     pub const OOM_KILL: u8 = 13;
-    /// Not an event: names a task.
+    /// Not an event: names a task; `argument` is 1 where what is said of its cgroup goes for its whole process.
     pub const TASK: u8 = 14;
     /// Not an event: names a socket.
     pub const SOCKET: u8 = 15;
@@ -152,6 +155,10 @@ pub mod kind {
     pub const FAULT: u8 = 32;
     /// A call that a fault changed has ended: `result` is what it returned, `argument` the rule.
     pub const CALL: u8 = 33;
+    /// Not an event: a piece of the path of a cgroup that was made. `socket` is the cgroup's number,
+    /// `sequence` where in the path the piece lies; the detail is up to 63 bytes and a 0, and goes on in
+    /// the next piece if there are 63.
+    pub const CGROUP: u8 = 20;
 }
 
 /// What bytes go through. 0 is none of these.
@@ -166,8 +173,8 @@ pub mod protocol {
 
 /// Bits that qualify a send or receive, in the first byte of [`Slot::aux`].
 pub mod call {
-    /// A peek at an offset that the program chose (`SO_PEEK_OFF`).
-    pub const PEEK_OFFSET: u8 = 1;
+    /// The socket was in repair mode: what was sent went into a queue, what was peeked at came from one.
+    pub const REPAIRED: u8 = 1;
 }
 
 /// States of a TCP socket, as in [`kind::STATE`]'s `aux` (`include/net/tcp_states.h`).

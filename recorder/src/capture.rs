@@ -1,9 +1,12 @@
 //! From the kernel to events: loads and attaches the probes, reads their rings, and decodes what they hold.
 
 pub mod attach;
+pub mod cgroup;
 pub mod clock;
 pub mod decode;
+mod generations;
 pub mod offsets;
+pub mod places;
 pub mod procfs;
 pub mod ring;
 pub mod scope;
@@ -17,7 +20,8 @@ use aya::{Btf, Ebpf};
 
 use crate::event::{Event, Gap, Host, Names, Ring, Window};
 use attach::family::Family;
-use attach::{Attached, Attachment, Settings};
+use attach::{Attached, Loaded, Settings};
+use cgroup::Cgroups;
 use decode::Decoder;
 use ring::{Batch, Follower, Rings};
 pub use scope::Scope;
@@ -58,14 +62,14 @@ impl Capture {
     pub fn start(scope: Scope, settings: Settings) -> Result<Self> {
         let btf =
             Btf::from_sys_fs().context("read the kernel's types from /sys/kernel/btf/vmlinux")?;
-        let mut ebpf = attach::load(&btf, &scope, &settings)?;
+        let Loaded { mut ebpf, family, mut hooks } = attach::load_family(&btf, &scope, &settings)?;
         let rings = Rings::map(&ebpf, &settings)?;
         let marked = scope.mark(attach::map_fd(&ebpf, "TASKS")?.as_fd())?;
-        let Attachment { family, hooks } = attach::attach(&mut ebpf, &btf, settings.family)?;
+        hooks.extend(attach::attach_common(&mut ebpf, &btf, family)?);
         let attached_ns = clock::monotonic_ns();
         attach::name_open_sockets(&mut ebpf, &btf)?;
         let follower = Follower::new(&rings);
-        let mut decoder = Decoder::new(procfs::cgroups());
+        let mut decoder = Decoder::new(Cgroups::read());
         decoder.know(procfs::tasks(), |tid| scope == Scope::All || marked.contains(&tid));
         Ok(Self {
             ebpf,
@@ -150,6 +154,7 @@ impl Capture {
             sink(&self.decoder.names, &events)?;
         }
         self.waiting.keep_after(until_ns);
+        self.decoder.places.look();
         Ok(count)
     }
 
@@ -213,6 +218,7 @@ impl Capture {
             boot_id: procfs::boot_id(),
             kernel: procfs::kernel_release(),
             cpus: self.rings.cpus,
+            attached_ns: self.attached_ns,
             wall_offset_ns: self.wall_offset_ns,
             family: self.family.to_string(),
             hooks: self
@@ -234,6 +240,8 @@ impl Capture {
             raised: self.follower.written() + self.unwritten() - self.decoder.records,
             lost,
             tasks: self.decoder.tasks(),
+            containers: self.decoder.places.called(),
+            namespaces: self.decoder.places.namespaces(),
         }
     }
 }

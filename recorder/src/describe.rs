@@ -2,13 +2,18 @@
 //!
 //! Everything here is safe to print: control characters in recorded names are written out.
 
+mod offset;
+
 use std::borrow::Cow;
 use std::fmt::Write;
+
+pub use offset::ahead;
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use crate::event::{Address, Event, Flags, History, Op};
+use crate::netns::{HOST, Namespace};
 
 /// What happened: `send 497 B to 127.0.0.1:53122`, `recv EOF from …`, `kill 4301 SIGKILL`.
 pub fn describe(history: &History, event: &Event) -> String {
@@ -114,8 +119,8 @@ pub fn byte_range(event: &Event) -> Option<String> {
     event.has_range().then(|| format!("bytes {}..{}", event.stream_start, event.stream_end))
 }
 
-/// Where it happened: `nginx[4290]`, `nginx[4290/4291]` (process/thread), `kernel, app 127.0.0.1:9000`.
-/// With several hosts, the host's name comes first: `web-1:nginx[4290]`.
+/// Where it happened: `nginx[4290]`, `nginx[4290/4291]` (process/thread), `kernel, app 127.0.0.1:9000`; and
+/// where that is ([`place`]). With several hosts, the host's name comes first: `web-1:nginx[4290]`.
 pub fn lane(history: &History, event: &Event) -> String {
     let mut text = String::new();
     if let Some(host) = history.hosts.get(usize::from(event.host))
@@ -123,18 +128,42 @@ pub fn lane(history: &History, event: &Event) -> String {
     {
         let _ = write!(text, "{}:", printable(&host.name));
     }
-    let comm = printable(history.comm(event));
-    if event.in_kernel_lane() {
-        text.push_str("kernel");
-        if !comm.is_empty() {
-            let _ = write!(text, ", {comm}");
-        }
-        if let Some(address) = history.names.address(event.local) {
-            let _ = write!(text, " {address}");
-        }
-        return text;
+    match event.in_kernel_lane() {
+        true => text.push_str(&kernel_lane(history, event)),
+        false => text.push_str(&thread(history, event)),
     }
-    text + &thread(history, event)
+    text + &place(history, event)
+}
+
+fn kernel_lane(history: &History, event: &Event) -> String {
+    let mut text = "kernel".to_owned();
+    let comm = printable(history.comm(event));
+    if !comm.is_empty() {
+        let _ = write!(text, ", {comm}");
+    }
+    if let Some(address) = history.names.address(event.local) {
+        let _ = write!(text, " {address}");
+    }
+    text
+}
+
+/// The container, and, where sockets of a host lie in several, the network namespace: ` in shop/web-0/nginx`,
+/// ` in netns red`, ` in web, netns red`. Nothing for what lies just on the host. A namespace that is called
+/// as its container is not told twice.
+pub fn place(history: &History, event: &Event) -> String {
+    let container = history.container(event).unwrap_or_default();
+    let label = container.full_label();
+    let namespace = history.namespace(event).filter(|namespace| {
+        let implied = [HOST, container.label(), container.pod_label()];
+        let is_implied = !namespace.name.is_empty() && implied.contains(&namespace.name.as_str());
+        history.has_several_namespaces() && !is_implied
+    });
+    match (label.is_empty(), namespace.map(Namespace::label)) {
+        (true, None) => String::new(),
+        (false, None) => format!(" in {}", printable(&label)),
+        (true, Some(netns)) => format!(" in netns {}", printable(&netns)),
+        (false, Some(netns)) => format!(" in {}, netns {}", printable(&label), printable(&netns)),
+    }
 }
 
 /// The thread: `nginx[4290]`, `nginx[4290/4291]` (process/thread).
@@ -204,6 +233,7 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
+    use crate::container::Called;
     use crate::event::{Host, Name};
 
     fn history() -> (History, Event) {
@@ -231,6 +261,7 @@ mod tests {
             recv 7 B from [::1]:53122
             connect to [::1]:53122
             established with [::1]:53122
+            accept from [::1]:53122
             listen on 127.0.0.1:8080
             stop listening on 127.0.0.1:8080
             close to [::1]:53122
@@ -313,6 +344,42 @@ mod tests {
             web-1:kernel 127.0.0.1:8080
             web-1:kernel"#]]
         .assert_eq(&lanes(&history));
+    }
+
+    #[test]
+    fn places_are_told_where_they_are_not_just_the_host() {
+        let (mut history, blank) = history();
+        let id = "3f4b1c2d5e6f70819a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d5e6f7081";
+        let uid = "5b3c0e4e-3f8e-11e9-8d3c-0a580af40123";
+        let docker = history.names.intern(&format!("/system.slice/docker-{id}.scope"));
+        let pod = history.names.intern(&format!("/kubepods/besteffort/pod{uid}/{id}"));
+        let places = |history: &History| {
+            let places = [Name::NONE, docker, pod].map(|cgroup| {
+                [1, 2, 3, 4]
+                    .map(|netns| place(history, &Event { cgroup, netns, ..blank }))
+                    .join("|")
+            });
+            places.join("\n")
+        };
+        expect![[r#"
+            |||
+             in 3f4b1c2d5e6f| in 3f4b1c2d5e6f| in 3f4b1c2d5e6f| in 3f4b1c2d5e6f
+             in 3f4b1c2d5e6f| in 3f4b1c2d5e6f| in 3f4b1c2d5e6f| in 3f4b1c2d5e6f"#]]
+        .assert_eq(&places(&history));
+        let called = [(id, "web"), (uid, "shop/web-0")];
+        history.hosts[0].containers =
+            called.map(|(id, name)| Called { id: id.into(), name: name.into() }).into();
+        let namespaces = [(1, "host"), (2, "red"), (3, "shop/web-0"), (4, "")];
+        history.hosts[0].namespaces = namespaces
+            .map(|(number, name)| Namespace { number, inode: 70 + number, name: name.into() })
+            .into();
+        expect![[r#"
+            | in netns red| in netns shop/web-0| in netns net:[74]
+             in web| in web, netns red| in web, netns shop/web-0| in web, netns net:[74]
+             in shop/web-0/web| in shop/web-0/web, netns red| in shop/web-0/web| in shop/web-0/web, netns net:[74]"#]]
+        .assert_eq(&places(&history));
+        history.hosts[0].namespaces.truncate(1);
+        assert_eq!(place(&history, &Event { netns: 1, ..blank }), "");
     }
 
     #[test]

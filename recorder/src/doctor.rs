@@ -161,7 +161,7 @@ fn load() -> Result<(Btf, Ebpf)> {
     let btf = Btf::from_sys_fs()?;
     let settings =
         Settings { ring_bytes: 1 << 20, probe_log: false, record_self: false, family: None };
-    let ebpf = attach::load(&btf, &Scope::Command(String::new()), &settings)?;
+    let ebpf = attach::load(&btf, &Scope::Command(String::new()), &settings, Family::Kprobe)?;
     Ok((btf, ebpf))
 }
 

@@ -10,6 +10,9 @@ use std::net::SocketAddr;
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 
+use crate::container::Called;
+use crate::netns::Namespace;
+
 /// Index of an event in [`History::events`].
 pub type EventIndex = u32;
 
@@ -45,7 +48,7 @@ pub struct Event {
     pub target: u32,
     /// How many events the thread has raised so far, this one included; 0 in kernel lanes.
     pub task_count: u32,
-    /// Inode of the network namespace; 0 when unknown.
+    /// Network namespace: its cookie, or its inode where the kernel has no cookies. 0 without a socket.
     pub netns: u32,
     pub comm: Name,
     pub cgroup: Name,
@@ -366,6 +369,12 @@ impl Flags {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(pub u32);
 
+impl Default for Name {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
 impl Name {
     pub const NONE: Self = Self(u32::MAX);
 }
@@ -437,9 +446,12 @@ pub struct Host {
     pub boot_id: String,
     pub kernel: String,
     pub cpus: u32,
+    /// When the recorder attached its probes, monotonic ns: together with the boot this names the rings that
+    /// the events are from. 0: unknown.
+    pub attached_ns: u64,
     /// Wall clock minus monotonic clock, ns, when the recording began.
     pub wall_offset_ns: i64,
-    /// Which family of hooks saw sends and receives: `tracepoint`, `trampoline`.
+    /// Which family of hooks saw sends and receives: `tracepoint`, `trampoline`, `kprobe`.
     pub family: String,
     /// Names of the hooks that were attached.
     pub hooks: Vec<String>,
@@ -457,6 +469,10 @@ pub struct Host {
     pub lost: u64,
     /// Tasks that lived while it was recorded, also those that raised no event.
     pub tasks: Vec<Task>,
+    /// What containers and pods are called, as far as the host knew.
+    pub containers: Vec<Called>,
+    /// The network namespaces that sockets lay in.
+    pub namespaces: Vec<Namespace>,
 }
 
 /// A stretch of monotonic time, both ends included.
@@ -467,7 +483,7 @@ pub struct Window {
 }
 
 /// A place where events are known to be missing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Gap {
     pub cpu: u32,
     pub ring: Ring,
@@ -478,7 +494,7 @@ pub struct Gap {
 }
 
 /// A thread that lived in the window.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Task {
     pub pid: u32,

@@ -1,14 +1,16 @@
 //! The answer to "why did this happen?": the chain that leads to a symptom, what else may have influenced
 //! it, and what cannot have. Data only; the command line makes text of it.
 
+pub mod beyond;
 pub mod missing;
 
 use std::collections::BTreeMap;
 
 use petgraph::Direction;
 
+use crate::clocks::{Clocks, Contradiction, Reading};
 use crate::describe;
-use crate::event::{Event, EventIndex, Flags, History, Op, Window};
+use crate::event::{Event, EventIndex, Flags, History, Name, Op, Window};
 use crate::graph::{EdgeKind, Graph, Side, node};
 use crate::pattern::Bound;
 use crate::slice::{self, Domain, Link, Options, Reach, Slice};
@@ -23,6 +25,10 @@ pub struct Answer {
     pub processes: Processes,
     /// Bytes in the chain that came from outside the recording, and stretches that are missing.
     pub frontiers: Vec<String>,
+    /// Whom the slice heard from and no recording has.
+    pub beyond: Vec<beyond::Beyond>,
+    /// How the other hosts' clocks differed from that of the symptom's, at its end; nothing for one host.
+    pub clocks: Option<Result<Reading, Contradiction>>,
     pub slice: Slice,
     /// How far unobserved channels were assumed to reach.
     pub domain: Domain,
@@ -57,6 +63,8 @@ pub struct Process {
     pub host: u16,
     pub pid: u32,
     pub comm: String,
+    /// The control group it was in last.
+    pub cgroup: Name,
     /// Events that must precede the symptom, that only may, and all.
     pub must: usize,
     pub may: usize,
@@ -81,7 +89,13 @@ pub fn why(history: &History, graph: &Graph, symptom: EventIndex, options: Optio
     chain.truncate(most);
     let frontiers = frontiers(history, graph, &chain);
     let processes = processes(history, graph, &slice, &chain);
-    Answer { chain, processes, frontiers, slice, domain: options.domain, goes_on }
+    let reached = slice.order.iter().map(|&event| (event, slice.reach(event)));
+    let beyond = beyond::beyond(history, graph, reached);
+    let event = &history.events[symptom as usize];
+    let clocks = (history.hosts.len() > 1)
+        .then(|| Clocks::new(history, graph).at(event.host, event.time_ns));
+    let domain = options.domain;
+    Answer { chain, goes_on, processes, frontiers, beyond, clocks, slice, domain }
 }
 
 fn described(
@@ -259,6 +273,7 @@ fn processes(history: &History, graph: &Graph, slice: &Slice, chain: &[Step]) ->
 #[derive(Default)]
 struct Tally {
     comm: String,
+    cgroup: Name,
     must: usize,
     may: usize,
     events: usize,
@@ -274,6 +289,9 @@ impl Tally {
         if !comm.is_empty() && (event.tid == event.pid || self.comm.is_empty()) && self.comm != comm
         {
             comm.clone_into(&mut self.comm);
+        }
+        if event.cgroup != Name::NONE {
+            self.cgroup = event.cgroup;
         }
         self.events += 1;
         match reach {
@@ -297,6 +315,7 @@ impl Tally {
             host,
             pid,
             comm: self.comm.clone(),
+            cgroup: self.cgroup,
             must: self.must,
             may: self.may,
             events: self.events,

@@ -9,7 +9,7 @@ mod svg;
 
 pub use dot::dot;
 pub use edges::edges;
-pub use json::{EventRow, json};
+pub use json::{EventRow, clocks, json};
 pub use svg::{MAX_EVENTS as SVG_MAX_EVENTS, SvgError, svg};
 
 use crate::event::{EventIndex, History};

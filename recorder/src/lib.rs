@@ -1,18 +1,22 @@
 //! `wherefore`: records what the processes of a system said to each other, and explains why something
 //! happened.
 //!
-//! The modules stand in the order in which an event passes through them. `event`, `pattern`, `graph`
+//! The modules stand in the order in which an event passes through them. `event`, `pattern`, `graph`, `clocks`
 //! and `slice` are pure: no clock, no I/O. Nothing imports `cli`.
 
 pub mod capture;
 pub mod recording;
 
+pub mod container;
 pub mod event;
+pub mod netns;
 pub mod pattern;
 
 pub mod fault;
 
 pub mod graph;
+
+pub mod clocks;
 pub mod slice;
 
 pub mod describe;

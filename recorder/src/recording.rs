@@ -25,6 +25,7 @@ mod footer;
 mod merge;
 mod pages;
 mod repair;
+mod sources;
 
 pub use repair::repair;
 
@@ -32,4 +33,4 @@ pub use repair::repair;
 pub const PART_ROWS: usize = 131_072;
 
 /// Version of the schema and of the metadata this program writes; it reads this one and all before it.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;

@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use recorder::event::{Op, Ring};
 use recorder::recording::read::{self, Note};
+use tests::patience;
 
 use crate::recorded::{assert_sound, python_path, require_root};
 
@@ -55,7 +56,7 @@ const BPF_MAP_GET_FD_BY_ID: libc::c_long = 14;
 fn wait_for(what: &str, ready: impl Fn() -> bool) {
     let begun = Instant::now();
     while !ready() {
-        assert!(begun.elapsed() < Duration::from_secs(20), "{what} took too long");
+        assert!(begun.elapsed() < patience::seconds(20), "{what} took too long");
         thread::sleep(Duration::from_millis(5));
     }
 }

@@ -6,11 +6,14 @@
 
 mod recorded;
 
+mod container;
 mod detach;
 mod family;
 mod fault;
+mod hosts;
 mod load;
 mod names;
+mod netns;
 mod readme;
 mod refused;
 mod ring;

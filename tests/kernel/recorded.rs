@@ -17,6 +17,7 @@ use recorder::capture::{Capture, Scope};
 use recorder::event::{Address, Event, Flags, History, Names, Op};
 use recorder::graph::{Graph, check};
 use tests::command::family;
+use tests::patience;
 
 /// Small rings load fast, and hold what a test raises many times over.
 pub const SMALL: Settings =
@@ -25,8 +26,8 @@ pub const SMALL: Settings =
 /// The functions that every script may use.
 const STAGE: &str = include_str!("stage.py");
 
-/// Programs that are still there after this time hang, and are ended.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Programs that are still there after this many seconds hang, and are ended.
+const PATIENCE: u64 = 30;
 
 /// A recorder at work in this process.
 pub struct Recorder {
@@ -74,11 +75,24 @@ impl Recorder {
             if let Some(status) = child.try_wait().expect("the program is our child") {
                 return status;
             }
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > patience::seconds(PATIENCE) {
                 killpg(group, Signal::SIGKILL).expect("the group is ours");
             }
             thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// What happened since it was last asked. Nothing that belongs to it is under way.
+    pub fn take(&mut self) -> History {
+        // What was written a moment ago is read when it can have been finished.
+        thread::sleep(Duration::from_millis(50));
+        self.turn();
+        let events = std::mem::take(&mut self.events);
+        let (hosts, names) = (vec![self.capture.host()], self.capture.names().clone());
+        let mut history = History { hosts, names, events };
+        history.sort();
+        assert_eq!(history.hosts[0].lost, 0, "nothing is lost in so short a play");
+        history
     }
 
     /// What the rings hold now; the recorder goes on.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use recorder::capture::Scope;
 use recorder::capture::attach::Settings;
 use recorder::event::{History, Op, Ring};
+use tests::patience;
 
 use crate::recorded::{Recorder, python_command};
 
@@ -50,7 +51,8 @@ fn transfers(history: &History) -> usize {
 /// `Recorder::finish` has checked every edge, and that kept and lost are what was raised.
 fn lossy() -> History {
     let mut recorder = Recorder::with(Scope::Command(String::new()), TINY);
-    let mut child = flood(&mut recorder, Duration::from_millis(200));
+    // Slower than the flood, on whatever machine.
+    let mut child = flood(&mut recorder, Duration::from_millis(200) * patience::slowness());
     assert!(recorder.follow(&mut child).success());
     recorder.finish()
 }

@@ -115,27 +115,27 @@ os.unlink(flag), os.rmdir(folder)
 }
 
 /// A cgroup of the second version; removed with the value.
-struct Cgroup(PathBuf);
+pub struct Cgroup(PathBuf);
 
 impl Cgroup {
-    fn make(name: &str) -> Self {
+    pub fn make(name: &str) -> Self {
         let mount = recorder::capture::procfs::cgroup_mount().expect("cgroup2 is mounted");
         let path = mount.join(format!("wf-{}-{name}", std::process::id()));
         fs::create_dir(&path).expect("root makes cgroups");
         Self(path)
     }
 
-    fn below(&self) -> Self {
-        let path = self.0.join("below");
+    pub fn below(&self, name: &str) -> Self {
+        let path = self.0.join(name);
         fs::create_dir(&path).expect("root makes cgroups");
         Self(path)
     }
 
-    fn take(&self, child: &Child) {
+    pub fn take(&self, child: &Child) {
         fs::write(self.0.join("cgroup.procs"), child.id().to_string()).expect("it can be moved");
     }
 
-    fn name(&self) -> PathBuf {
+    pub fn name(&self) -> PathBuf {
         let mount = recorder::capture::procfs::cgroup_mount().expect("cgroup2 is mounted");
         self.0.strip_prefix(mount).expect("it lies there").to_owned()
     }
@@ -151,7 +151,7 @@ impl Drop for Cgroup {
 #[test]
 fn a_cgroup_is_recorded_with_what_is_below_it() {
     let cgroup = Cgroup::make("scope");
-    let below = cgroup.below();
+    let below = cgroup.below("below");
     let other = Cgroup::make("other");
     let (member, lower, beside) =
         (ready(&talker("member")), ready(&talker("lower")), ready(&talker("beside")));

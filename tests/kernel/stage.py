@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 
+SLOWNESS = int(os.environ.get("WHEREFORE_TEST_SLOWNESS", "1"))  # as in `tests::patience`
 LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -44,7 +45,7 @@ class Turns:
         os.write(self.write, str(word).encode())
 
     def take(self):
-        if not select.select([self.read], [], [], 10)[0]:
+        if not select.select([self.read], [], [], 10 * SLOWNESS)[0]:
             raise TimeoutError("the other side does not go on")
         return os.read(self.read, 100).decode()
 
@@ -83,7 +84,7 @@ def reset_on_close(connection):
 
 def until(ready, what="it"):
     """Waits up to ten seconds for something that another CPU brings about."""
-    for _ in range(10_000):
+    for _ in range(10_000 * SLOWNESS):
         if ready():
             return
         time.sleep(0.001)
@@ -115,12 +116,14 @@ def play(server, client, family=socket.AF_INET):
         say("port", port)
         of_server.give(port)
         connection, _ = listener.accept()
+        of_server.take()  # not before `connect` has returned
         listener.close()
         server(connection, of_server)
 
     def connect():
         connection = socket.socket(family)
         connection.connect((LOOPBACK[family], int(of_client.take())))
+        of_client.give()
         client(connection, of_client)
 
     finish(child("server", serve), child("client", connect))

@@ -1,6 +1,7 @@
 //! Tests that need no kernel and no privileges.
 
 mod cli;
+mod hosts;
 mod lazy;
 mod named;
 mod properties;

@@ -181,7 +181,7 @@ fn no_effect_of_a_complete_recording_lacks_its_cause() {
         let symptoms = [&t.eof, &t.resets, &t.connections, &t.forks, &t.signals];
         for &(cause, effect) in symptoms.into_iter().flatten() {
             let [from, to] = [cause, effect].map(|e| &history.events[e as usize]);
-            // A reset that no socket sent bears no initial numbers: another host's is not recognised.
+            // A reset that no socket sent bears no initial numbers, and NAT changes its addresses.
             if from.op == Op::ResetSent && from.socket == 0 && from.host != to.host {
                 continue;
             }

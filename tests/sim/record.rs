@@ -11,7 +11,7 @@ use crate::sim::world::{EndId, Process, Raw, RawId, ThreadId, World};
 use crate::sim::{Loss, Random, Simulated};
 
 /// A host's monotonic clock: when it shows what, and since when its events are recorded.
-struct Clock {
+pub struct Clock {
     offset: u64,
     /// Parts per million by which it is fast.
     fast: u64,
@@ -21,7 +21,8 @@ struct Clock {
 }
 
 impl Clock {
-    fn show(&self, time: u64) -> u64 {
+    /// What the clock shows at some true time.
+    pub fn show(&self, time: u64) -> u64 {
         let shown = self.offset + time + time * self.fast / 1_000_000;
         shown / self.granule * self.granule
     }
@@ -80,7 +81,7 @@ pub fn record(world: World) -> Simulated {
     relate(&mut truth, &kept, &raws, &world.causes, &world.call_events);
     let history = History { hosts, names, events };
     observe(&mut truth, &history);
-    Simulated { shape, history, truth }
+    Simulated { shape, history, truth, clocks, until_ns: now }
 }
 
 /// Gives each event its place in its ring, and its number in its thread.

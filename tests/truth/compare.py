@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 
 MAX_PROBLEMS = 12
+ANY_WORKER = -1  # the number of a thread that the kernel made, and the program does not know
 
 
 @dataclass
@@ -27,6 +28,7 @@ class Call:
     peek: bool
     eof: bool
     split: bool
+    attempts: bool = False  # calls that found the socket not ready, or were broken off, may go before it
     expected: bool = True  # False: it ended before the recorder ran, or is of a kind that none can see
     local: str = ""
     remote: str = ""
@@ -58,7 +60,7 @@ def load(directory):
             continue
         call = Call(record["op"], record["pid"], record["tid"], record["endpoint"], record["before"], record["after"],
                     record["ranges"], record.get("result", 0), record.get("error"), record.get("peek", False),
-                    record.get("eof", False), record.get("split", False),
+                    record.get("eof", False), record.get("split", False), record.get("attempts", False),
                     record["after"] >= recorded_from and not record.get("unseen", False),
                     ends[record["endpoint"]]["local"], ends[record["endpoint"]]["remote"])
         if "writer" in record:
@@ -186,6 +188,9 @@ class _Problems:
         if len(self.texts[kind]) < 3:
             self.texts[kind].append(text)
 
+    def forget(self, kind):
+        self.counts.pop(kind, None)
+
     def lines(self):
         for kind, count in self.counts.items():
             for text in self.texts[kind]:
@@ -194,19 +199,23 @@ class _Problems:
                 yield f"{kind}: … {count} in all"
 
 
-def compare(truth, graph, racing=False, must_share=1.0):
+def compare(truth, graph, racing=False, must_share=1.0, blind=False):
     """Judges a graph. `racing`: the stream offsets a tracer sees of racing calls need not be theirs, and how much
-    of the truth is must is up to it; elsewhere at least `must_share` of it is."""
+    of the truth is must is up to it; elsewhere at least `must_share` of it is. `blind`: nothing that tells where bytes
+    went can be seen, so that offsets are not demanded, nor that the truth is found."""
     report, problems = Report(), _Problems()
     report.calls = sum(call.expected for call in truth.calls)
     for text in truth.problems:
         problems.add("logs", text)
     events = {event["id"]: event for event in graph["events"]}
     pids = {call.pid for call in truth.calls}
+    racing = racing or blind
     mapped = _map(truth, [e for e in graph["events"] if e["pid"] in pids and e["tid"] is not None], racing, problems)
     _judge_edges(truth, graph["edges"], events, mapped, pids, report, problems)
     _check_program_order(graph, mapped, problems)
     _check_paths(graph, events, mapped, problems)
+    if blind:
+        problems.forget("not found")
     if not racing and report.must_share < must_share:
         problems.add("must share", f"{report.must_share:.2%} of the true edges are must, expected {must_share:.0%}")
     report.problems = list(problems.lines())
@@ -216,16 +225,23 @@ def compare(truth, graph, racing=False, must_share=1.0):
 def _map(truth, events, racing, problems):
     """Finds each call's events: the same thread, connection and op, an end between the call's begin and end."""
     by_place = defaultdict(list)
+    own = {(call.pid, call.tid) for call in truth.calls}
     for event in sorted(events, key=lambda e: (e["time_ns"], e["id"])):
         kind = "end" if event["op"] in ("close", "abort") else event["op"]
-        by_place[event["pid"], event["tid"], _plain(event["local"]), _plain(event["remote"]), kind].append(event)
+        # A thread without calls of its own, where some were made by threads that the program does not know.
+        unknown = (event["pid"], ANY_WORKER) in own and (event["pid"], event["tid"]) not in own
+        tid = ANY_WORKER if unknown else event["tid"]
+        by_place[event["pid"], tid, _plain(event["local"]), _plain(event["remote"]), kind].append(event)
     calls_by_place = defaultdict(list)
     for call in truth.calls:
         kind = "end" if call.op in ("close", "abort") else call.op
         calls_by_place[call.pid, call.tid, call.local, call.remote, kind].append(call)
     mapped = {}
     for place, calls in calls_by_place.items():
-        found, extra = _within(calls, by_place.pop(place, []))
+        events = by_place.pop(place, [])
+        if any(call.attempts for call in calls):
+            events = [event for event in events if event["error"] not in ("EAGAIN", "EINTR")]
+        found, extra = _within(calls, events)
         for call, group in zip(calls, found):
             _check_call(call, group, racing, problems)
             position = iter(_parts(call, group))

@@ -20,6 +20,9 @@ import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 
+# How many times slower than usual this machine is: an emulated one computes twenty times slower.
+SLOWNESS = int(os.environ.get("WHEREFORE_TEST_SLOWNESS", "1"))
+
 now = _now = time.monotonic_ns
 _numbers = itertools.count()
 _records = []
@@ -87,6 +90,11 @@ class Socket(socket.socket):
     def connect(self, address):
         super().connect(address)
         self._established(self.getsockname(), address)
+
+    def connect_again(self, address, before):
+        """Goes on with the connection of a socket that is no more."""
+        super().connect(address)
+        self.endpoint, self.sent, self.received = before.endpoint, before.sent, before.received
 
     def connect_with(self, data, address, flags=0):
         """Connects by sending (MSG_FASTOPEN); the socket. One that does not wait, and has no cookie, sends again."""
@@ -209,6 +217,19 @@ class Socket(socket.socket):
     def recvmsg_into(self, buffers, ancillary=0, flags=0):
         return self._recv(super().recvmsg_into, lambda r: r[0], flags, buffers, ancillary, flags)
 
+    def peek_at_queue(self, size):
+        """In repair mode: what lies in a queue, which need not be that of the bytes to receive."""
+        before = _now()
+        self.note("recv", before, None, len(super().recv(size, socket.MSG_PEEK)), None, peek=True)
+
+    def peek_ahead(self, size, ahead):
+        """A peek that begins so many bytes behind the next one (SO_PEEK_OFF); how many it saw."""
+        before = _now()
+        count = len(super().recv(size, socket.MSG_PEEK))
+        start = self.received + ahead
+        self.note("recv", before, [[start, start + count]], count, None, peek=True)
+        return count
+
     def recv_counted(self, size, flags=0):
         """A receive that races with others: where its bytes stand is in the bytes (`counted`)."""
         return self._recv(super().recv, len, flags, size, flags, counted=True)
@@ -227,6 +248,13 @@ class Socket(socket.socket):
         if not flags & socket.MSG_PEEK:
             self.skip(before, 1)
         return value
+
+    def recv_error(self, size=100):
+        """What lies in the error queue: no bytes of the stream, or a copy of some that were sent."""
+        before = _now()
+        value, ancillary, _, _ = super().recvmsg(size, 1000, socket.MSG_ERRQUEUE)
+        self.note("recv", before, None, len(value), None)
+        return ancillary
 
     def skip(self, before, count):
         """Bytes that no call which a tracer sees took, or of which it cannot tell where they were."""
@@ -266,8 +294,9 @@ class Socket(socket.socket):
     def note(self, op, before, ranges, result, error, after=None, **more):
         if error not in (None, "EAGAIN", "EINPROGRESS"):
             self.finished = True  # reset: a close has nothing left to say
-        write(op=op, endpoint=self.endpoint, pid=os.getpid(), tid=threading.get_native_id(), ranges=ranges,
-              result=result, error=error, before=before, after=after or _now(), **more)
+        more.setdefault("tid", threading.get_native_id())
+        write(op=op, endpoint=self.endpoint, pid=os.getpid(), ranges=ranges, result=result, error=error, before=before,
+              after=after or _now(), **more)
 
 
 def counted(start_word, words):
@@ -410,7 +439,7 @@ class StartLine:
         time.sleep((self.turn_ns - now) / 1e9)
 
 
-def until_recorded(timeout_s=60):
+def until_recorded(timeout_s=60 * SLOWNESS):
     """For programs older than their recorder: tells the runner to start it, and waits until it runs.
 
     Calls that ended before are part of the truth about offsets, but not expected in the recording."""

@@ -32,6 +32,7 @@ cases! {
     flags
     half_close
     inherited
+    io_uring
     iovecs
     ipv6
     keep_alive
@@ -51,11 +52,14 @@ cases! {
     open_at_once
     past_4gib
     peek
+    peek_ahead
     port_reuse
     proxy
+    repair
     reset
     sendfile
     shutdowns
+    sockmap
     splice
     thread_per_connection
     thread_pool
@@ -63,6 +67,7 @@ cases! {
     two_hosts
     urgent
     waitall
+    zero_copy
 }
 
 #[test]
@@ -90,6 +95,7 @@ fn check(case: &str) {
         .args(["--case", case])
         .args(["--record", &command(&format!("record {hooks}-o {{out}} -- {{cmd}}"))])
         .args(["--record-all", &command(&format!("record {hooks}-o {{out}} --all"))])
+        .args(["--ready", "^recording all"])
         .args(["--graph", &command("graph {out} --to json")]));
     println!("{table}");
 }

@@ -33,7 +33,7 @@ import log  # noqa: E402
 import oracle  # noqa: E402
 
 CASES = sorted(name[:-3] for name in os.listdir(os.path.join(HERE, "cases")) if name.endswith(".py"))
-TIME_LIMIT_S = 60
+TIME_LIMIT_S = 60 * log.SLOWNESS
 COLUMNS = ["case", "calls", "true edges", "must edges", "wrong must", "precision", "recall", "must share"]
 
 
@@ -95,7 +95,7 @@ def finish(process, what, timeout_s):
     except subprocess.TimeoutExpired:
         process.terminate()
         try:
-            output, errors = process.communicate(timeout=10)
+            output, errors = process.communicate(timeout=10 * log.SLOWNESS)
         except subprocess.TimeoutExpired:
             process.kill()
             output, errors = process.communicate()
@@ -162,18 +162,18 @@ def record_from_the_middle(program, folder, out, options):
         if recorder is not None:
             recorder.send_signal(signal.SIGINT)
             try:
-                recorder.wait(60)
+                recorder.wait(TIME_LIMIT_S)
             except subprocess.TimeoutExpired:
                 recorder.kill()
                 recorder.wait()
-                raise Failed("the recorder did not end within 60 s of SIGINT") from None
+                raise Failed(f"the recorder did not end within {TIME_LIMIT_S} s of SIGINT") from None
     if recorder is not None and recorder.returncode != 0:
         with open(errors_path, "rb") as file:
             raise Failed(f"the recorder exited with {recorder.returncode}: {tail(file.read())}")
 
 
 def await_recorder(recorder, errors_path, options):
-    deadline = time.monotonic() + (30 if options.ready else options.settle)
+    deadline = time.monotonic() + (30 * log.SLOWNESS if options.ready else options.settle)
     while time.monotonic() < deadline:
         if recorder.poll() is not None:
             break
@@ -186,7 +186,7 @@ def await_recorder(recorder, errors_path, options):
         with open(errors_path, "rb") as file:
             raise Failed(f"the recorder ended at once with {recorder.returncode}: {tail(file.read())}")
     if options.ready:
-        raise Failed(f"the recorder did not print /{options.ready}/ within 30 s")
+        raise Failed(f"the recorder did not print /{options.ready}/ in time")
 
 
 def graph_of(out, folder, options):
@@ -212,7 +212,7 @@ def judge(name, folder, options):
     out = record(name, module, folder, options)
     truth = compare.load(folder)
     report = compare.compare(truth, graph_of(out, folder, options), getattr(module, "RACING", False),
-                             getattr(module, "MUST_SHARE", 1.0))
+                             getattr(module, "MUST_SHARE", 1.0), getattr(module, "BLIND", False))
     return report, None, report.problems
 
 

@@ -13,6 +13,9 @@ mod build;
 mod lint;
 mod test;
 
+mod kernel;
+mod vm;
+
 mod bench;
 mod demo;
 
@@ -41,8 +44,12 @@ enum Task {
     Demo,
     /// Measure what recording costs and what questions take, and print it beside the budgets.
     Bench(bench::Arguments),
+    /// Make a kernel for the tests in virtual machines, at target/kernels: from the distribution's source, or fetched.
+    Kernel(kernel::Arguments),
     /// Run every test this machine can run; those that load probes need root or sudo.
-    Test,
+    ///
+    /// Where a kernel image is at hand, the tests of the kernel half run in virtual machines too.
+    Test(test::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -51,7 +58,8 @@ fn main() -> ExitCode {
         Task::Setup { check: false } => setup::run(),
         Task::Build => build::run(),
         Task::Lint => lint::run(),
-        Task::Test => test::run(),
+        Task::Kernel(arguments) => kernel::run(&arguments),
+        Task::Test(arguments) => test::run(&arguments),
         Task::Demo => demo::run(),
         Task::Bench(arguments) => bench::run(&arguments),
     };

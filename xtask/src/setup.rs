@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::process::say;
 
-mod apt;
+pub mod apt;
 mod programs;
 mod toolchain;
 

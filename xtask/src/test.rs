@@ -6,14 +6,29 @@ use std::process::Command;
 use anyhow::{Result, bail, ensure};
 
 use crate::process::{self, as_root, cargo, is_root, root, say};
-use crate::{build, setup};
+use crate::{build, setup, vm};
 
 /// Tests that load probes: they need root, and one at a time, since each looks at the whole machine.
 const KERNEL_TESTS: [&str; 2] = ["kernel", "truth"];
 
-pub fn run() -> Result<()> {
+/// What is run.
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Only the tests in virtual machines.
+    #[arg(long)]
+    vm: bool,
+    #[command(flatten)]
+    guests: vm::Choice,
+}
+
+pub fn run(arguments: &Arguments) -> Result<()> {
     setup::run()?;
     build::run()?;
+    if arguments.vm {
+        let obstacle = vm::obstacle();
+        ensure!(obstacle.is_none(), "cannot boot: {}", obstacle.unwrap_or_default());
+        return vm::run(&arguments.guests, &built);
+    }
     let mut failed = Vec::new();
     let mut part = |name: &'static str, done: Result<()>| {
         if let Err(error) = done {
@@ -37,6 +52,10 @@ pub fn run() -> Result<()> {
              `sudo -v && cargo xtask test` runs them",
             KERNEL_TESTS.join(" and ")
         ));
+    }
+    match vm::obstacle() {
+        Some(obstacle) => say(format_args!("tests in virtual machines: not run, {obstacle}")),
+        None => part("tests in virtual machines", vm::run(&arguments.guests, &built)),
     }
     ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     Ok(())

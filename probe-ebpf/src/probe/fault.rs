@@ -285,7 +285,7 @@ fn victim(task: *mut task_struct, create: bool) -> *mut Victim {
 /// The first thread of a task's process.
 #[inline(always)]
 fn leader(task: *mut task_struct) -> *mut task_struct {
-    field!(task.cast(), task_group_leader, Pointer).cast()
+    field!(task, task_group_leader, Pointer).cast()
 }
 
 /// What the event of a fault says besides.

@@ -36,7 +36,7 @@ pub fn open_sockets(context: *mut c_void) -> i32 {
     if sk.is_null() || !kernel::is_tcp(sk) {
         return 0;
     }
-    if let Some(state) = scope::socket(sk, field!(task.cast(), task_tgid, u32)) {
+    if let Some(state) = scope::socket(sk, field!(task, task_tgid, u32)) {
         scope::named(sk, state, emit::now());
     }
     0

@@ -2,10 +2,11 @@
 //! to typed pointers, so that the verifier checks every access and no helper is called.
 
 use core::ffi::c_void;
+use core::mem::MaybeUninit;
 use core::ptr;
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
-use probe_ebpf::config::{ABSENT, Arguments, Config, Offsets};
+use probe_ebpf::config::{ABSENT, Arguments, Config, Offsets, patch};
 use probe_ebpf::event::protocol;
 
 /// A pointer the verifier knows the type of, or a plain address.
@@ -20,6 +21,8 @@ pub static CONFIG: Config = Config {
     cgroup: 0,
     cgroup_level: 0,
     log: 0,
+    kprobes: 0,
+    reserved: 0,
 };
 
 #[unsafe(no_mangle)]
@@ -33,6 +36,14 @@ pub static OFFSETS: Offsets = Offsets {
     task_exit_code: ABSENT,
     task_flags: ABSENT,
     task_nvcsw: ABSENT,
+    task_signal: ABSENT,
+    signal_live: ABSENT,
+    task_cgroups: ABSENT,
+    css_set_dfl_cgrp: ABSENT,
+    cgroup_kn: ABSENT,
+    cgroup_root: ABSENT,
+    cgroup_root_hierarchy_id: ABSENT,
+    kernfs_node_id: ABSENT,
     common_family: ABSENT,
     common_state: ABSENT,
     common_daddr: ABSENT,
@@ -45,6 +56,7 @@ pub static OFFSETS: Offsets = Offsets {
     common_flags: ABSENT,
     common_net: ABSENT,
     net_inum: ABSENT,
+    net_cookie: ABSENT,
     sock_protocol: ABSENT,
     sock_err: ABSENT,
     sock_peek_off: ABSENT,
@@ -57,6 +69,8 @@ pub static OFFSETS: Offsets = Offsets {
     tcp_copied_seq: ABSENT,
     tcp_rcv_nxt: ABSENT,
     tcp_bytes_received: ABSENT,
+    tcp_repair: ABSENT,
+    tcp_repair_mask: 0,
     siginfo_code: ABSENT,
     socket_sk: ABSENT,
 };
@@ -116,23 +130,108 @@ macro_rules! diagnose {
 }
 pub(crate) use diagnose;
 
-/// Loads a value behind a typed pointer. The verifier refuses what lies outside the pointer's type.
+/// A pointer to one of the kernel's structures.
+pub trait Structure: Copy {
+    /// The value at an offset.
+    fn load<T: Copy>(self, offset: u32) -> T;
+    /// The structure that a pointer at an offset points to.
+    fn follow(self, offset: u32) -> Self;
+    fn address(self) -> u64;
+}
+
+/// A pointer whose type the verifier knows. It refuses what lies outside.
+impl<S> Structure for *mut S {
+    #[inline(always)]
+    fn load<T: Copy>(self, offset: u32) -> T {
+        // SAFETY: checked by the verifier against the pointer's BTF type; a bad address reads as zero.
+        unsafe { ptr::read_volatile(self.byte_add(offset as usize).cast::<T>()) }
+    }
+
+    #[inline(always)]
+    fn follow(self, offset: u32) -> Self {
+        Structure::load(self, offset)
+    }
+
+    #[inline(always)]
+    fn address(self) -> u64 {
+        self as u64
+    }
+}
+
+/// An address, as kprobes are given it: read by the helper that copes with any.
+#[derive(Clone, Copy)]
+pub struct Untyped(pub Pointer);
+
+impl Structure for Untyped {
+    #[inline(always)]
+    fn load<T: Copy>(self, offset: u32) -> T {
+        let mut value = MaybeUninit::<T>::zeroed();
+        // SAFETY: the helper copes with any address; it writes zeroes where it cannot read. Only numbers,
+        // addresses and arrays of them are asked for.
+        unsafe {
+            let from = self.0.wrapping_byte_add(offset as usize);
+            bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, from);
+            value.assume_init()
+        }
+    }
+
+    #[inline(always)]
+    fn follow(self, offset: u32) -> Self {
+        Self(self.load(offset))
+    }
+
+    #[inline(always)]
+    fn address(self) -> u64 {
+        self.0 as u64
+    }
+}
+
+/// The value at an offset that the loader found.
 #[inline(always)]
-pub fn load<T: Copy>(base: Pointer, offset: u32) -> T {
-    // SAFETY: checked by the verifier against the pointer's BTF type; a bad address reads as zero.
-    unsafe { ptr::read_volatile(base.byte_add(offset as usize).cast::<T>()) }
+pub fn load<T: Copy>(base: impl Structure, offset: u32) -> T {
+    base.load(offset)
 }
 
 /// Reads through a pointer whose type the verifier may not be told, since older kernels trusted it where
 /// it can be NULL or a small number. 0 where it cannot be read.
 #[inline(always)]
 pub fn read_u32(base: Pointer, offset: u32) -> u32 {
-    let mut value = 0u32;
-    // SAFETY: the helper copes with any address.
-    unsafe {
-        bpf_probe_read_kernel((&raw mut value).cast(), 4, base.wrapping_byte_add(offset as usize));
+    Untyped(base).load(offset)
+}
+
+/// The number of a task's cgroup in the version 2 hierarchy; 0 where the kernel has no cgroups. Of any task, not
+/// only of the current one: a child may be born into another cgroup than its parent's.
+#[inline(always)]
+pub fn cgroup_of(task: Pointer) -> u64 {
+    if offset!(task_cgroups) == ABSENT || offset!(css_set_dfl_cgrp) == ABSENT {
+        return 0;
     }
-    value
+    let set = field!(task, task_cgroups, Pointer);
+    cgroup_id(field!(set, css_set_dfl_cgrp, Pointer))
+}
+
+/// What user space sees as the inode number of a cgroup's folder.
+#[inline(always)]
+pub fn cgroup_id(cgroup: Pointer) -> u64 {
+    let node = field!(cgroup, cgroup_kn, Pointer);
+    field!(node, kernfs_node_id, u64)
+}
+
+/// Runs a program to its end without another thread on its CPU. The kernel skips a program that is already at work
+/// on a CPU, and where programs can be preempted that is every call of every thread until the first one goes on.
+/// The loader makes calls to the kernel of the two marks, or nothing where it need not be, or cannot.
+#[inline(always)]
+pub fn undisturbed<R>(act: impl FnOnce() -> R) -> R {
+    mark::<{ patch::PREEMPT_DISABLE }>();
+    let result = act();
+    mark::<{ patch::PREEMPT_ENABLE }>();
+    result
+}
+
+#[inline(always)]
+fn mark<const NUMBER: usize>() {
+    // SAFETY: the loader replaces the call before the program is loaded; the function has no arguments.
+    unsafe { core::mem::transmute::<usize, unsafe extern "C" fn()>(NUMBER)() }
 }
 
 const IPPROTO_TCP: u16 = 6;
@@ -141,7 +240,7 @@ const AF_INET6: u16 = 10;
 
 /// What a full socket speaks, one of [`protocol`]; 0 for what is not recorded.
 #[inline(always)]
-pub fn protocol(sk: Pointer) -> u8 {
+pub fn protocol(sk: impl Structure) -> u8 {
     let family = field!(sk, common_family, u16);
     if (family == AF_INET || family == AF_INET6) && field!(sk, sock_protocol, u16) == IPPROTO_TCP {
         return protocol::TCP;
@@ -150,13 +249,13 @@ pub fn protocol(sk: Pointer) -> u8 {
 }
 
 #[inline(always)]
-pub fn is_tcp(sk: Pointer) -> bool {
+pub fn is_tcp(sk: impl Structure) -> bool {
     protocol(sk) == protocol::TCP
 }
 
 /// The local address as two words in memory order, IPv4 as v4-mapped IPv6.
 #[inline(always)]
-pub fn local_address(sk: Pointer) -> [u64; 2] {
+pub fn local_address(sk: impl Structure) -> [u64; 2] {
     if field!(sk, common_family, u16) == AF_INET {
         mapped(field!(sk, common_rcv_saddr, u32))
     } else {
@@ -165,7 +264,7 @@ pub fn local_address(sk: Pointer) -> [u64; 2] {
 }
 
 #[inline(always)]
-pub fn remote_address(sk: Pointer) -> [u64; 2] {
+pub fn remote_address(sk: impl Structure) -> [u64; 2] {
     if field!(sk, common_family, u16) == AF_INET {
         mapped(field!(sk, common_daddr, u32))
     } else {
@@ -174,7 +273,7 @@ pub fn remote_address(sk: Pointer) -> [u64; 2] {
 }
 
 #[inline(always)]
-fn v6(sk: Pointer, offset: u32) -> [u64; 2] {
+fn v6(sk: impl Structure, offset: u32) -> [u64; 2] {
     [load(sk, offset), load(sk, offset + 8)]
 }
 

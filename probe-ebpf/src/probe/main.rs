@@ -26,10 +26,16 @@ mod socket;
 mod trampoline;
 
 #[cfg(target_arch = "bpf")]
+mod kprobe;
+
+#[cfg(target_arch = "bpf")]
 mod tcp;
 
 #[cfg(target_arch = "bpf")]
 mod task;
+
+#[cfg(target_arch = "bpf")]
+mod cgroup;
 
 #[cfg(target_arch = "bpf")]
 mod signal;

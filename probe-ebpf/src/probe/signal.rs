@@ -6,11 +6,19 @@ use aya_ebpf::programs::BtfTracePointContext;
 use probe_ebpf::config::scope::ALL;
 use probe_ebpf::event::{RareSlot, flag, kind};
 
-use crate::kernel::{Pointer, argument, config, field, offset, read_u32};
+use crate::kernel::{self, Pointer, argument, config, field, offset, read_u32};
 use crate::{emit, scope};
 
 #[btf_tracepoint(function = "signal_generate")]
 pub fn signal_generate(ctx: BtfTracePointContext) -> Option<()> {
+    kernel::undisturbed(
+        #[inline(always)]
+        || generated(&ctx),
+    )
+}
+
+#[inline(always)]
+fn generated(ctx: &BtfTracePointContext) -> Option<()> {
     let target: *mut task_struct = ctx.arg(2);
     let thread = match scope::current() {
         Some(thread) => thread,
@@ -19,8 +27,8 @@ pub fn signal_generate(ctx: BtfTracePointContext) -> Option<()> {
     };
     let mut slot = thread.slot(kind::SIGNAL);
     slot.result = ctx.arg(0);
-    slot.argument = field!(target.cast(), task_pid, u32);
-    slot.count = u64::from(field!(target.cast(), task_tgid, u32));
+    slot.argument = field!(target, task_pid, u32);
+    slot.count = u64::from(field!(target, task_tgid, u32));
     slot.aux = [ctx.arg::<i32>(4) as u8, ctx.arg::<i32>(3) as u8];
     // `info` may be one of two small numbers instead of a pointer.
     let info: Pointer = ctx.arg(1);
@@ -35,6 +43,14 @@ pub fn signal_generate(ctx: BtfTracePointContext) -> Option<()> {
 
 #[btf_tracepoint(function = "signal_deliver")]
 pub fn signal_deliver(ctx: BtfTracePointContext) -> Option<()> {
+    kernel::undisturbed(
+        #[inline(always)]
+        || delivered(&ctx),
+    )
+}
+
+#[inline(always)]
+fn delivered(ctx: &BtfTracePointContext) -> Option<()> {
     let thread = scope::current()?;
     let mut slot = thread.slot(kind::DELIVER);
     slot.result = ctx.arg(0);
@@ -44,13 +60,21 @@ pub fn signal_deliver(ctx: BtfTracePointContext) -> Option<()> {
 
 #[btf_tracepoint(function = "mark_victim")]
 pub fn mark_victim(ctx: BtfTracePointContext) -> Option<()> {
+    kernel::undisturbed(
+        #[inline(always)]
+        || chosen(&ctx),
+    )
+}
+
+#[inline(always)]
+fn chosen(ctx: &BtfTracePointContext) -> Option<()> {
     let mut slot = emit::slot(kind::OOM_KILL, 0, 0, emit::now());
     if argument!(mark_victim_task) == 1 {
         let victim: *mut task_struct = ctx.arg(0);
         if !scope::includes(victim) {
             return None;
         }
-        slot.argument = field!(victim.cast(), task_pid, u32);
+        slot.argument = field!(victim, task_pid, u32);
     } else {
         // Older kernels give a number, which only the whole machine's scope can judge.
         if config!(scope) != ALL {

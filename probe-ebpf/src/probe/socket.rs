@@ -1,46 +1,58 @@
 //! Sends and receives: the two tracepoints that fire once per call, whatever system call it was.
 
-use core::ptr;
-
 use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use probe_ebpf::event::{kind, protocol};
+use probe_ebpf::event::{RareSlot, kind, protocol};
 
 use crate::kernel::{self, Pointer, diagnose};
+use crate::scope::Sock;
 use crate::{emit, fire, scope, tcp};
 
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn sock_send_length(ctx: BtfTracePointContext) -> Option<()> {
-    transfer(&ctx, kind::SEND, Call::traced(&ctx))
+    kernel::undisturbed(
+        #[inline(always)]
+        || transfer(&ctx, kind::SEND, Call::traced(&ctx)),
+    )
 }
 
 #[btf_tracepoint(function = "sock_recv_length")]
 pub fn sock_recv_length(ctx: BtfTracePointContext) -> Option<()> {
-    transfer(&ctx, kind::RECEIVE, Call::traced(&ctx))
+    kernel::undisturbed(
+        #[inline(always)]
+        || transfer(&ctx, kind::RECEIVE, Call::traced(&ctx)),
+    )
 }
 
 /// A call that has returned, as any hook that sees it can tell.
-pub struct Call {
-    pub sk: Pointer,
+pub struct Call<S> {
+    pub sk: S,
     /// Bytes, or −errno.
     pub result: i32,
     /// `MSG_*`, of receives.
     pub flags: u32,
-    /// The `struct socket` with which its begin was noted ([`scope::enter`]); NULL where no hook sees it.
-    pub entered: Pointer,
+    pub begin: Begin,
     /// One of [`fired`](probe_ebpf::config::fired).
     pub hook: Option<u32>,
 }
 
-impl Call {
+/// When a call began.
+pub enum Begin {
+    Unseen,
+    /// Noted with this `struct socket` ([`scope::enter`]).
+    Noted(Pointer),
+    At(u64),
+}
+
+impl Call<Pointer> {
     #[inline(always)]
     fn traced(ctx: &BtfTracePointContext) -> Self {
         Self {
             sk: ctx.arg(0),
             result: ctx.arg(1),
             flags: ctx.arg(2),
-            entered: ptr::null_mut(),
+            begin: Begin::Unseen,
             hook: None,
         }
     }
@@ -48,7 +60,7 @@ impl Call {
 
 /// Records a call: what all protocols have in common, then what its own protocol knows of the place of its bytes.
 #[inline(always)]
-pub fn transfer(ctx: &impl EbpfContext, what: u8, call: Call) -> Option<()> {
+pub fn transfer(ctx: &impl EbpfContext, what: u8, call: Call<impl Sock>) -> Option<()> {
     let protocol = kernel::protocol(call.sk);
     if protocol == 0 {
         return None;
@@ -67,13 +79,31 @@ pub fn transfer(ctx: &impl EbpfContext, what: u8, call: Call) -> Option<()> {
     slot.result = call.result;
     slot.argument = call.flags;
     slot.aux[1] = protocol;
-    if !call.entered.is_null() {
-        slot.set_begin(thread.leave(call.entered));
-    }
+    slot.set_begin(match call.begin {
+        Begin::Unseen => 0,
+        Begin::Noted(socket) => thread.leave(socket),
+        Begin::At(begin_ns) => begin_ns,
+    });
     match protocol {
         protocol::TCP => tcp::position(call.sk, &mut slot)?,
         _ => {}
     }
     emit::bulk(&slot);
+    None
+}
+
+/// Records that the current thread was given a connection.
+#[inline(always)]
+pub fn accepted(sk: impl Sock) -> Option<()> {
+    if !kernel::is_tcp(sk) {
+        return None;
+    }
+    let thread = scope::current()?;
+    let state = scope::socket(sk, thread.pid)?;
+    scope::named(sk, state, thread.time_ns);
+    let mut slot = thread.slot(kind::ACCEPT);
+    // SAFETY: a live storage value.
+    slot.socket = unsafe { (*state).cookie };
+    emit::rare(&RareSlot { slot, detail: [0; 8] });
     None
 }

@@ -1,44 +1,74 @@
 //! Threads and processes: how they begin, what they become, how they end.
 
 use aya_ebpf::bindings::task_struct;
-use aya_ebpf::helpers::generated::{bpf_get_current_cgroup_id, bpf_probe_read_kernel_str};
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use probe_ebpf::config::ABSENT;
 use probe_ebpf::event::{RareSlot, flag, kind};
 
-use crate::kernel::{argument, field};
+use crate::kernel::{self, Pointer, argument, field};
 use crate::{emit, scope};
 
 #[btf_tracepoint(function = "sched_process_fork")]
 pub fn sched_process_fork(ctx: BtfTracePointContext) -> Option<()> {
+    kernel::undisturbed(
+        #[inline(always)]
+        || forked(&ctx),
+    )
+}
+
+#[inline(always)]
+fn forked(ctx: &BtfTracePointContext) -> Option<()> {
     let parent: *mut task_struct = ctx.arg(0);
     let child: *mut task_struct = ctx.arg(1);
     // Before anything else: the recorder itself is never recorded, but what it starts while it is marked is.
     scope::adopt(parent, child);
     let thread = scope::current()?;
     let mut slot = thread.slot(kind::FORK);
-    slot.argument = field!(child.cast(), task_pid, u32);
-    emit::rare(&RareSlot { slot, detail: scope::task_name(child, cgroup()) });
+    slot.argument = field!(child, task_pid, u32);
+    emit::rare(&RareSlot { slot, detail: scope::task_name(child) });
     None
 }
 
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn sched_process_exec(ctx: BtfTracePointContext) -> Option<()> {
+    kernel::undisturbed(
+        #[inline(always)]
+        || executed(&ctx),
+    )
+}
+
+#[inline(always)]
+fn executed(ctx: &BtfTracePointContext) -> Option<()> {
     let task: *mut task_struct = ctx.arg(0);
     let thread = scope::current()?;
     let slot = thread.slot(kind::EXEC);
-    emit::rare(&RareSlot { slot, detail: scope::task_name(task, cgroup()) });
+    emit::rare(&RareSlot { slot, detail: scope::task_name(task) });
     None
 }
 
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn sched_process_exit(ctx: BtfTracePointContext) -> Option<()> {
+    kernel::undisturbed(
+        #[inline(always)]
+        || exited(&ctx),
+    )
+}
+
+#[inline(always)]
+fn exited(ctx: &BtfTracePointContext) -> Option<()> {
     let task: *mut task_struct = ctx.arg(0);
     let thread = scope::current()?;
     let mut slot = thread.slot(kind::EXIT);
-    slot.result = field!(task.cast(), task_exit_code, i32);
-    if argument!(exit_group_dead) != ABSENT && ctx.arg::<i32>(1) & 1 != 0 {
+    slot.result = field!(task, task_exit_code, i32);
+    let last = if argument!(exit_group_dead) == ABSENT {
+        // Before Linux 6.16 the tracepoint does not say. The thread has been subtracted already.
+        field!(field!(task, task_signal, Pointer), signal_live, i32) == 0
+    } else {
+        ctx.arg::<i32>(1) & 1 != 0
+    };
+    if last {
         slot.flags |= flag::LAST_THREAD;
     }
     emit::rare(&RareSlot { slot, detail: [0; 8] });
@@ -48,9 +78,17 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> Option<()> {
 /// A thread takes another name: no event, but a name record. Fires before the change; the new name is the argument.
 #[btf_tracepoint(function = "task_rename")]
 pub fn task_rename(ctx: BtfTracePointContext) -> Option<()> {
+    kernel::undisturbed(
+        #[inline(always)]
+        || renamed(&ctx),
+    )
+}
+
+#[inline(always)]
+fn renamed(ctx: &BtfTracePointContext) -> Option<()> {
     let task: *mut task_struct = ctx.arg(0);
     let thread = scope::current()?;
-    let mut detail = scope::task_name(task, cgroup());
+    let mut detail = scope::task_name(task);
     let mut comm = [0u64; 2];
     // SAFETY: the helper copes with any address; at most 16 bytes are written.
     unsafe { bpf_probe_read_kernel_str((&raw mut comm).cast(), 16, ctx.arg(1)) };
@@ -61,9 +99,4 @@ pub fn task_rename(ctx: BtfTracePointContext) -> Option<()> {
         detail,
     });
     None
-}
-
-fn cgroup() -> u64 {
-    // SAFETY: a helper without arguments.
-    unsafe { bpf_get_current_cgroup_id() }
 }

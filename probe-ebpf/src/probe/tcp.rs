@@ -3,7 +3,6 @@
 //! `current` lies in softirq: most of these events run while some task, often the peer, happens to be
 //! current. The slot carries the current thread only where the change is the caller's own act.
 
-use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use probe_ebpf::config::ABSENT;
@@ -12,12 +11,20 @@ use probe_ebpf::event::state::{
 };
 use probe_ebpf::event::{RareSlot, Slot, call, flag, kind};
 
-use crate::kernel::{self, Pointer, argument, diagnose, field};
-use crate::scope::SocketState;
+use crate::kernel::{self, Pointer, Structure, argument, diagnose, field, offset};
+use crate::scope::{Sock, SocketState};
 use crate::{emit, scope};
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> Option<()> {
+    kernel::undisturbed(
+        #[inline(always)]
+        || state_changed(&ctx),
+    )
+}
+
+#[inline(always)]
+fn state_changed(ctx: &BtfTracePointContext) -> Option<()> {
     let sk: Pointer = ctx.arg(0);
     let old = ctx.arg::<i32>(1) as u8;
     let new = ctx.arg::<i32>(2) as u8;
@@ -44,7 +51,7 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> Option<()> {
     slot.aux = [old, new];
     slot.code = error;
     sequences(sk, &mut slot);
-    diagnose!(&ctx, "socket {}: state {} after {}", slot.socket, new, old);
+    diagnose!(ctx, "socket {}: state {} after {}", slot.socket, new, old);
     emit::rare(&RareSlot { slot, detail: [0; 8] });
     None
 }
@@ -74,6 +81,14 @@ fn own_act(old: u8, new: u8, error: i32) -> bool {
 
 #[btf_tracepoint(function = "tcp_send_reset")]
 pub fn tcp_send_reset(ctx: BtfTracePointContext) -> Option<()> {
+    kernel::undisturbed(
+        #[inline(always)]
+        || reset_sent(&ctx),
+    )
+}
+
+#[inline(always)]
+fn reset_sent(ctx: &BtfTracePointContext) -> Option<()> {
     let sk: Pointer = ctx.arg(0);
     // A reset for a port nobody listens on has no socket; one for a socket that is half gone
     // (TIME_WAIT) has one that storage refuses.
@@ -96,16 +111,40 @@ pub fn tcp_send_reset(ctx: BtfTracePointContext) -> Option<()> {
 
 #[btf_tracepoint(function = "tcp_receive_reset")]
 pub fn tcp_receive_reset(ctx: BtfTracePointContext) -> Option<()> {
+    kernel::undisturbed(
+        #[inline(always)]
+        || reset_received(&ctx),
+    )
+}
+
+#[inline(always)]
+fn reset_received(ctx: &BtfTracePointContext) -> Option<()> {
     lane_event(ctx.arg(0), kind::RESET_RECEIVED)
 }
 
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
 pub fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> Option<()> {
+    kernel::undisturbed(
+        #[inline(always)]
+        || retransmitted(&ctx),
+    )
+}
+
+#[inline(always)]
+fn retransmitted(ctx: &BtfTracePointContext) -> Option<()> {
     lane_event(ctx.arg(0), kind::RETRANSMIT)
 }
 
 #[btf_tracepoint(function = "inet_sk_error_report")]
 pub fn inet_sk_error_report(ctx: BtfTracePointContext) -> Option<()> {
+    kernel::undisturbed(
+        #[inline(always)]
+        || error_reported(&ctx),
+    )
+}
+
+#[inline(always)]
+fn error_reported(ctx: &BtfTracePointContext) -> Option<()> {
     let sk: Pointer = ctx.arg(0);
     // Whoever waits for a socket that is taken apart is woken by a report of no error.
     if !kernel::is_tcp(sk) || field!(sk, sock_err, i32) == 0 {
@@ -141,14 +180,14 @@ const MSG_PEEK: u32 = 2;
 
 /// Where the stream stands after a send or a receive.
 #[inline(always)]
-pub fn position(sk: Pointer, slot: &mut Slot) -> Option<()> {
+pub fn position(sk: impl Sock, slot: &mut Slot) -> Option<()> {
+    let tcp = sk.tcp()?;
     if slot.kind == kind::SEND {
-        return sequences(sk, slot);
-    }
-    // SAFETY: the verifier checks the socket.
-    let tcp: Pointer = unsafe { bpf_skc_to_tcp_sock(sk.cast()) }.cast();
-    if tcp.is_null() {
-        return None;
+        sent(tcp, slot);
+        if repaired(tcp) {
+            slot.aux[0] |= call::REPAIRED;
+        }
+        return Some(());
     }
     // In this order: a FIN that is seen here has been counted in `rcv_nxt`, which is read after it.
     if field!(sk, common_flags, u64) & SOCK_DONE != 0 {
@@ -157,8 +196,8 @@ pub fn position(sk: Pointer, slot: &mut Slot) -> Option<()> {
     slot.sequence = field!(tcp, tcp_copied_seq, u32);
     let unread = field!(tcp, tcp_rcv_nxt, u32).wrapping_sub(slot.sequence);
     slot.count = field!(tcp, tcp_bytes_received, u64).wrapping_sub(unread as u64);
-    if slot.argument & MSG_PEEK != 0 && field!(sk, sock_peek_off, i32) >= 0 {
-        slot.aux[0] |= call::PEEK_OFFSET;
+    if slot.argument & MSG_PEEK != 0 {
+        peek(sk, tcp, slot);
     }
     match unread {
         0 => slot.flags |= flag::DRAINED,
@@ -168,16 +207,39 @@ pub fn position(sk: Pointer, slot: &mut Slot) -> Option<()> {
     Some(())
 }
 
+/// A peek begins where the next bytes are, or at an offset that the program chose (`SO_PEEK_OFF`) and that the peek
+/// has moved on. In repair mode it may look at what was sent.
+#[inline(always)]
+fn peek<S: Sock>(sk: S, tcp: S, slot: &mut Slot) {
+    if repaired(tcp) {
+        slot.aux[0] |= call::REPAIRED;
+    }
+    let offset = field!(sk, sock_peek_off, i32);
+    if offset >= 0 && slot.result > 0 {
+        let ahead = (offset - slot.result) as u32;
+        slot.sequence = slot.sequence.wrapping_add(ahead);
+        slot.count += ahead as u64;
+    }
+}
+
+/// Whether the socket is being taken apart or put together again (`TCP_REPAIR`).
+#[inline(always)]
+fn repaired(tcp: impl Structure) -> bool {
+    let mask = offset!(tcp_repair_mask);
+    mask != 0 && field!(tcp, tcp_repair, u8) as u32 & mask != 0
+}
+
 /// Where the endpoint's own stream stands: the position of the FIN if one is sent now.
 #[inline(always)]
-fn sequences(sk: Pointer, slot: &mut Slot) -> Option<()> {
-    // SAFETY: the verifier checks the socket.
-    let tcp: Pointer = unsafe { bpf_skc_to_tcp_sock(sk.cast()) }.cast();
-    if tcp.is_null() {
-        return None;
+fn sequences(sk: impl Sock, slot: &mut Slot) {
+    if let Some(tcp) = sk.tcp() {
+        sent(tcp, slot);
     }
+}
+
+#[inline(always)]
+fn sent(tcp: impl Structure, slot: &mut Slot) {
     slot.sequence = field!(tcp, tcp_write_seq, u32);
     let unacked = slot.sequence.wrapping_sub(field!(tcp, tcp_snd_una, u32));
     slot.count = field!(tcp, tcp_bytes_acked, u64) + unacked as u64;
-    Some(())
 }

@@ -1,6 +1,7 @@
 //! Loading the probes into the running kernel and attaching them; what is missing is said, not hidden.
 
 pub mod family;
+pub mod patch;
 mod prove;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -9,9 +10,9 @@ use anyhow::{Context, Result, bail};
 use aya::maps::{Map, MapData};
 use aya::programs::{Iter, Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
-use probe_ebpf::config::{Arguments, Config, NAMED_PER_CPU, Offsets};
+use probe_ebpf::config::{Config, NAMED_PER_CPU, SOCKETS_BY_COOKIE};
 
-use crate::capture::offsets;
+use crate::capture::offsets::{self, Found};
 use crate::capture::scope::Scope;
 use family::{ACCEPT, COMMON, Family, Hook, Need, Site};
 
@@ -73,8 +74,8 @@ impl Attached {
 }
 
 /// Loads maps and programs, nothing attached yet.
-pub fn load(btf: &Btf, scope: &Scope, settings: &Settings) -> Result<Ebpf> {
-    let (offsets, arguments) = offsets::read()?;
+pub fn load(btf: &Btf, scope: &Scope, settings: &Settings, family: Family) -> Result<Ebpf> {
+    let found = offsets::read()?;
     let cpus = cpus()?;
     let (bulk_slots, rare_slots) = settings.slots(cpus);
     let mut config = Config {
@@ -82,87 +83,74 @@ pub fn load(btf: &Btf, scope: &Scope, settings: &Settings) -> Result<Ebpf> {
         bulk_slots,
         rare_slots,
         log: u32::from(settings.probe_log),
+        kprobes: u32::from(family == Family::Kprobe),
         ..Config::default()
     };
     scope.configure(&mut config)?;
-    load_with(btf, &config, &offsets, &arguments, cpus)
+    let probes = patch::linked(PROBE, found.preemption, family);
+    load_with(btf, &config, &found, cpus, &probes)
 }
 
-fn load_with(
-    btf: &Btf,
-    config: &Config,
-    offsets: &Offsets,
-    arguments: &Arguments,
-    cpus: u32,
-) -> Result<Ebpf> {
+fn load_with(btf: &Btf, config: &Config, found: &Found, cpus: u32, probes: &[u8]) -> Result<Ebpf> {
     let log_bytes = if config.log == 0 { 4096 } else { 1 << 20 };
     EbpfLoader::new()
         .btf(Some(btf))
         .allow_unsupported_maps()
         .override_global("CONFIG", bytemuck::bytes_of(config), true)
-        .override_global("OFFSETS", bytemuck::bytes_of(offsets), true)
-        .override_global("ARGUMENTS", bytemuck::bytes_of(arguments), true)
+        .override_global("OFFSETS", bytemuck::bytes_of(&found.offsets), true)
+        .override_global("ARGUMENTS", bytemuck::bytes_of(&found.arguments), true)
         .map_max_entries("HEADS", cpus)
         .map_max_entries("NAMED", NAMED_PER_CPU * cpus)
         .map_max_entries("BULK", config.bulk_slots * cpus)
         .map_max_entries("RARE", config.rare_slots * cpus)
+        .map_max_entries("BY_COOKIE", if config.kprobes == 0 { 64 } else { SOCKETS_BY_COOKIE })
         .map_max_entries("AYA_LOGS", log_bytes)
-        .load(PROBE)
+        .load(probes)
         .context("create the probes' maps (root, or CAP_BPF and CAP_PERFMON, is needed)")
 }
 
-/// What was attached, and which family sees sends and receives.
-pub struct Attachment {
+/// The probes in the kernel, with the hooks that see sends and receives attached.
+pub struct Loaded {
+    pub ebpf: Ebpf,
     pub family: Family,
     pub hooks: Vec<Attached>,
 }
 
-/// Attaches every hook, with the wanted family or else the first that works; a wanted hook that is refused is
-/// named with the reason.
-///
-/// # Errors
-/// When a required one is refused.
-pub fn attach(ebpf: &mut Ebpf, btf: &Btf, wanted: Option<Family>) -> Result<Attachment> {
-    let mut hooks = Vec::new();
-    for hook in COMMON.iter().filter(|hook| hook.site != Site::Files) {
-        let result = attach_hook(ebpf, btf, hook);
-        if hook.need == Need::Required {
-            result?;
-            hooks.push(Attached::there(ebpf, hook));
-            continue;
-        }
-        hooks.push(match result {
-            Ok(()) => Attached::there(ebpf, hook),
-            Err(error) => Attached::missing(hook.to_string(), root_cause(&error)),
-        });
-    }
-    let (family, seeing) = attach_any(ebpf, btf, wanted)?;
-    hooks.extend(seeing);
-    hooks.push(attach_accept(ebpf, btf));
-    Ok(Attachment { family, hooks })
-}
-
-/// Attaches the wanted family of hooks, or the first that works.
-fn attach_any(
-    ebpf: &mut Ebpf,
-    btf: &Btf,
-    wanted: Option<Family>,
-) -> Result<(Family, Vec<Attached>)> {
-    if let Some(family) = wanted {
-        let attached = attach_family(ebpf, btf, family);
-        return Ok((
-            family,
-            attached.with_context(|| format!("use hooks of the family {family}"))?,
-        ));
+/// Loads the probes and attaches the family that was asked for, or else the first that works. What belongs to
+/// the others is not loaded into the kernel.
+pub fn load_family(btf: &Btf, scope: &Scope, settings: &Settings) -> Result<Loaded> {
+    if let Some(family) = settings.family {
+        let mut ebpf = load(btf, scope, settings, family)?;
+        let hooks = attach_family(&mut ebpf, btf, family)
+            .with_context(|| format!("use hooks of the family {family}"))?;
+        return Ok(Loaded { ebpf, family, hooks });
     }
     let mut refused = Vec::new();
     for family in Family::ALL {
-        match attach_family(ebpf, btf, family) {
-            Ok(hooks) => return Ok((family, hooks)),
+        let mut ebpf = load(btf, scope, settings, family)?;
+        match attach_family(&mut ebpf, btf, family) {
+            Ok(hooks) => return Ok(Loaded { ebpf, family, hooks }),
             Err(error) => refused.push(format!("{family}: {}", root_cause(&error))),
         }
     }
     bail!("no family of hooks works on this kernel: {}", refused.join("; "));
+}
+
+/// Attaches what every family needs or wants; a wanted hook that is refused is named with the reason.
+///
+/// # Errors
+/// When a required one is refused.
+pub fn attach_common(ebpf: &mut Ebpf, btf: &Btf, family: Family) -> Result<Vec<Attached>> {
+    let mut hooks = Vec::new();
+    for hook in COMMON.iter().filter(|hook| hook.site != Site::Files) {
+        match attach_hook(ebpf, btf, hook) {
+            Ok(()) => hooks.push(Attached::there(ebpf, hook)),
+            Err(error) if hook.need == Need::Required => return Err(error),
+            Err(error) => hooks.push(Attached::missing(hook.to_string(), root_cause(&error))),
+        }
+    }
+    hooks.push(attach_accept(ebpf, btf, family));
+    Ok(hooks)
 }
 
 /// Attaches all hooks of a family and sees to it that they fire. What was attached is gone where one is refused.
@@ -193,10 +181,11 @@ fn without_effect(hook: &Hook) -> String {
     format!("{hook} is attached, but has no effect: {reason}")
 }
 
-/// Attaches the first hook that tells which thread accepts.
-fn attach_accept(ebpf: &mut Ebpf, btf: &Btf) -> Attached {
+/// Attaches the first hook that tells which thread accepts; where sends are seen by kprobes, only such a one.
+fn attach_accept(ebpf: &mut Ebpf, btf: &Btf, family: Family) -> Attached {
     let mut refused = Vec::new();
-    for hook in &ACCEPT {
+    let fits = |hook: &&Hook| family != Family::Kprobe || hook.site == Site::Kretprobe;
+    for hook in ACCEPT.iter().filter(fits) {
         match attach_alone(ebpf, btf, hook) {
             Ok(()) => return Attached::there(ebpf, hook),
             Err(error) => refused.push(format!("{hook}: {}", root_cause(&error))),
@@ -240,6 +229,10 @@ fn attach_program(ebpf: &mut Ebpf, btf: &Btf, hook: &Hook) -> Result<()> {
             program.load(target, btf)?;
             program.attach()?;
         }
+        (Site::Kprobe | Site::Kretprobe, Program::KProbe(program)) => {
+            program.load()?;
+            program.attach(target, 0)?;
+        }
         (Site::Files, _) => name_open_sockets(ebpf, btf)?,
         _ => bail!("the program {} is of another kind", hook.program),
     }
@@ -257,6 +250,7 @@ pub fn detach(ebpf: &mut Ebpf, hooks: &[Hook]) -> Result<()> {
             Program::BtfTracePoint(program) => program.unload(),
             Program::FEntry(program) => program.unload(),
             Program::FExit(program) => program.unload(),
+            Program::KProbe(program) => program.unload(),
             _ => continue,
         };
         match unloaded {

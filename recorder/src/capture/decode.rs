@@ -11,11 +11,12 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use probe_ebpf::event::state::{CLOSE, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_SENT};
 use probe_ebpf::event::{SocketName, TaskName, call, flag, kind, protocol, proven};
 
+use crate::capture::cgroup::Cgroups;
+use crate::capture::generations::{FastMap, Generations};
+use crate::capture::places::Places;
+use crate::capture::procfs;
 use crate::capture::ring::Raw;
 use crate::event::{Address, Event, Flags, Name, Names, Op, Proof, Protocol, Task};
-
-/// Asked several times for every event; the keys are the kernel's own numbers.
-type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// Turns slots, in order of time, into events.
 pub struct Decoder {
@@ -26,7 +27,9 @@ pub struct Decoder {
     pub unnamed_ns: u64,
     /// Whether what `/proc` says now was so when the events happened.
     pub live: bool,
-    cgroups: HashMap<u64, String>,
+    /// Containers and network namespaces that events lie in.
+    pub places: Places,
+    cgroups: Cgroups,
     /// Names of the faults that are armed, by rule.
     faults: Vec<Name>,
     tasks: FastMap<u32, Known>,
@@ -62,22 +65,25 @@ struct Socket {
     owner: u32,
 }
 
+/// Sockets that are remembered at least.
+const GENERATION: usize = 250_000;
+
 /// Most threads that have ended whose names are kept for the recording's list.
 const MOST_GONE: usize = 100_000;
 
 impl Decoder {
-    /// `cgroups` gives paths for the kernel's cgroup numbers.
-    pub fn new(cgroups: HashMap<u64, String>) -> Self {
+    pub fn new(cgroups: Cgroups) -> Self {
         Self {
             names: Names::default(),
             records: 0,
             unnamed_ns: 0,
             live: true,
+            places: Places::default(),
             cgroups,
             faults: Vec::new(),
             tasks: FastMap::default(),
             gone: Vec::new(),
-            sockets: Generations::new(),
+            sockets: Generations::new(GENERATION),
         }
     }
 
@@ -87,8 +93,11 @@ impl Decoder {
         for task in tasks {
             let listed = in_scope(task.tid);
             let comm = self.names.intern(&task.comm);
-            let known =
-                Known { last_ns: task.start_ns, task, comm, cgroup: Name::NONE, count: 0, listed };
+            let cgroup = match task.cgroup.as_str() {
+                "" => Name::NONE,
+                path => self.names.intern(path),
+            };
+            let known = Known { last_ns: task.start_ns, task, comm, cgroup, count: 0, listed };
             self.tasks.insert(known.task.tid, known);
         }
     }
@@ -129,11 +138,19 @@ impl Decoder {
         match raw.slot.kind {
             kind::TASK => {
                 self.records += 1;
-                self.name_task(bytemuck::cast(detail));
+                let name: TaskName = bytemuck::cast(detail);
+                self.name_task(name);
+                if raw.slot.argument == 1 {
+                    self.move_process(&name);
+                }
             }
             kind::SOCKET => {
                 self.records += 1;
                 self.name_socket(raw, bytemuck::cast(detail));
+            }
+            kind::CGROUP => {
+                self.records += 1;
+                self.cgroups.learn(raw.slot.socket, raw.slot.sequence, bytemuck::bytes_of(&detail));
             }
             _ => out.extend(self.event(raw, detail)),
         }
@@ -264,7 +281,7 @@ impl Decoder {
             Op::Exec => {
                 self.name_task(bytemuck::cast(detail));
                 if let Some(known) = self.tasks.get_mut(&raw.slot.tid).filter(|_| self.live) {
-                    known.task.executable = crate::capture::procfs::executable(raw.slot.pid);
+                    known.task.executable = procfs::executable(raw.slot.pid);
                 }
             }
             Op::Exit => {
@@ -279,32 +296,6 @@ impl Decoder {
         }
     }
 
-    fn name_task(&mut self, name: TaskName) {
-        let length = name.comm.iter().position(|&b| b == 0).unwrap_or(name.comm.len());
-        let comm = String::from_utf8_lossy(&name.comm[..length]).into_owned();
-        let cgroup = self.cgroups.get(&name.cgroup).cloned().unwrap_or_default();
-        let known = self.tasks.entry(name.tid).or_insert_with(|| Known {
-            task: Task::default(),
-            comm: Name::NONE,
-            cgroup: Name::NONE,
-            last_ns: name.start_ns,
-            count: 0,
-            listed: true,
-        });
-        known.listed = true;
-        known.comm = self.names.intern(&comm);
-        known.cgroup = if cgroup.is_empty() { Name::NONE } else { self.names.intern(&cgroup) };
-        known.task = Task {
-            pid: name.pid,
-            tid: name.tid,
-            comm,
-            executable: std::mem::take(&mut known.task.executable),
-            cgroup,
-            parent: name.parent,
-            start_ns: name.start_ns,
-        };
-    }
-
     fn name_socket(&mut self, raw: &Raw, name: SocketName) {
         let before = self.sockets.get(raw.slot.socket).cloned();
         // The port is given back before the socket's last events.
@@ -313,7 +304,7 @@ impl Decoder {
             local: known.unwrap_or_else(|| self.address(name.local, name.local_port)),
             remote: self.address(name.remote, name.remote_port),
             protocol: spoken(name.protocol),
-            netns: name.netns,
+            netns: if name.netns_cookie != 0 { name.netns_cookie } else { name.netns },
             iss: name.iss,
             irs: name.irs,
             proof: match name.proven {
@@ -326,6 +317,7 @@ impl Decoder {
             asking: name.state == SYN_SENT,
             owner: if name.owner != 0 { name.owner } else { before.map_or(0, |s| s.owner) },
         };
+        self.places.namespace(socket.netns, name.netns);
         self.sockets.put(raw.slot.socket, socket);
     }
 
@@ -414,13 +406,14 @@ fn transfer(raw: &Raw, event: &mut Event) {
         // The FIN has one position: read, or next to be read, which a peek leaves where it is.
         let at_end = if peek { flag::ONE_LEFT | flag::DRAINED } else { flag::DRAINED };
         let fin = slot.flags & flag::FIN_SEEN != 0 && slot.flags & at_end != 0;
-        if slot.result == 0 && fin {
+        let aside = slot.argument & (MSG_OOB | MSG_ERRQUEUE) != 0;
+        if slot.result == 0 && fin && !aside {
             set(Flags::EOF);
         }
         if peek {
             set(Flags::PEEK);
         }
-        if slot.argument & (MSG_OOB | MSG_ERRQUEUE) != 0 {
+        if aside {
             set(Flags::URGENT);
         }
         if slot.argument & MSG_WAITALL != 0 {
@@ -440,10 +433,10 @@ fn range(raw: &Raw, position: u64, event: &mut Event) {
     let (fin_seen, drained) =
         (raw.slot.flags & flag::FIN_SEEN != 0, raw.slot.flags & flag::DRAINED != 0);
     let (start, end) = match event.op {
+        // Into or out of a queue: no bytes of the stream move.
+        Op::Send | Op::Recv if raw.slot.aux[0] & call::REPAIRED != 0 => return,
         Op::Send if length > 0 => (position.wrapping_sub(length), position),
         Op::Recv if event.flags.has(Flags::URGENT) => return,
-        // At an offset that the program chose (`SO_PEEK_OFF`): which bytes those are is not known.
-        Op::Recv if peek && raw.slot.aux[0] & call::PEEK_OFFSET != 0 => return,
         Op::Recv if event.flags.has(Flags::EOF) && !drained => (position, position + 1),
         Op::Recv if event.flags.has(Flags::EOF) => (position.wrapping_sub(1), position),
         Op::Recv if length > 0 && peek => (position, position + length),
@@ -513,37 +506,6 @@ fn errno(code: i32) -> u16 {
     if RESTARTS.contains(&errno) { libc::EINTR as u16 } else { errno }
 }
 
-/// A map that forgets what has not been used for long, so that it stays bounded: two generations, of
-/// which the older one is dropped when the newer one is full.
-struct Generations<T> {
-    new: FastMap<u64, T>,
-    old: FastMap<u64, T>,
-}
-
-/// Sockets that are remembered at least.
-const GENERATION: usize = 250_000;
-
-impl<T> Generations<T> {
-    fn new() -> Self {
-        Self { new: FastMap::default(), old: FastMap::default() }
-    }
-
-    fn get(&mut self, key: u64) -> Option<&mut T> {
-        if !self.new.contains_key(&key) {
-            let value = self.old.remove(&key)?;
-            self.put(key, value);
-        }
-        self.new.get_mut(&key)
-    }
-
-    fn put(&mut self, key: u64, value: T) {
-        self.old.remove(&key);
-        if self.new.len() >= GENERATION && !self.new.contains_key(&key) {
-            self.old = std::mem::take(&mut self.new);
-        }
-        self.new.insert(key, value);
-    }
-}
-
+mod task;
 #[cfg(test)]
 mod tests;

@@ -1,18 +1,32 @@
 //! Where the running kernel keeps its fields, read from its BTF. Proven by the verifier: every access at
 //! such an offset is checked against the type it is made on.
 
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+
 use anyhow::{Context, Result, bail};
 use btf_rs::{Backend, Btf, Type};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use probe_ebpf::config::{ABSENT, Arguments, Offsets};
+
+use super::attach::patch::Preemption;
 
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
-/// Offsets and tracepoint prototypes of the running kernel.
+/// What the running kernel's types tell.
+pub struct Found {
+    pub offsets: Offsets,
+    pub arguments: Arguments,
+    pub preemption: Option<Preemption>,
+}
+
+/// Offsets, tracepoint prototypes and functions of the running kernel.
 ///
 /// # Errors
 /// When the kernel has no BTF. A missing field is [`ABSENT`], not an error.
-pub fn read() -> Result<(Offsets, Arguments)> {
-    let btf = Btf::from_file_with_backend(VMLINUX, Backend::Mmap).with_context(|| {
+pub fn read() -> Result<Found> {
+    let btf = open().with_context(|| {
         format!("read {VMLINUX} (is the kernel built with CONFIG_DEBUG_INFO_BTF?)")
     })?;
     let at = |structure: &str, path: &str| field(&btf, structure, path).unwrap_or(ABSENT);
@@ -26,6 +40,14 @@ pub fn read() -> Result<(Offsets, Arguments)> {
         task_exit_code: at("task_struct", "exit_code"),
         task_flags: at("task_struct", "flags"),
         task_nvcsw: at("task_struct", "nvcsw"),
+        task_signal: at("task_struct", "signal"),
+        signal_live: at("signal_struct", "live.counter"),
+        task_cgroups: at("task_struct", "cgroups"),
+        css_set_dfl_cgrp: at("css_set", "dfl_cgrp"),
+        cgroup_kn: at("cgroup", "kn"),
+        cgroup_root: at("cgroup", "root"),
+        cgroup_root_hierarchy_id: at("cgroup_root", "hierarchy_id"),
+        kernfs_node_id: at("kernfs_node", "id"),
         common_family: at("sock_common", "skc_family"),
         common_state: at("sock_common", "skc_state"),
         common_daddr: at("sock_common", "skc_daddr"),
@@ -38,6 +60,7 @@ pub fn read() -> Result<(Offsets, Arguments)> {
         common_flags: at("sock_common", "skc_flags"),
         common_net: at("sock_common", "skc_net"),
         net_inum: at("net", "ns.inum"),
+        net_cookie: at("net", "net_cookie"),
         sock_protocol: at("sock", "sk_protocol"),
         sock_err: at("sock", "sk_err"),
         sock_peek_off: at("sock", "sk_peek_off"),
@@ -50,6 +73,8 @@ pub fn read() -> Result<(Offsets, Arguments)> {
         tcp_copied_seq: at("tcp_sock", "copied_seq"),
         tcp_rcv_nxt: at("tcp_sock", "rcv_nxt"),
         tcp_bytes_received: at("tcp_sock", "bytes_received"),
+        tcp_repair: at("tcp_sock", "repair"),
+        tcp_repair_mask: bit(&btf, "tcp_sock", "repair"),
         siginfo_code: at("kernel_siginfo", "si_code"),
         socket_sk: at("socket", "sk"),
     };
@@ -60,7 +85,18 @@ pub fn read() -> Result<(Offsets, Arguments)> {
         mark_victim_task: u32::from(argument(&btf, "mark_victim", "task_struct") != ABSENT),
         accept_arguments: parameters(&btf, "inet_csk_accept").unwrap_or(ABSENT),
     };
-    Ok((offsets, arguments))
+    let function = |name: &str| btf.resolve_ids_by_name(name).ok()?.first().copied();
+    let preemption = || Some([function("bpf_preempt_disable")?, function("bpf_preempt_enable")?]);
+    Ok(Found { offsets, arguments, preemption: preemption() })
+}
+
+/// The kernel's BTF, mapped: parsed into memory it would take ten times its size. By way of a copy, since
+/// before Linux 6.16 the original cannot be mapped.
+fn open() -> Result<Btf> {
+    let mut copy: File = memfd_create(c"btf", MFdFlags::MFD_CLOEXEC)?.into();
+    io::copy(&mut File::open(VMLINUX)?, &mut copy)?;
+    let path = format!("/proc/self/fd/{}", copy.as_raw_fd());
+    Ok(Btf::from_file_with_backend(path, Backend::Mmap)?)
 }
 
 /// Byte offset of a field, through anonymous structs and unions and along a dotted path.
@@ -76,6 +112,15 @@ fn field(btf: &Btf, structure: &str, path: &str) -> Result<u32> {
         current = inner;
     }
     Ok(offset)
+}
+
+/// The bit that a one-bit field has in its byte, as a mask; 0 when there is no such field.
+fn bit(btf: &Btf, structure: &str, name: &str) -> u32 {
+    let mut types = btf.resolve_types_by_name(structure).unwrap_or_default();
+    types.retain(|t| matches!(t, Type::Struct(_)));
+    let Some(Type::Struct(structure)) = types.pop() else { return 0 };
+    let field = structure.members.iter().find(|m| btf.resolve_name(*m).is_ok_and(|n| n == name));
+    field.map_or(0, |field| 1 << (field.bit_offset() % 8))
 }
 
 fn member(btf: &Btf, within: &Type, name: &str) -> Result<Option<(u32, Type)>> {

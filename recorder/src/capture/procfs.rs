@@ -1,11 +1,10 @@
 //! What `/proc` and `/sys` know that the probes do not: tasks older than the recorder, executables, the
-//! host's name, and which path a cgroup's number stands for.
+//! host's name, and cgroups of version 1.
 
-use std::collections::HashMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::container;
 use crate::event::Task;
 
 pub fn host_name() -> String {
@@ -28,8 +27,9 @@ fn line(path: &str) -> String {
 pub fn tasks() -> Vec<Task> {
     let mut tasks = Vec::new();
     for pid in numbers(Path::new("/proc")) {
+        let cgroup = cgroup(pid).unwrap_or_default();
         for tid in numbers(&PathBuf::from(format!("/proc/{pid}/task"))) {
-            tasks.extend(task(pid, tid));
+            tasks.extend(task(pid, tid, &cgroup));
         }
     }
     tasks
@@ -56,7 +56,7 @@ pub fn executable(pid: u32) -> String {
         .unwrap_or_default()
 }
 
-fn task(pid: u32, tid: u32) -> Option<Task> {
+fn task(pid: u32, tid: u32, cgroup: &str) -> Option<Task> {
     let stat = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).ok()?;
     // The name stands in parentheses and may itself hold some.
     let (_, rest) = stat.split_once('(')?;
@@ -68,7 +68,7 @@ fn task(pid: u32, tid: u32) -> Option<Task> {
         tid,
         comm: comm.to_owned(),
         executable: if pid == tid { executable(pid) } else { String::new() },
-        cgroup: String::new(),
+        cgroup: cgroup.to_owned(),
         parent: fields.get(1)?.parse().ok()?,
         start_ns: ticks * (1_000_000_000 / TICKS_PER_SECOND),
     })
@@ -103,22 +103,28 @@ pub fn cgroup_threads(directory: &Path) -> Vec<u32> {
     found
 }
 
-/// Cgroup numbers (inodes) and their paths below the mount, `/` for the root. Bounded: a machine with
-/// more cgroups than that gets numbers instead of paths for the rest.
-pub fn cgroups() -> HashMap<u64, String> {
-    const MOST: usize = 65_536;
-    let mut found = HashMap::new();
-    let Some(mount) = cgroup_mount() else { return found };
-    let mut open = vec![mount.clone()];
-    while let Some(directory) = open.pop() {
-        let Ok(metadata) = fs::metadata(&directory) else { continue };
-        let below = directory.strip_prefix(&mount).unwrap_or(&directory);
-        found.insert(metadata.ino(), format!("/{}", below.display()));
-        if found.len() >= MOST {
-            break;
-        }
-        let Ok(entries) = fs::read_dir(&directory) else { continue };
-        open.extend(entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()));
+/// Whether there are hierarchies of version 1 that processes live in.
+pub fn has_legacy_cgroups() -> bool {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    mounts.lines().any(|line| line.split(' ').nth(2) == Some("cgroup"))
+}
+
+/// The path of a process's cgroup; nothing where there is no such process. Of one that lives in version 2's
+/// root, or in none of its cgroups, that of version 1. Its hierarchies may differ: the one that tells of a
+/// container is taken, else systemd's.
+pub fn cgroup(pid: u32) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let own = text.lines().find_map(|line| line.strip_prefix("0::"));
+    if let Some(path) = own.filter(|&path| path != "/") {
+        return Some(path.to_owned());
     }
-    found
+    let fields = text.lines().filter_map(|line| {
+        let mut fields = line.splitn(3, ':');
+        let (number, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+        (number != "0").then_some((controllers, path))
+    });
+    let rank = |&(controllers, path): &(&str, &str)| {
+        (container::of(path).is_some(), controllers == "name=systemd", path != "/")
+    };
+    fields.max_by_key(rank).map(|(_, path)| path).or(own).map(str::to_owned)
 }

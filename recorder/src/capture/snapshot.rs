@@ -17,6 +17,7 @@ use anyhow::Result;
 use probe_ebpf::event::Slot;
 use serde::{Deserialize, Serialize};
 
+use crate::capture::cgroup::Cgroups;
 use crate::capture::decode::Decoder;
 use crate::capture::ring::{Batch, Raw, Rings, Shape};
 use crate::capture::{BLOCK, IN_FLIGHT, Sink, clock, procfs};
@@ -152,7 +153,7 @@ fn survivor(rings: &Rings, cpu: u32, ring: Ring, position: u64) -> Survivor {
 /// A decoder that knows the threads which lived before the oldest slot and live now. Of the others the
 /// slots tell; and a number may have been another thread's before.
 fn decoder(source: &Source, survivors: &Survivors) -> Decoder {
-    let mut decoder = Decoder::new(procfs::cgroups());
+    let mut decoder = Decoder::new(Cgroups::read());
     decoder.live = false;
     let oldest_ns = survivors.oldest_ns.unwrap_or(u64::MAX);
     let older = |task: &Task| task.start_ns < oldest_ns;
@@ -181,6 +182,7 @@ fn hand_out(
         kept += events.len() as u64;
         sink(&decoder.names, &events)?;
     }
+    decoder.places.look();
     Ok(kept)
 }
 
@@ -207,6 +209,7 @@ fn host(
         boot_id: procfs::boot_id(),
         kernel: procfs::kernel_release(),
         cpus: source.shape.cpus,
+        attached_ns: source.attached_ns,
         wall_offset_ns: clock::wall_offset_ns(),
         family: source.family.clone(),
         hooks: source.hooks.clone(),
@@ -219,5 +222,7 @@ fn host(
         raised: kept + lost,
         lost,
         tasks: decoder.tasks(),
+        containers: decoder.places.called(),
+        namespaces: decoder.places.namespaces(),
     }
 }

@@ -8,6 +8,9 @@ use anyhow::Result;
 
 use crate::cli::input;
 use crate::cli::record::grouped;
+use crate::clocks::{Clocks, Offset, Reading};
+use crate::describe::{self, printable};
+use crate::event::{Event, History, Op};
 use crate::graph::{EdgeKind, Graph, Proof, check};
 
 /// Verify every edge of a recording's graph, independently of the code that built it
@@ -66,11 +69,12 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         writeln!(
             out,
             "{}: {} raised, {} lost",
-            host.name,
+            printable(&host.name),
             grouped(host.raised),
             grouped(host.lost)
         )?;
     }
+    clocks(&history, &graph, &mut out)?;
     for violation in violations.iter().take(MOST) {
         writeln!(out, "wrong: {violation}")?;
     }
@@ -82,4 +86,49 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     Ok(ExitCode::FAILURE)
+}
+
+/// How far the hosts' clocks are apart: at the last message of each group of hosts that exchanged any, and at the
+/// first, where they have drifted since.
+fn clocks(history: &History, graph: &Graph, out: &mut impl Write) -> Result<()> {
+    if history.hosts.len() < 2 {
+        return Ok(());
+    }
+    let readings = Clocks::new(history, graph).readings();
+    let mut told = 0;
+    for (number, reading) in readings.iter().enumerate() {
+        // What contradicts itself is told as a violation.
+        let Ok(reading) = reading else { continue };
+        let next = readings.get(number + 1).and_then(|next| next.as_ref().ok());
+        let next = next.filter(|next| next.of == reading.of);
+        for offset in &reading.offsets {
+            let later = next.and_then(|n| n.offsets.iter().find(|o| o.host == offset.host));
+            if later.is_some_and(|later| later.meets(offset)) {
+                continue;
+            }
+            told += 1;
+            if told <= MOST {
+                clock(history, reading, offset, out)?;
+            }
+        }
+    }
+    if told > MOST {
+        writeln!(out, "… and {} more clocks", told - MOST)?;
+    }
+    Ok(())
+}
+
+fn clock(
+    history: &History,
+    reading: &Reading,
+    offset: &Offset,
+    out: &mut impl Write,
+) -> Result<()> {
+    let name = |host: u16| printable(&history.hosts[usize::from(host)].name);
+    let wall = offset.by_wall_clock(history, reading.of);
+    let Some(ahead) = describe::ahead(wall.low_ns, wall.high_ns) else { return Ok(()) };
+    let moment = Event { time_ns: reading.at_ns, host: reading.of, ..Event::blank(Op::Exit) };
+    let (host, of, at) = (name(offset.host), name(reading.of), describe::clock(history, &moment));
+    let messages = grouped(offset.messages);
+    Ok(writeln!(out, "{host}: its clock is {ahead} {of}'s at {at} ({messages} messages)")?)
 }

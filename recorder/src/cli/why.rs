@@ -12,6 +12,7 @@ use anyhow::Result;
 
 use crate::cli::{Hinted, input};
 use crate::event::History;
+use crate::explain::beyond::{Beyond, beyond};
 use crate::explain::{self, Process, missing};
 use crate::graph::Graph;
 use crate::lookback::{self, Extent, Limits, LookedBack, Outcome};
@@ -79,19 +80,18 @@ struct Asked<'a> {
     extent: Option<&'a Extent>,
 }
 
-/// Of one large recording, the parts that lead to the event.
+/// Of large recordings, the parts that lead to the event.
 fn look_back(
     arguments: &Arguments,
     files: &[PathBuf],
     pattern: Option<&Pattern>,
 ) -> Result<Outcome> {
     let backward = !arguments.forward && arguments.missing.is_none();
-    let [file] = files else { return Ok(Outcome::Whole) };
-    if !backward || arguments.whole || file.is_dir() {
+    if !backward || arguments.whole {
         return Ok(Outcome::Whole);
     }
     let options = arguments.slicing.options();
-    let outcome = lookback::look_back(file, pattern, options, Limits::default())?;
+    let outcome = lookback::look_back(files, pattern, options, Limits::default())?;
     let Outcome::Found(part) = &outcome else { return Ok(outcome) };
     if let Some(suspect) = &arguments.exclude_check {
         let bound = suspect.bind(&part.history);
@@ -125,7 +125,11 @@ fn answer(
     };
     if let Some(suspect) = &arguments.exclude_check {
         let slice = slice::backward(history, graph, &[symptom.event], options);
-        return exclude_check(arguments, suspect, (history, extent), &slice, out);
+        // Of a part, what is unread may have the other ends.
+        let reached = slice.order.iter().map(|&event| (event, slice.reach(event)));
+        let known = reached.take(if extent.is_none() { usize::MAX } else { 0 });
+        let beyond = beyond(history, graph, known);
+        return exclude_check(arguments, suspect, (history, extent), (&slice, beyond), out);
     }
     if arguments.forward {
         let slice = slice::forward(history, graph, &[symptom.event], options);
@@ -137,11 +141,14 @@ fn answer(
     }
     let mut answer = explain::why(history, graph, symptom.event, options);
     if let Some(extent) = extent {
+        // The other ends of what is not in the chain may be in parts that were not read.
+        let chain = answer.chain.iter().map(|step| (step.event, slice::Reach::Must));
+        answer.beyond = beyond(history, graph, chain);
         // Of what happened in unread parts, and before one, nothing is claimed.
-        let since = history.events.iter().filter(|e| e.time_ns >= extent.from_ns);
-        let seen: HashSet<u32> = since.map(|e| e.pid).collect();
-        let silent = |p: &Process| p.events == 0 && !extent.elsewhere.contains(&p.pid);
-        let read = |p: &Process| seen.contains(&p.pid) || silent(p);
+        let since = history.events.iter().filter(|event| extent.covers(event));
+        let seen: HashSet<(u16, u32)> = since.map(|e| (e.host, e.pid)).collect();
+        let silent = |p: &Process| p.events == 0 && !extent.elsewhere.contains(&(p.host, p.pid));
+        let read = |p: &Process| seen.contains(&(p.host, p.pid)) || silent(p);
         answer.processes.excluded.retain(read);
         answer.processes.cannot_say.retain(read);
     }
@@ -164,22 +171,22 @@ struct Suspicion {
     may: usize,
     excluded: usize,
     cannot_say: usize,
+    beyond: Vec<Beyond>,
 }
 
 fn exclude_check(
     arguments: &Arguments,
     suspect: &Pattern,
     (history, extent): (&History, Option<&Extent>),
-    slice: &slice::Slice,
+    (slice, beyond): (&slice::Slice, Vec<Beyond>),
     out: &mut impl Write,
 ) -> Result<ExitCode> {
     let bound = suspect.bind(history);
-    let mut found =
-        Suspicion { worst: Verdict::Excluded, must: 0, may: 0, excluded: 0, cannot_say: 0 };
-    let from_ns = extent.map_or(0, |extent| extent.from_ns);
+    let worst = Verdict::Excluded;
+    let mut found = Suspicion { worst, must: 0, may: 0, excluded: 0, cannot_say: 0, beyond };
     for (index, event) in history.events.iter().enumerate().filter(|(_, e)| bound.matches(e)) {
         match slice.verdict(history, index as u32) {
-            Verdict::Excluded if event.time_ns < from_ns => found.cannot_say += 1,
+            Verdict::Excluded if extent.is_some_and(|e| !e.covers(event)) => found.cannot_say += 1,
             Verdict::Must => found.must += 1,
             Verdict::May => found.may += 1,
             Verdict::Excluded => found.excluded += 1,
@@ -194,7 +201,7 @@ fn exclude_check(
         _ => return no_such_event(&input::no_match(history, Some(suspect))),
     };
     match arguments.json {
-        true => json::suspicion(&found, extent, out)?,
+        true => json::suspicion(history, &found, extent, out)?,
         false => text::suspicion(history, suspect, &found, extent, out)?,
     }
     Ok(ExitCode::SUCCESS)

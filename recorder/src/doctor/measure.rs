@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use aya::{Btf, Ebpf};
 use serde::Serialize;
 
-use crate::capture::attach::family::{Hook, Need, Site};
+use crate::capture::attach::family::{Family, Hook, Need, Site};
 use crate::capture::attach::{self, Settings};
 use crate::capture::{Capture, Scope, clock};
 
@@ -72,7 +72,7 @@ pub fn cost(rounds: usize) -> Result<Cost> {
 fn attach_idle(btf: &Btf) -> Result<Ebpf> {
     let settings =
         Settings { ring_bytes: 1 << 20, probe_log: false, record_self: true, family: None };
-    let mut ebpf = attach::load(btf, &Scope::All, &settings)?;
+    let mut ebpf = attach::load(btf, &Scope::All, &settings, Family::Tracepoint)?;
     attach::attach_hook(&mut ebpf, btf, &IDLE)?;
     Ok(ebpf)
 }

@@ -75,6 +75,8 @@ fn about(pattern: &Pattern) -> Pattern {
         Key::Tid,
         Key::Comm,
         Key::Cgroup,
+        Key::Container,
+        Key::Pod,
         Key::Protocol,
         Key::Local,
         Key::Remote,

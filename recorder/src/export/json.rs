@@ -5,8 +5,10 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::{Excerpt, Link};
+use crate::clocks::{Clocks, Contradiction, Offset, Reading};
+use crate::container::Runtime;
 use crate::describe;
-use crate::event::{Event, EventIndex, Flags, History, Proof, Protocol};
+use crate::event::{Event, EventIndex, Flags, History, Host, Proof, Protocol};
 use crate::pattern::FlagName;
 
 /// Writes one object, an event or edge per line. Nothing is gathered in memory.
@@ -16,6 +18,13 @@ pub fn json(excerpt: &Excerpt<'_>, out: &mut dyn Write) -> io::Result<()> {
     rows(events, out)?;
     out.write_all(b"],\"edges\":[")?;
     rows(excerpt.links().map(EdgeRow::from), out)?;
+    out.write_all(b"],\"hosts\":[")?;
+    rows(excerpt.history.hosts.iter().map(HostRow::from), out)?;
+    out.write_all(b"],\"clocks\":[")?;
+    let several = excerpt.history.hosts.len() > 1;
+    let readings = several.then(|| Clocks::new(excerpt.history, excerpt.graph).readings());
+    let offsets = readings.iter().flatten().flat_map(|r| clocks(excerpt.history, r));
+    rows(offsets, out)?;
     out.write_all(b"]}\n")?;
     out.flush()
 }
@@ -26,6 +35,66 @@ fn rows(rows: impl Iterator<Item = impl Serialize>, out: &mut dyn Write) -> io::
         serde_json::to_writer(&mut *out, &row)?;
     }
     out.write_all(b"\n")
+}
+
+#[derive(Serialize)]
+struct HostRow<'a> {
+    name: &'a str,
+    boot_id: &'a str,
+    wall_offset_ns: i64,
+}
+
+impl<'a> From<&'a Host> for HostRow<'a> {
+    fn from(host: &'a Host) -> Self {
+        let Host { name, boot_id, wall_offset_ns, .. } = host;
+        Self { name, boot_id, wall_offset_ns: *wall_offset_ns }
+    }
+}
+
+/// By how much one host's monotonic clock was ahead of another's when that showed `at_ns`. Of hosts whose
+/// messages fit no offset, that they contradict each other.
+#[derive(Serialize)]
+pub struct ClockRow<'a> {
+    host: &'a str,
+    of: &'a str,
+    at_ns: Option<u64>,
+    low_ns: Option<i64>,
+    high_ns: Option<i64>,
+    messages: Option<u64>,
+    contradiction_ns: Option<i64>,
+}
+
+/// A row per host that is compared with another.
+pub fn clocks<'a>(
+    history: &'a History,
+    reading: &Result<Reading, Contradiction>,
+) -> Vec<ClockRow<'a>> {
+    let name = |host: u16| history.hosts[usize::from(host)].name.as_str();
+    // A bound beyond 292 years is none.
+    let bound = |ns: i128| i64::try_from(ns).ok();
+    match *reading {
+        Ok(Reading { of, at_ns, ref offsets }) => {
+            let row = |offset: &Offset| ClockRow {
+                host: name(offset.host),
+                of: name(of),
+                at_ns: Some(at_ns),
+                low_ns: offset.low_ns.and_then(bound),
+                high_ns: offset.high_ns.and_then(bound),
+                messages: Some(offset.messages),
+                contradiction_ns: None,
+            };
+            offsets.iter().map(row).collect()
+        }
+        Err(Contradiction { hosts: [of, host], by_ns, .. }) => vec![ClockRow {
+            host: name(host),
+            of: name(of),
+            at_ns: None,
+            low_ns: None,
+            high_ns: None,
+            messages: None,
+            contradiction_ns: bound(by_ns),
+        }],
+    }
 }
 
 /// One event, in the order of its columns.
@@ -39,12 +108,16 @@ pub struct EventRow<'a> {
     tid: Option<u32>,
     comm: &'a str,
     cgroup: &'a str,
+    runtime: Option<&'static str>,
+    container: Option<String>,
+    pod: Option<String>,
     lane: &'static str,
     op: &'static str,
     protocol: Option<&'static str>,
     local: Option<String>,
     remote: Option<String>,
     netns: Option<u32>,
+    netns_name: Option<String>,
     socket: Option<u64>,
     iss: Option<u32>,
     irs: Option<u32>,
@@ -66,6 +139,7 @@ impl<'a> EventRow<'a> {
     pub fn new(history: &'a History, id: EventIndex) -> Self {
         let event = &history.events[id as usize];
         let host = history.hosts.get(usize::from(event.host));
+        let container = history.container(event).unwrap_or_default();
         let numbers_known = event.proof != Proof::Unknown;
         Self {
             id,
@@ -76,12 +150,16 @@ impl<'a> EventRow<'a> {
             tid: present(event.tid),
             comm: history.comm(event),
             cgroup: history.names.text(event.cgroup),
+            runtime: container.runtime.map(Runtime::as_str),
+            container: text(container.label()),
+            pod: text(container.pod_label()),
             lane: if event.in_kernel_lane() { "kernel" } else { "thread" },
             op: event.op.as_str(),
             protocol: event.protocol.map(Protocol::as_str),
             local: history.names.address(event.local).map(|address| address.to_string()),
             remote: history.names.address(event.remote).map(|address| address.to_string()),
             netns: present(event.netns),
+            netns_name: history.namespace(event).map(|namespace| namespace.label().into_owned()),
             socket: (event.socket != 0).then_some(event.socket),
             iss: numbers_known.then_some(event.iss),
             irs: numbers_known.then_some(event.irs),
@@ -99,6 +177,10 @@ impl<'a> EventRow<'a> {
             position: event.position,
         }
     }
+}
+
+fn text(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
 }
 
 /// A number of which 0 means that there is none.
@@ -146,7 +228,7 @@ mod tests {
     use expect_test::expect;
 
     use super::*;
-    use crate::event::{Host, Op, Ring};
+    use crate::event::{Op, Ring};
     use crate::export::example;
     use crate::graph::{Edge, EdgeKind, Graph, Proof as EdgeProof, Side, node};
 
@@ -223,13 +305,16 @@ mod tests {
         };
         expect![[r#"
             {"events":[
-            {"id":0,"host":"a","begin_ns":10,"time_ns":20,"pid":40,"tid":41,"comm":"a \"b\"\u001b\\<é>","cgroup":"/app","lane":"thread","op":"send","protocol":"tcp","local":"[::1]:53122","remote":"127.0.0.1:80","netns":4026531840,"socket":77,"iss":1000,"irs":2000,"stream_start":0,"stream_end":497,"result":497,"error":null,"signal":null,"target":null,"eof":false,"peek":false,"flags":["active"],"cpu":1,"ring":"bulk","position":5},
-            {"id":1,"host":"a","begin_ns":10,"time_ns":15,"pid":40,"tid":41,"comm":"a \"b\"\u001b\\<é>","cgroup":"/app","lane":"thread","op":"recv","protocol":"tcp","local":"[::1]:53122","remote":"127.0.0.1:80","netns":4026531840,"socket":77,"iss":null,"irs":null,"stream_start":null,"stream_end":null,"result":0,"error":"ECONNRESET","signal":null,"target":null,"eof":false,"peek":true,"flags":[],"cpu":1,"ring":"bulk","position":5},
-            {"id":2,"host":"a","begin_ns":0,"time_ns":30,"pid":null,"tid":null,"comm":"","cgroup":"","lane":"kernel","op":"reset_sent","protocol":"tcp","local":"127.0.0.1:80","remote":null,"netns":null,"socket":77,"iss":null,"irs":null,"stream_start":null,"stream_end":null,"result":0,"error":null,"signal":null,"target":null,"eof":false,"peek":false,"flags":[],"cpu":0,"ring":"bulk","position":0},
-            {"id":3,"host":"a","begin_ns":0,"time_ns":0,"pid":9,"tid":9,"comm":"","cgroup":"","lane":"thread","op":"signal","protocol":null,"local":null,"remote":null,"netns":null,"socket":null,"iss":null,"irs":null,"stream_start":null,"stream_end":null,"result":0,"error":null,"signal":"SIGKILL","target":41,"eof":false,"peek":false,"flags":[],"cpu":0,"ring":"rare","position":0}
+            {"id":0,"host":"a","begin_ns":10,"time_ns":20,"pid":40,"tid":41,"comm":"a \"b\"\u001b\\<é>","cgroup":"/app","runtime":null,"container":null,"pod":null,"lane":"thread","op":"send","protocol":"tcp","local":"[::1]:53122","remote":"127.0.0.1:80","netns":4026531840,"netns_name":null,"socket":77,"iss":1000,"irs":2000,"stream_start":0,"stream_end":497,"result":497,"error":null,"signal":null,"target":null,"eof":false,"peek":false,"flags":["active"],"cpu":1,"ring":"bulk","position":5},
+            {"id":1,"host":"a","begin_ns":10,"time_ns":15,"pid":40,"tid":41,"comm":"a \"b\"\u001b\\<é>","cgroup":"/app","runtime":null,"container":null,"pod":null,"lane":"thread","op":"recv","protocol":"tcp","local":"[::1]:53122","remote":"127.0.0.1:80","netns":4026531840,"netns_name":null,"socket":77,"iss":null,"irs":null,"stream_start":null,"stream_end":null,"result":0,"error":"ECONNRESET","signal":null,"target":null,"eof":false,"peek":true,"flags":[],"cpu":1,"ring":"bulk","position":5},
+            {"id":2,"host":"a","begin_ns":0,"time_ns":30,"pid":null,"tid":null,"comm":"","cgroup":"","runtime":null,"container":null,"pod":null,"lane":"kernel","op":"reset_sent","protocol":"tcp","local":"127.0.0.1:80","remote":null,"netns":null,"netns_name":null,"socket":77,"iss":null,"irs":null,"stream_start":null,"stream_end":null,"result":0,"error":null,"signal":null,"target":null,"eof":false,"peek":false,"flags":[],"cpu":0,"ring":"bulk","position":0},
+            {"id":3,"host":"a","begin_ns":0,"time_ns":0,"pid":9,"tid":9,"comm":"","cgroup":"","runtime":null,"container":null,"pod":null,"lane":"thread","op":"signal","protocol":null,"local":null,"remote":null,"netns":null,"netns_name":null,"socket":null,"iss":null,"irs":null,"stream_start":null,"stream_end":null,"result":0,"error":null,"signal":"SIGKILL","target":41,"eof":false,"peek":false,"flags":[],"cpu":0,"ring":"rare","position":0}
             ],"edges":[
             {"from":0,"from_side":"begin","to":1,"to_side":"end","kind":"bytes","proof":"must"},
             {"from":0,"from_side":"end","to":2,"to_side":"begin","kind":"close","proof":"may"}
+            ],"hosts":[
+            {"name":"a","boot_id":"","wall_offset_ns":0}
+            ],"clocks":[
             ]}
         "#]].assert_eq(&written(&excerpt));
     }
@@ -265,6 +350,9 @@ mod tests {
         expect![[r#"
             {"events":[
             ],"edges":[
+            ],"hosts":[
+            {"name":"a","boot_id":"","wall_offset_ns":0}
+            ],"clocks":[
             ]}
         "#]]
         .assert_eq(&written(&excerpt));

@@ -8,6 +8,7 @@ use super::arm;
 use super::plan::{Ability, Capabilities};
 use super::spec::Mechanism;
 use crate::capture::Scope;
+use crate::capture::attach::family::Family;
 use crate::capture::attach::{self, Settings, root_cause};
 
 /// Programs that show whether a mechanism works.
@@ -45,7 +46,7 @@ fn load() -> Result<(Btf, Ebpf)> {
     let btf = Btf::from_sys_fs().context("read the kernel's types")?;
     let settings =
         Settings { ring_bytes: 1 << 20, probe_log: false, record_self: false, family: None };
-    let ebpf = attach::load(&btf, &Scope::Command(String::new()), &settings)?;
+    let ebpf = attach::load(&btf, &Scope::Command(String::new()), &settings, Family::Tracepoint)?;
     Ok((btf, ebpf))
 }
 

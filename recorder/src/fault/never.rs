@@ -7,7 +7,10 @@ use crate::pattern::{Key, Pattern, Relation, Test, Value};
 pub(super) fn matches(pattern: &Pattern) -> Option<String> {
     let tests = || pattern.tests.iter().filter(|test| test.relation == Relation::Is);
     for (i, one) in tests().enumerate() {
-        let other = tests().skip(i + 1).find(|other| other.key == one.key && disjoint(one, other));
+        // These have more than one name each.
+        let named = matches!(one.key, Key::Container | Key::Pod | Key::Netns);
+        let mut rest = tests().skip(i + 1).filter(|other| other.key == one.key && !named);
+        let other = rest.find(|other| disjoint(one, other));
         if let Some(other) = other {
             return Some(format!("`{one}` and `{other}` exclude each other"));
         }

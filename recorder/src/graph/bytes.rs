@@ -8,6 +8,9 @@
 //! A call's range is exact or, where calls raced on one socket, known within limits. An edge is proven when
 //! the two meet wherever their bytes lie. It leads from the send's begin, since a send that blocks can be
 //! received, and answered, before it returns.
+//!
+//! Where something passes bytes by the stream, so that the counters do not count them, the calls' lengths are all
+//! there is to go by, and edges are only possible.
 
 mod sweep;
 mod tiling;
@@ -42,6 +45,13 @@ pub(super) fn edges(history: &History, graph: &mut Graph) {
 }
 
 fn join(history: &History, graph: &mut Graph, sent: &Stream, received: &Stream, connection: Proof) {
+    if sent.bypassed || received.bypassed {
+        let (sent, received) = (sent.counted(), received.counted());
+        graph.truncated += meetings(&sent, &received, |send, receive, _| {
+            graph.push_may(history, (send, Side::Begin), (receive, Side::End), EdgeKind::Bytes);
+        });
+        return;
+    }
     graph.truncated += meetings(sent, received, |send, receive, proof| {
         let (from, to) = ((send, Side::Begin), (receive, Side::End));
         if proof == Proof::Must && connection == Proof::Must {
@@ -67,7 +77,7 @@ fn stream(
     let mut events: Vec<EventIndex> = Vec::new();
     for &index in graph.events_of_endpoint(end) {
         let event = &history.events[index as usize];
-        if event.op != op || !has_bytes(event) {
+        if event.op != op || !has_bytes(event) && !is_bypassed(event) {
             continue;
         }
         // Offsets count from the event's own idea of the initial number. What went with the SYN (TCP Fast Open)
@@ -83,12 +93,12 @@ fn stream(
         calls.push(Call {
             thread,
             end: event.stream_end.wrapping_add(by),
-            len: event.stream_end - event.stream_start,
+            len: length(event),
             peek: event.flags.has(Flags::PEEK),
         });
         events.push(index);
     }
-    let Tiling { places, holes, filled } = tile(&calls);
+    let Tiling { places, holes, filled, bypassed } = tile(&calls);
     graph.holes.extend(holes.into_iter().map(|hole| Hole {
         endpoint,
         direction,
@@ -98,9 +108,15 @@ fn stream(
     }));
     let each = events.iter().zip(&calls).zip(&places);
     let spans = each
-        .map(|((&event, call), place)| Span { event, lo: place.lo, hi: place.hi, len: call.len })
+        .map(|((&event, call), place)| Span {
+            event,
+            lo: place.lo,
+            hi: place.hi,
+            len: call.len,
+            peek: call.peek,
+        })
         .collect();
-    Stream { spans, filled }
+    Stream { spans, filled, bypassed }
 }
 
 /// Whether a call moved (or looked at) bytes of the stream and says which.
@@ -111,6 +127,20 @@ fn has_bytes(event: &Event) -> bool {
         && event.error == 0
         && !event.flags.has(Flags::EOF)
         && !event.flags.has(Flags::URGENT)
+}
+
+/// Whether a call moved bytes that the stream's counter cannot have counted.
+fn is_bypassed(event: &Event) -> bool {
+    !event.has_range()
+        && event.proof != Numbers::Unknown
+        && event.result > 0
+        && event.error == 0
+        && !event.flags.has(Flags::URGENT)
+        && !event.flags.has(Flags::PEEK)
+}
+
+fn length(event: &Event) -> u64 {
+    if event.has_range() { event.stream_end - event.stream_start } else { event.result as u64 }
 }
 
 /// Numbers the threads that use a stream: few, so that a search from the newest is quick.

@@ -15,6 +15,7 @@ use petgraph::algo::toposort;
 use petgraph::visit::{EdgeFiltered, EdgeRef};
 
 use super::{Edge, EdgeKind, Graph, Proof, event_of};
+use crate::clocks::{Clocks, Contradiction};
 use crate::event::{Address, Event, EventIndex, Flags, History, Op};
 
 /// Clocks of one host's CPUs differ by less: they are read from one counter, which the kernel keeps
@@ -55,7 +56,29 @@ fn verify(history: &History, graph: &Graph) -> Vec<Violation> {
     violations.extend(cycle(graph));
     violations.extend(rules::missing_program_edges(&known, graph));
     violations.extend(bytes::uncovered(&known, graph));
+    violations.extend(clocks(history, graph));
     violations
+}
+
+/// What came from one host to another and back allows an offset of their clocks.
+fn clocks(history: &History, graph: &Graph) -> Vec<Violation> {
+    if history.hosts.len() < 2 {
+        return Vec::new();
+    }
+    let violation = |found: Contradiction| {
+        let names = found.hosts.map(|host| &history.hosts[usize::from(host)].name);
+        let messages = found.messages.map_or(String::new(), |[forth, back]| {
+            let numbers = [forth.cause, forth.effect, back.cause, back.effect];
+            let [a, b, c, d] = numbers;
+            format!(", those from event {a} to {b} and from {c} to {d} by {} ns", found.by_ns)
+        });
+        let text = format!(
+            "no offset of the clocks of {} and {} fits their messages{messages}",
+            names[0], names[1]
+        );
+        Violation { edge: None, rule: "clocks", text }
+    };
+    Clocks::new(history, graph).contradictions().into_iter().map(violation).collect()
 }
 
 type Broken = Option<(&'static str, &'static str)>;
@@ -84,8 +107,8 @@ fn cycle(graph: &Graph) -> Option<Violation> {
 fn describe(history: &History, from: EventIndex, to: EventIndex, edge: &Edge, why: &str) -> String {
     let name = |index: EventIndex| {
         let event = &history.events[index as usize];
-        let comm = history.comm(event);
-        format!("{} of {comm}[{}/{}] (event {index})", event.op, event.pid, event.tid)
+        let lane = crate::describe::lane(history, event);
+        format!("{} of {lane} (event {index})", event.op)
     };
     let (proof, kind) = (edge.proof.as_str(), edge.kind.as_str());
     format!("{proof} {kind} edge from {} to {}: {why}", name(from), name(to))
@@ -98,6 +121,7 @@ struct Known<'a> {
     next_in_thread: Vec<EventIndex>,
     users: HashMap<(u16, u64, Op), bytes::Users>,
     floors: Vec<u64>,
+    bypassed: HashSet<bytes::StreamOf>,
     streams: streams::Streams,
     /// Per socket, an event for each pair of initial numbers that it had.
     numbered: HashMap<(u16, u64), Vec<EventIndex>>,
@@ -126,6 +150,7 @@ impl<'a> Known<'a> {
             }
         }
         let (users, floors) = bytes::users(&history.events);
+        let bypassed = bytes::bypassed(&history.events, &floors);
         let streams = streams::Streams::new(&history.events, &floors);
         let mut numbered: HashMap<(u16, u64), Vec<EventIndex>> = HashMap::new();
         let mut sockets: HashMap<_, HashSet<u64>> = HashMap::new();
@@ -164,6 +189,7 @@ impl<'a> Known<'a> {
             next_in_thread,
             users,
             floors,
+            bypassed,
             streams,
             numbered,
             processes,
@@ -191,6 +217,11 @@ impl<'a> Known<'a> {
     /// Whether a thread number may be one of a process: it was seen there, or nowhere.
     fn may_be_of(&self, host: u16, tid: u32, pid: u32) -> bool {
         tid == pid || self.processes.get(&(host, tid)).is_none_or(|pids| pids.contains(&pid))
+    }
+
+    /// Whether the calls of an event's stream moved bytes that its counter did not count.
+    fn bypassed(&self, event: &Event) -> bool {
+        self.bypassed.contains(&bytes::stream_of(event))
     }
 
     fn event(&self, index: EventIndex) -> &'a Event {

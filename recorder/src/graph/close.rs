@@ -33,14 +33,14 @@ pub(super) fn edges(history: &History, rare: &[EventIndex], notable: &Notable, g
 }
 
 /// Resets that were sent for no socket, by the addresses that they bear.
-type Stray = HashMap<(u16, Address, Address), Vec<EventIndex>>;
+type Stray = HashMap<(Address, Address), Vec<EventIndex>>;
 
 fn stray_resets(history: &History, rare: &[EventIndex]) -> Stray {
     let mut stray = Stray::new();
     for &index in rare {
         let event = &history.events[index as usize];
         if event.op == Op::ResetSent && event.socket == 0 && event.local != Address::NONE {
-            let key = (event.host, event.local, event.remote);
+            let key = (event.local, event.remote);
             stray.entry(key).or_default().push(index);
         }
     }
@@ -80,9 +80,12 @@ impl OwnEnd {
             }
         }
         let first = graph.events_of_endpoint(endpoint).first();
-        let key = (endpoint.host, endpoint.local, endpoint.remote);
-        let after = stray.get(&key).into_iter().flatten();
-        own.resets_sent_after.extend(after.filter(|&r| first.is_some_and(|first| r > first)));
+        let named = stray.get(&(endpoint.local, endpoint.remote)).into_iter().flatten();
+        let after = |&&r: &&EventIndex| {
+            history.events[r as usize].host == endpoint.host
+                && first.is_some_and(|&first| r > first)
+        };
+        own.resets_sent_after.extend(named.filter(after));
         own
     }
 
@@ -237,7 +240,8 @@ fn refused(history: &History, rare: &[EventIndex], graph: &mut Graph) {
     }
 }
 
-/// Resets without a socket, and the endpoints of the same host that they reached, by mirrored addresses.
+/// Resets without a socket, and the endpoints that they reached, by mirrored addresses. Those name a connection of
+/// one host; another host may have the same, so from there it is only possible.
 fn unmatched_resets(history: &History, graph: &mut Graph, stray: &Stray) {
     let mut namesakes: HashMap<(u16, Address, Address), usize> = HashMap::new();
     for end in &graph.endpoints {
@@ -249,20 +253,32 @@ fn unmatched_resets(history: &History, graph: &mut Graph, stray: &Stray) {
         if end.connection.is_some() {
             continue;
         }
-        let Some(sent) = stray.get(&(end.host, end.remote, end.local)) else { continue };
+        let reaches = |&&reset: &&EventIndex| {
+            let event = &history.events[reset as usize];
+            event.host == end.host || !is_loopback(history, event)
+        };
+        let sent = stray.get(&(end.remote, end.local)).into_iter().flatten();
+        let sent: Vec<EventIndex> = sent.filter(reaches).copied().collect();
+        if sent.is_empty() {
+            continue;
+        }
         let received: Vec<EventIndex> = graph
             .events_of_endpoint(&end)
             .iter()
             .copied()
             .filter(|&e| history.events[e as usize].op == Op::ResetReceived)
             .collect();
-        for &reset in sent {
+        for &reset in &sent {
             let event = &history.events[reset as usize];
-            let netns = event.netns == end.netns && end.netns != 0;
+            let netns = event.host == end.host && event.netns == end.netns && end.netns != 0;
             let proven = netns && alone == 1 && sent.len() == 1 && received.len() == 1;
             for &to in &received {
                 push_if(history, graph, proven, (reset, Side::Begin), (to, Side::Begin), KIND);
             }
         }
     }
+}
+
+fn is_loopback(history: &History, event: &Event) -> bool {
+    history.names.address(event.local).is_some_and(|a| a.ip().to_canonical().is_loopback())
 }

@@ -113,6 +113,38 @@ fn peek_does_not_consume() {
     );
 }
 
+/// `SO_PEEK_OFF`: it looked further ahead than the next byte, and the bytes before are taken all the same.
+#[test]
+fn a_peek_ahead_leaves_no_hole() {
+    check(
+        "a send 1 0..9 / b recv 2 6..9 peek / b recv 2 0..9",
+        expect![[r#"
+            a send 1 0..9 → b recv 2 6..9  must bytes begin→end
+            a send 1 0..9 → b recv 2 0..9  must bytes begin→end
+        "#]],
+    );
+}
+
+/// A counter that stands still while bytes are moved does not count them (sockmap): then the lengths are all
+/// there is.
+#[test]
+fn calls_that_the_counter_does_not_count_are_only_possible() {
+    check(
+        "a send 1 0..9 / b recv 2 0..9 / a send 1 0..9 / b recv 2 0..9",
+        expect![[r#"
+            a send 1 0..9 → b recv 2 0..9  may bytes begin→end
+            a send 1 0..9 → b recv 2 0..9  may bytes begin→end
+        "#]],
+    );
+    check(
+        "a send 1 0..9 / c send 1 0..9 / b recv 2 0..9 / b recv 2 9..18",
+        expect![[r#"
+            a send 1 0..9 → b recv 2 0..9  may bytes begin→end
+            c send 1 0..9 → b recv 2 9..18  may bytes begin→end
+        "#]],
+    );
+}
+
 #[test]
 fn a_hole_leaves_the_rest_exact() {
     check(

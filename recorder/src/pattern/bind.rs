@@ -1,8 +1,9 @@
 //! A pattern bound to one history: its names and addresses are sets of numbers, so that testing an event
 //! compares no text.
 
-use super::value::{Lane, TimeOfDay, Value};
+use super::value::{Glob, Lane, TimeOfDay, Value};
 use super::{Key, Kind, Pattern, Relation, Test};
+use crate::container::Container;
 use crate::event::{Address, Event, Flags, History, Name, Proof};
 
 const DAY_NS: i128 = 86_400_000_000_000;
@@ -37,6 +38,12 @@ enum Check {
     },
     Numbers {
         numbers: Vec<i128>,
+        none: bool,
+        any: bool,
+    },
+    /// The host and the number of the network namespace are among these.
+    Namespaces {
+        numbers: Vec<(u16, u32)>,
         none: bool,
         any: bool,
     },
@@ -97,6 +104,10 @@ impl Bound {
             Check::Numbers { numbers, none, any } => {
                 number(test.key, event).map_or(*none, |n| *any || numbers.contains(&n))
             }
+            Check::Namespaces { numbers, none, any } => match event.netns {
+                0 => *none,
+                netns => *any || numbers.contains(&(event.host, netns)),
+            },
             Check::Times(times) => {
                 let now = self.time_of_day_ns(event);
                 times.iter().any(|t| (i128::from(t.start_ns)..end_ns(t)).contains(&now))
@@ -154,6 +165,14 @@ fn check(test: &Test, history: &History) -> Check {
             any_of: test.values.iter().fold(0, |bits, value| bits | flag_bits(value)),
             none,
         },
+        Kind::Text if test.key == Key::Netns => {
+            let globs = test.values.iter().filter_map(glob);
+            let numbers = globs.flat_map(|glob| namespaces(glob, history)).collect();
+            Check::Namespaces { numbers, none, any }
+        }
+        Kind::Text if matches!(test.key, Key::Container | Key::Pod) => {
+            Check::Set { set: residents(test, history), none, any: false }
+        }
         Kind::Text | Kind::Address | Kind::Word => {
             let mut set = Set::default();
             for value in &test.values {
@@ -164,6 +183,58 @@ fn check(test: &Test, history: &History) -> Check {
             Check::Set { set, none: none || empty, any }
         }
     }
+}
+
+fn glob(value: &Value) -> Option<&Glob> {
+    match value {
+        Value::Text(glob) => Some(glob),
+        _ => None,
+    }
+}
+
+/// The namespaces that are meant by name, as the kernel writes them (`net:[4026531840]`), by inode, or by number.
+fn namespaces(glob: &Glob, history: &History) -> Vec<(u16, u32)> {
+    let mut found = Vec::new();
+    let number = glob.literal().and_then(|text| text.parse::<u32>().ok());
+    for (host, place) in history.hosts.iter().zip(0..) {
+        let known = host.namespaces.iter().filter(|namespace| {
+            glob.matches(&namespace.name)
+                || glob.matches(&namespace.kernel_name())
+                || Some(namespace.inode) == number
+        });
+        found.extend(known.map(|n| n.number).chain(number).map(|number| (place, number)));
+    }
+    found
+}
+
+/// The control groups of the containers or pods that are meant; with `none`, all that are of none.
+fn residents(test: &Test, history: &History) -> Set {
+    let mut set = Set::default();
+    for number in 0..history.names.texts().len() as u32 {
+        let hosts = 0..history.hosts.len().max(1) as u16;
+        if hosts.map(|host| history.container_of(host, Name(number))).any(|c| is_meant(test, c)) {
+            set.insert(number);
+        }
+    }
+    set
+}
+
+/// Whether a container, or that there is none, is what a test asks for.
+fn is_meant(test: &Test, container: Option<Container>) -> bool {
+    let container = container.unwrap_or_default();
+    let words = match test.key {
+        Key::Pod => {
+            let name = container.pod_name.split_once('/').map_or("", |(_, pod)| pod);
+            [container.pod.as_str(), &container.pod_name, name]
+        }
+        _ => [container.id.as_str(), &container.name, container.short_id()],
+    };
+    test.values.iter().any(|value| match value {
+        Value::None => words[0].is_empty(),
+        Value::Any => !words[0].is_empty(),
+        Value::Text(glob) => words.iter().any(|word| !word.is_empty() && glob.matches(word)),
+        _ => false,
+    })
 }
 
 fn flag_bits(value: &Value) -> u16 {
@@ -221,7 +292,9 @@ fn code(key: Key, event: &Event) -> Option<u32> {
     match key {
         Key::Host => Some(u32::from(event.host)),
         Key::Comm => (event.comm != Name::NONE).then_some(event.comm.0),
-        Key::Cgroup => (event.cgroup != Name::NONE).then_some(event.cgroup.0),
+        Key::Cgroup | Key::Container | Key::Pod => {
+            (event.cgroup != Name::NONE).then_some(event.cgroup.0)
+        }
         Key::Local => (event.local != Address::NONE).then_some(event.local.0),
         Key::Remote => (event.remote != Address::NONE).then_some(event.remote.0),
         Key::Op => Some(event.op as u32),
@@ -242,7 +315,6 @@ fn number(key: Key, event: &Event) -> Option<i128> {
     match key {
         Key::Pid => present(event.pid.into()),
         Key::Tid => present(event.tid.into()),
-        Key::Netns => present(event.netns.into()),
         Key::Socket => present(event.socket),
         Key::Target => present(event.target.into()),
         Key::Iss => known.then_some(event.iss.into()),

@@ -8,6 +8,8 @@ pub enum Key {
     Tid,
     Comm,
     Cgroup,
+    Container,
+    Pod,
     Op,
     Protocol,
     Local,
@@ -51,12 +53,14 @@ pub enum Kind {
 }
 
 impl Key {
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::Host,
         Self::Pid,
         Self::Tid,
         Self::Comm,
         Self::Cgroup,
+        Self::Container,
+        Self::Pod,
         Self::Op,
         Self::Protocol,
         Self::Local,
@@ -89,6 +93,8 @@ impl Key {
             Self::Tid => "tid",
             Self::Comm => "comm",
             Self::Cgroup => "cgroup",
+            Self::Container => "container",
+            Self::Pod => "pod",
             Self::Op => "op",
             Self::Protocol => "protocol",
             Self::Local => "local",
@@ -123,7 +129,9 @@ impl Key {
 
     pub const fn kind(self) -> Kind {
         match self {
-            Self::Host | Self::Comm | Self::Cgroup => Kind::Text,
+            Self::Host | Self::Comm | Self::Cgroup | Self::Container | Self::Pod | Self::Netns => {
+                Kind::Text
+            }
             Self::Op
             | Self::Protocol
             | Self::Error
@@ -145,6 +153,8 @@ impl Key {
             self,
             Self::Pid
                 | Self::Tid
+                | Self::Container
+                | Self::Pod
                 | Self::Protocol
                 | Self::Local
                 | Self::Remote

@@ -10,7 +10,9 @@ use super::value::{errno_name, masked};
 use super::{
     AddressTest, FlagName, Glob, Key, Kind, Lane, Pattern, Relation, Test, TimeOfDay, Value,
 };
-use crate::event::{Address, Event, Flags, History, Host, Op, Proof, Protocol, Ring};
+use crate::container::Called;
+use crate::event::{Address, Event, Flags, History, Host, Name, Op, Proof, Protocol, Ring};
+use crate::netns::Namespace;
 
 fn parse(text: &str) -> Pattern {
     text.parse().unwrap_or_else(|e| panic!("{e}"))
@@ -86,7 +88,7 @@ fn names_match_by_glob() {
         &[(true, r#"comm="my \"app\"*""#), (true, r#"comm="my "*"#), (false, "comm=my")],
     );
     check(
-        &history(|_, e| e.comm = crate::event::Name::NONE),
+        &history(|_, e| e.comm = Name::NONE),
         &[(true, "comm=\"\""), (true, "comm=*"), (false, "comm=redis-server")],
     );
 }
@@ -179,6 +181,51 @@ fn numbers_and_times_are_ordered() {
             (true, "iss=none"),
         ],
     );
+}
+
+#[test]
+fn places_match_by_name_and_by_number() {
+    let id = "3f4b1c2d5e6f70819a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d5e6f7081";
+    let uid = "5b3c0e4e-3f8e-11e9-8d3c-0a580af40123";
+    let place = |cgroup: &str| {
+        history(|history, event| {
+            event.cgroup = history.names.intern(cgroup);
+            event.netns = 7;
+            let called = [(id, "nginx"), (uid, "shop/web-0")];
+            history.hosts[0].containers =
+                called.map(|(id, name)| Called { id: id.into(), name: name.into() }).into();
+            let red = Namespace { number: 7, inode: 4_026_532_561, name: "red".to_owned() };
+            history.hosts[0].namespaces.push(red);
+        })
+    };
+    check(
+        &place(&format!("/kubepods/besteffort/pod{uid}/{id}")),
+        &[
+            (true, "container=nginx pod=web-0"),
+            (true, &format!("container={id} pod={uid}")),
+            (true, "container=3f4b1c2d5e6f pod=shop/*"),
+            (true, "container=* pod=*"),
+            (false, "container=none"),
+            (false, "pod=none"),
+            (false, "container=web-0"),
+            (false, "pod=nginx"),
+            (true, "container!=web-0"),
+            (true, "netns=red"),
+            (true, "netns=re*,blue"),
+            (true, "netns=net:[4026532561]"),
+            (true, "netns=4026532561"),
+            (true, "netns=7"),
+            (true, "netns=*"),
+            (false, "netns=blue,8"),
+            (false, "netns=none"),
+        ],
+    );
+    check(
+        &place("/system.slice/ssh.service"),
+        &[(true, "container=none pod=none"), (false, "container=*"), (false, "pod=*")],
+    );
+    check(&place(&format!("/kubepods/pod{uid}")), &[(true, "container=none pod=web-0")]);
+    check(&history(|_, e| e.cgroup = Name::NONE), &[(true, "container=none pod=none")]);
 }
 
 #[test]

@@ -41,6 +41,14 @@ pub struct Glob {
 }
 
 impl Glob {
+    /// The whole name, where there is no star.
+    pub fn literal(&self) -> Option<&str> {
+        match &self.pieces[..] {
+            [whole] => Some(whole),
+            _ => None,
+        }
+    }
+
     /// Linear in the text for each piece: the leftmost place for a piece leaves the most for the next.
     pub fn matches(&self, text: &str) -> bool {
         let (Some(first), Some(last)) = (self.pieces.first(), self.pieces.last()) else {

@@ -7,7 +7,9 @@ use nix::sys::signal::Signal;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesPtr};
 use parquet::schema::parser::parse_message_type;
-use parquet::schema::types::{ColumnPath, TypePtr};
+use parquet::schema::types::{ColumnPath, SchemaDescriptor, TypePtr};
+
+use super::SCHEMA_VERSION;
 
 /// The schema; docs/recording.md says what each column means.
 const SCHEMA: &str = "message event {
@@ -19,11 +21,14 @@ const SCHEMA: &str = "message event {
     OPTIONAL INT32 tid;
     REQUIRED BYTE_ARRAY comm (STRING);
     OPTIONAL BYTE_ARRAY cgroup (STRING);
+    OPTIONAL BYTE_ARRAY container (STRING);
+    OPTIONAL BYTE_ARRAY pod (STRING);
     REQUIRED BYTE_ARRAY op (STRING);
     OPTIONAL BYTE_ARRAY protocol (STRING);
     OPTIONAL BYTE_ARRAY local (STRING);
     OPTIONAL BYTE_ARRAY remote (STRING);
     OPTIONAL INT64 netns;
+    OPTIONAL BYTE_ARRAY netns_name (STRING);
     OPTIONAL INT64 socket;
     OPTIONAL INT64 iss;
     OPTIONAL INT64 irs;
@@ -41,6 +46,16 @@ const SCHEMA: &str = "message event {
     REQUIRED INT64 position;
     OPTIONAL BYTE_ARRAY fault (STRING);
 }";
+
+/// Columns that version 1 did not have. They are for other tools: what they hold follows from other columns and from
+/// what the recording says of its host.
+pub(super) const SINCE_2: [&str; 3] = ["container", "pod", "netns_name"];
+
+/// The version of recordings with these columns.
+pub(super) fn version(schema: &SchemaDescriptor) -> u32 {
+    let is_new = schema.columns().iter().any(|column| SINCE_2.contains(&column.name()));
+    if is_new { SCHEMA_VERSION } else { 1 }
+}
 
 /// Columns that grow from row to row: differences are smaller than the values, and hardly repeat.
 const COUNTERS: [&str; 5] = ["time_ns", "wall_ns", "begin_ns", "task_count", "position"];

@@ -1,5 +1,6 @@
 //! From events to the columns of one row group.
 
+use std::collections::HashMap;
 use std::io::Write;
 use std::sync::Arc;
 
@@ -12,7 +13,9 @@ use parquet::schema::types::SchemaDescPtr;
 
 use super::columns::{error_text, signal_text};
 use super::pages::{self, Dictionary, NULL, Numbers, Texts};
+use crate::container::{self, Container};
 use crate::event::{Address, Event, Host, Name, Names, Proof, Protocol};
+use crate::netns::Namespace;
 
 /// The events of the part to come. Their names and addresses are indices in the dictionaries here.
 #[derive(Default)]
@@ -96,6 +99,13 @@ pub(super) fn write<W: Write + Send>(
     columns.repeated(|e| (e.tid != 0).then_some(i64::from(e.tid as i32)))?;
     columns.text(&buffer.comms, |e| e.comm.0)?;
     columns.text(&buffer.cgroups, |e| e.cgroup.0)?;
+    let of = |path| container::of(path).unwrap_or_default().called(&host.containers);
+    let containers: Vec<Container> = buffer.cgroups.texts().into_iter().map(of).collect();
+    for label in [Container::label, Container::pod_label] {
+        let labels = Labels::new(&containers, label);
+        let text = |e: &Event| labels.number(e).map(|number| labels.texts[number as usize].clone());
+        columns.named(|e| labels.number(e), |e| text(e).unwrap_or_default())?;
+    }
     columns.named(|e| Some(e.op as u32), |e| e.op.to_string())?;
     columns.named(
         |e| e.protocol.map(|protocol| protocol as u32),
@@ -104,6 +114,12 @@ pub(super) fn write<W: Write + Send>(
     columns.text(&buffer.locals, |e| e.local.0)?;
     columns.text(&buffer.remotes, |e| e.remote.0)?;
     columns.repeated(|e| (e.netns != 0).then_some(i64::from(e.netns)))?;
+    let namespaces: HashMap<u32, &Namespace> =
+        host.namespaces.iter().map(|namespace| (namespace.number, namespace)).collect();
+    columns.named(
+        |e| namespaces.get(&e.netns).map(|namespace| namespace.number),
+        |e| namespaces.get(&e.netns).map_or(String::new(), |n| n.label().into_owned()),
+    )?;
     columns.repeated(|e| (e.socket != 0).then_some(e.socket as i64))?;
     let known = |e: &Event| e.proof != Proof::Unknown;
     columns.repeated(|e| known(e).then_some(i64::from(e.iss)))?;
@@ -125,6 +141,35 @@ pub(super) fn write<W: Write + Send>(
     columns.int64(|e| e.position as i64)?;
     columns.text(&buffer.faults, |e| e.fault.0)?;
     columns.row_group.close()
+}
+
+/// One text per control group of a part, each text numbered once.
+#[derive(Default)]
+struct Labels {
+    by_cgroup: Vec<Option<u32>>,
+    texts: Vec<String>,
+}
+
+impl Labels {
+    fn new(containers: &[Container], label: fn(&Container) -> &str) -> Self {
+        let mut labels = Self::default();
+        for text in containers.iter().map(label) {
+            let known = labels.texts.iter().position(|known| known == text);
+            labels.by_cgroup.push(match (text.is_empty(), known) {
+                (true, _) => None,
+                (false, Some(place)) => Some(place as u32),
+                (false, None) => {
+                    labels.texts.push(text.to_owned());
+                    Some(labels.texts.len() as u32 - 1)
+                }
+            });
+        }
+        labels
+    }
+
+    fn number(&self, event: &Event) -> Option<u32> {
+        *self.by_cgroup.get(event.cgroup.0 as usize)?
+    }
 }
 
 /// `None`: the numbers mean nothing, and neither would a word.

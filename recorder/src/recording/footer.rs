@@ -8,7 +8,7 @@ use parquet::file::metadata::{
     FileMetaData, KeyValue, ParquetMetaData, ParquetMetaDataReader, ParquetMetaDataWriter,
     RowGroupMetaData,
 };
-use parquet::schema::types::{SchemaDescPtr, SchemaDescriptor};
+use parquet::schema::types::{ColumnDescPtr, SchemaDescPtr, SchemaDescriptor};
 use twox_hash::XxHash64;
 
 use super::checkpoint::Part;
@@ -28,8 +28,8 @@ pub(super) fn encode_host(host: &Host) -> String {
     serde_json::to_string(host).expect("a host is plain data")
 }
 
-fn key_values(host: &Host, parts: &[Part]) -> Vec<KeyValue> {
-    let schema = SCHEMA_VERSION.to_string();
+fn key_values(version: u32, host: &Host, parts: &[Part]) -> Vec<KeyValue> {
+    let schema = version.to_string();
     let host = encode_host(host);
     let parts = serde_json::to_string(parts).expect("parts are plain data");
     let check = check(&schema, &host, &parts);
@@ -119,24 +119,35 @@ fn decode_metadata(bytes: &[u8]) -> Option<ParquetMetaData> {
     std::panic::catch_unwind(|| ParquetMetaDataReader::decode_metadata(bytes)).ok()?.ok()
 }
 
-/// Whether the columns are those this program writes, by name, type and whether they may be null.
+/// Whether the columns are those this program writes, or wrote in an earlier version, by name, type and whether
+/// they may be null.
 fn schema_fits(metadata: &ParquetMetaData) -> bool {
     let ours = SchemaDescriptor::new(columns::schema());
-    let theirs = metadata.file_metadata().schema_descr();
-    ours.num_columns() == theirs.num_columns()
-        && ours.columns().iter().zip(theirs.columns()).all(|(a, b)| {
-            a.path() == b.path()
-                && a.physical_type() == b.physical_type()
-                && (a.max_def_level(), a.max_rep_level()) == (b.max_def_level(), b.max_rep_level())
-        })
+    let theirs = metadata.file_metadata().schema_descr().columns();
+    let fits = |ours: &[ColumnDescPtr]| {
+        ours.len() == theirs.len()
+            && ours.iter().zip(theirs).all(|(a, b)| {
+                a.path() == b.path()
+                    && a.physical_type() == b.physical_type()
+                    && (a.max_def_level(), a.max_rep_level())
+                        == (b.max_def_level(), b.max_rep_level())
+            })
+    };
+    let is_new = |column: &&ColumnDescPtr| columns::SINCE_2.contains(&column.name());
+    let first: Vec<_> = ours.columns().iter().filter(|c| !is_new(c)).cloned().collect();
+    fits(ours.columns()) || fits(&first)
 }
 
 /// A footer for row groups that have none, with its tail: what makes a cut-off recording whole again.
 pub(super) fn encode_footer(host: &Host, parts: &[(RowGroupMetaData, Part)]) -> Result<Vec<u8>> {
-    let schema = Arc::new(SchemaDescriptor::new(columns::schema()));
+    // Parts of an earlier version keep its columns.
+    let schema = match parts.first() {
+        Some((row_group, _)) => row_group.schema_descr_ptr(),
+        None => Arc::new(SchemaDescriptor::new(columns::schema())),
+    };
     let listed: Vec<Part> = parts.iter().map(|(_, part)| part.clone()).collect();
     let rows = parts.iter().map(|(row_group, _)| row_group.num_rows()).sum();
-    let pairs = Some(key_values(host, &listed));
+    let pairs = Some(key_values(columns::version(&schema), host, &listed));
     let numbered = parts.iter().enumerate().map(|(ordinal, (row_group, _))| {
         row_group.clone().into_builder().set_ordinal(ordinal as i32).build()
     });

@@ -12,7 +12,7 @@ use super::checkpoint::{Part, part_hash};
 use super::decode::{self, Columns, Span};
 use super::file::RecordingFile;
 use super::index::Index;
-use super::{SCHEMA_VERSION, merge};
+use super::{SCHEMA_VERSION, merge, sources};
 use crate::event::{Event, Gap, History, Host, Ring, Window};
 
 /// What was read, and what has to be said about it.
@@ -32,6 +32,10 @@ pub enum Note {
     Damaged { path: PathBuf, part: usize, events: u64, reason: String },
     /// Events that two recordings of a host have; each is kept once.
     Duplicates { host: String, events: u64 },
+    /// Two paths lead to one recording, or one is a copy of the other; it is read once.
+    Same { first: PathBuf, second: PathBuf },
+    /// Several hosts have this name, and are called these instead.
+    Namesakes { name: String, apart: Vec<String> },
 }
 
 impl fmt::Display for Note {
@@ -50,6 +54,16 @@ impl fmt::Display for Note {
             Self::Duplicates { host, events } => {
                 write!(f, "{events} events of {host} were recorded twice and are kept once")
             }
+            Self::Same { first, second } => {
+                let (first, second) = (first.display(), second.display());
+                write!(f, "{second} is the same recording as {first} and is read once")
+            }
+            Self::Namesakes { name, apart } => write!(
+                f,
+                "{} hosts, or boots of one, are called {name}; here they are {}",
+                apart.len(),
+                apart.join(", ")
+            ),
         }
     }
 }
@@ -73,11 +87,13 @@ pub enum ReadError {
     #[error("open {}: cut off at {bytes} bytes, before its first complete part", path.display())]
     Truncated { path: PathBuf, bytes: u64 },
     #[error(
-        "open {} and {}: two recorders made them on one host at the same time, so they hold the same \
-         events under different names; open one of them",
+        "open {} and {}: two recorders made them on one host at the same time, and followed the same \
+         threads or sockets, whose events they number differently; open one of them",
         first.display(), second.display()
     )]
     TwoRecorders { first: PathBuf, second: PathBuf },
+    #[error("open recordings of {hosts} hosts: at most {} can be one history", u16::MAX)]
+    TooManyHosts { hosts: usize },
     #[error("open {}: it has no part {part}, only {parts} of them", path.display())]
     NoSuchPart { path: PathBuf, part: usize, parts: usize },
 }
@@ -92,15 +108,20 @@ impl ReadError {
     }
 }
 
-/// Reads files, and the `*.parquet` in folders, as one history.
+/// Reads files, and the `*.parquet` in folders, as one history. Events are read to where they stay: no file's
+/// are held twice.
 pub fn open(paths: &[PathBuf]) -> Result<Recording, ReadError> {
-    let mut read = Vec::new();
-    for path in files(paths)? {
-        let file = RecordingFile::open(&path)?;
-        let all: Vec<usize> = (0..file.parts.len()).collect();
-        read.push((path, read_parts(file, &all)?));
+    let sources::Sources { hosts, notes } = sources::gather(paths)?;
+    if hosts.len() > usize::from(u16::MAX) {
+        return Err(ReadError::TooManyHosts { hosts: hosts.len() });
     }
-    merge::merge(read)
+    let mut recording = Recording { notes, ..Recording::default() };
+    reserve(hosts.iter().flatten().map(sources::Source::rows).sum(), &mut recording);
+    for files in &hosts {
+        merge::add_host(files, &mut recording)?;
+    }
+    merge::tell_apart(&mut recording);
+    Ok(recording)
 }
 
 /// Reads only these parts of one file.
@@ -130,55 +151,42 @@ pub(super) fn index(file: &RecordingFile) -> Result<Index, ReadError> {
     Ok(index)
 }
 
-fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, ReadError> {
-    let mut files = Vec::new();
-    for path in paths {
-        if !path.is_dir() {
-            files.push(path.clone());
-            continue;
-        }
-        let entries = path.read_dir().map_err(|source| ReadError::io(path, source))?;
-        let mut inside = entries
-            .map(|entry| entry.map(|entry| entry.path()))
-            .collect::<io::Result<Vec<_>>>()
-            .map_err(|source| ReadError::io(path, source))?;
-        inside.retain(|file| file.extension().is_some_and(|extension| extension == "parquet"));
-        if inside.is_empty() {
-            return Err(ReadError::EmptyFolder { path: path.clone() });
-        }
-        inside.sort();
-        files.append(&mut inside);
-    }
-    Ok(files)
-}
-
 /// Threads that decode at once; more would wait for the one that puts events together.
 const DECODERS: usize = 4;
 
 fn read_parts(file: RecordingFile, numbers: &[usize]) -> Result<Recording, ReadError> {
-    let mut recording = begin(&file)?;
-    append(&file, numbers, &mut recording)?;
-    Ok(recording)
-}
-
-/// What a file says of its host, and no events yet.
-pub(super) fn begin(file: &RecordingFile) -> Result<Recording, ReadError> {
     let mut recording = Recording::default();
-    recording.history.hosts.push(file.host.clone());
-    note_recovery(file, &mut recording)?;
+    let host = begin(&file, &mut recording)?;
+    append(&file, numbers, host, &mut recording)?;
+    sort(&mut recording.history.events);
     Ok(recording)
 }
 
-/// Adds the events of these parts, and puts all into their order.
+/// Adds a file's host and all its events, in the order of the file.
+pub(super) fn add(file: &RecordingFile, recording: &mut Recording) -> Result<(), ReadError> {
+    let all: Vec<usize> = (0..file.parts.len()).collect();
+    let host = begin(file, recording)?;
+    append(file, &all, host, recording)
+}
+
+/// Adds what a file says of its host, and no events yet. Returns the host's number.
+pub(super) fn begin(file: &RecordingFile, recording: &mut Recording) -> Result<u16, ReadError> {
+    let number = recording.history.hosts.len() as u16;
+    recording.history.hosts.push(file.host.clone());
+    note_recovery(file, number, recording)?;
+    Ok(number)
+}
+
+/// Adds the events of these parts, in the order of the file.
 pub(super) fn append(
     file: &RecordingFile,
     numbers: &[usize],
+    host: u16,
     recording: &mut Recording,
 ) -> Result<(), ReadError> {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(DECODERS));
     let rows: u64 = numbers.iter().map(|&number| file.parts[number].1.rows).sum();
-    // Rows come from a file: reserve what is plausible, grow for the rest.
-    recording.history.events.reserve(rows.min(1 << 26) as usize);
+    reserve(rows, recording);
     for round in numbers.chunks(threads) {
         let decoded: Vec<Result<Columns, String>> = std::thread::scope(|scope| {
             let workers: Vec<_> = round
@@ -194,16 +202,20 @@ pub(super) fn append(
             let History { names, events, .. } = &mut recording.history;
             let before = events.len();
             let read = columns.and_then(|columns| {
-                columns.events(0, names, events).map_err(|error| error.to_string())
+                columns.events(host, names, events).map_err(|error| error.to_string())
             });
             if let Err(reason) = read {
                 events.truncate(before);
-                lose_part(file, number, reason, recording)?;
+                lose_part(file, number, host, reason, recording)?;
             }
         }
     }
-    sort(&mut recording.history);
     Ok(())
+}
+
+/// Rows come from a file: reserve what is plausible, grow for the rest.
+fn reserve(rows: u64, recording: &mut Recording) {
+    recording.history.events.reserve(rows.min(1 << 26) as usize);
 }
 
 fn decode_part(file: &RecordingFile, entry: &(RowGroupMetaData, Part)) -> Result<Columns, String> {
@@ -219,14 +231,18 @@ fn decode_part(file: &RecordingFile, entry: &(RowGroupMetaData, Part)) -> Result
 }
 
 /// Says that there was no footer, and what its absence hides.
-fn note_recovery(file: &RecordingFile, recording: &mut Recording) -> Result<(), ReadError> {
+fn note_recovery(
+    file: &RecordingFile,
+    number: u16,
+    recording: &mut Recording,
+) -> Result<(), ReadError> {
     let Some(recovery) = &file.recovery else { return Ok(()) };
     let complete_rows = file.parts.iter().map(|(_, part)| part.rows).sum();
     let (path, bytes_after) = (file.path.clone(), recovery.bytes_after);
     recording.notes.push(Note::Recovered { path, complete_rows, bytes_after });
     for hole in &recovery.holes {
         let window = between(file, hole.before)?;
-        let host = &mut recording.history.hosts[0];
+        let host = &mut recording.history.hosts[usize::from(number)];
         host.lost += hole.events;
         host.gaps.extend(everywhere(host, window, hole.events));
         let (path, events) = (file.path.clone(), hole.events);
@@ -273,12 +289,13 @@ fn everywhere(host: &Host, window: Window, events: u64) -> Vec<Gap> {
 fn lose_part(
     file: &RecordingFile,
     number: usize,
+    host: u16,
     reason: String,
     recording: &mut Recording,
 ) -> Result<(), ReadError> {
     let part = &file.parts[number].1;
     let index = file.part_index(part).map_err(|source| ReadError::io(&file.path, source))?;
-    let host = &mut recording.history.hosts[0];
+    let host = &mut recording.history.hosts[usize::from(host)];
     match index {
         Some(index) => host.gaps.extend(index.lanes.iter().map(|lane| Gap {
             cpu: u32::from(lane.cpu),
@@ -296,9 +313,9 @@ fn lose_part(
 }
 
 /// Stable, and fast on the sorted runs that parts are.
-pub(super) fn sort(history: &mut History) {
+pub(super) fn sort(events: &mut [Event]) {
     let order = |e: &Event| (e.host, e.time_ns, e.cpu, e.ring, e.position);
-    if !history.events.is_sorted_by_key(order) {
-        history.events.sort_by_key(order);
+    if !events.is_sorted_by_key(order) {
+        events.sort_by_key(order);
     }
 }

@@ -4,7 +4,9 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use expect_test::expect_file;
+use recorder::container::Called;
 use recorder::event::{Event, Flags, Gap, History, Op, Proof, Ring};
+use recorder::netns::Namespace;
 
 use super::{open, recorded, traffic};
 
@@ -17,6 +19,31 @@ fn version_1() {
     let read = open(&golden(1)).expect("the golden recording");
     assert_eq!(read.notes, []);
     expect_file!["../../data/recording-v1.txt"].assert_eq(&text(&read.history));
+}
+
+/// One that was cut off is mended as what it is.
+#[test]
+fn version_1_without_its_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("cut.parquet");
+    let whole = std::fs::read(golden(1)).expect("the golden recording");
+    std::fs::write(&path, &whole[..whole.len() - 100]).expect("it can be written");
+    let events = recorder::recording::repair(&path).expect("it has complete parts");
+    assert!(events.is_some_and(|events| events > 0), "{events:?}");
+    let read = open(&path).expect("it is whole");
+    assert_eq!(read.notes, []);
+    assert_eq!(Some(read.history.events.len() as u64), events);
+}
+
+#[test]
+fn version_2() {
+    let read = open(&golden(2)).expect("the golden recording");
+    assert_eq!(read.notes, []);
+    let mut text = text(&read.history);
+    for host in &read.history.hosts {
+        writeln!(text, "{:?}\n{:?}", host.containers, host.namespaces).expect("text");
+    }
+    expect_file!["../../data/recording-v2.txt"].assert_eq(&text);
 }
 
 /// The fields that version 1 had. Later versions get a text of their own.
@@ -87,6 +114,13 @@ fn history() -> History {
     }
     let gap = Gap { cpu: 1, ring: Ring::Bulk, from_ns: 5, to_ns: 7, events: 3 };
     history.hosts[0].gaps.push(gap);
+    let id = "3f4b1c2d5e6f70819a2b3c4d5e6f708192a3b4c5d6e7f8091a2b3c4d5e6f7081";
+    let container = history.names.intern(&format!("/system.slice/docker-{id}.scope"));
+    history.events.iter_mut().filter(|e| e.pid == begin.pid).for_each(|e| e.cgroup = container);
+    let called = Called { id: id.to_owned(), name: "web".to_owned() };
+    history.hosts[0].containers.push(called);
+    let host = Namespace { number: begin.netns, inode: 4_026_531_840, name: "host".to_owned() };
+    history.hosts[0].namespaces.push(host);
     history
 }
 

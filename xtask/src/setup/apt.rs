@@ -26,6 +26,13 @@ fn fetch_lists() -> Result<()> {
     run(as_root(Path::new("apt-get"))?.args(["update", "--quiet=2"]))
 }
 
+/// Installs those of the packages that are not there.
+pub fn install_missing(packages: &[&str]) -> Result<()> {
+    let is_there = |package: &str| succeeds(Command::new("dpkg-query").args(["--show", package]));
+    let missing: Vec<_> = packages.iter().copied().filter(|p| !is_there(p)).collect();
+    if missing.is_empty() { Ok(()) } else { install(&missing) }
+}
+
 /// Installs the packages without starting, or leaving enabled, the services some of them bring.
 pub fn install(packages: &[&str]) -> Result<()> {
     say(format_args!("setup: installing {}", packages.join(" ")));

@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 
 use super::apt;
 use crate::process::{find, is_executable, say, succeeds};
+use crate::vm;
 
 struct Program {
     name: &'static str,
@@ -39,8 +40,16 @@ const PROGRAMS: [Program; 13] = [
 /// Documents promise one-liners for pandas and DuckDB, and a test runs them in an environment of its own.
 const VENV: Program = program("python3 -m venv", "python3-venv", "tests of what documents promise");
 
+/// Where a kernel to boot is at hand.
+const GUESTS: [Program; 2] = [
+    program("qemu-system-x86_64", "qemu-system-x86", "tests in virtual machines"),
+    program("insmod", "kmod", "tests in virtual machines with distributions' kernels"),
+];
+
 fn missing() -> Vec<&'static Program> {
-    let mut missing: Vec<_> = PROGRAMS.iter().filter(|p| locate(p.name).is_none()).collect();
+    let guests = GUESTS.iter().filter(|_| !vm::image::all().is_empty());
+    let wanted = PROGRAMS.iter().chain(guests);
+    let mut missing: Vec<_> = wanted.filter(|p| locate(p.name).is_none()).collect();
     let venv = ["-c", "import ensurepip, venv"];
     if !succeeds(Command::new(python()).args(venv)) {
         missing.push(&VENV);

@@ -76,7 +76,7 @@ fn refuse(ctx: &SockAddrContext, hook: u32, address: [u64; 2]) -> i32 {
         (u16::from_be(port as u16), (&raw const (*ctx.sock_addr).protocol).read_volatile())
     };
     let mut subject = Subject {
-        comm: field!(task.cast(), task_comm, [u64; 2]),
+        comm: field!(task, task_comm, [u64; 2]),
         protocol: match spoken {
             IPPROTO_TCP => protocol::TCP as u32,
             IPPROTO_UDP => protocol::UDP as u32,

@@ -49,7 +49,7 @@ fn met(hook: u32, sk: Pointer) -> Option<()> {
     // SAFETY: a helper without arguments.
     let task = unsafe { bpf_get_current_task_btf() };
     let subject = Subject {
-        comm: field!(task.cast(), task_comm, [u64; 2]),
+        comm: field!(task, task_comm, [u64; 2]),
         local: kernel::local_address(sk),
         remote: kernel::remote_address(sk),
         local_port: field!(sk, common_num, u16),

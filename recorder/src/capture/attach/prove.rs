@@ -65,6 +65,11 @@ fn tcp_socket(family: i32) -> io::Result<OwnedFd> {
 /// What is known to keep attached hooks from firing, and what to do about it.
 pub fn reason() -> Option<&'static str> {
     let off = |path: &str| std::fs::read_to_string(path).is_ok_and(|text| text.trim() == "0");
+    if off("/sys/kernel/debug/kprobes/enabled") {
+        return Some(
+            "kprobes are switched off: `echo 1 >/sys/kernel/debug/kprobes/enabled` allows them",
+        );
+    }
     if off("/proc/sys/kernel/ftrace_enabled") {
         return Some(
             "function tracing is switched off: `sysctl kernel.ftrace_enabled=1` allows it",

@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use super::Suspicion;
 use crate::cli::input::Symptom;
 use crate::event::{EventIndex, History, Host};
+use crate::explain::beyond::Beyond;
 use crate::explain::missing::Missing;
 use crate::explain::{Answer, Process, window};
-use crate::export::EventRow;
+use crate::export::{self, EventRow};
 use crate::lookback::Extent;
 use crate::slice::{Reach, Slice, Verdict};
 
@@ -42,6 +43,8 @@ pub fn why(
             "may": of(&answer.processes.may),
             "excluded": of(&answer.processes.excluded),
             "cannot_say": of(&answer.processes.cannot_say),
+            "beyond": beyond(history, &answer.beyond),
+            "clocks": answer.clocks.as_ref().map(|clocks| export::clocks(history, clocks)),
             "looked_back": extent.map(looked_back),
             "hosts": hosts(history),
         }),
@@ -72,14 +75,19 @@ pub fn forward(
 /// Null where everything was read.
 fn looked_back(extent: &Extent) -> Value {
     json!({
-        "from_ns": extent.from_ns,
+        "from_ns": extent.from_ns[usize::from(extent.host)],
         "events": extent.events,
         "read": extent.read,
         "settled": extent.settled,
     })
 }
 
-pub fn suspicion(found: &Suspicion, extent: Option<&Extent>, out: &mut impl Write) -> Result<()> {
+pub fn suspicion(
+    history: &History,
+    found: &Suspicion,
+    extent: Option<&Extent>,
+    out: &mut impl Write,
+) -> Result<()> {
     let verdict = match found.worst {
         Verdict::Must => "must",
         Verdict::May => "may",
@@ -93,6 +101,7 @@ pub fn suspicion(found: &Suspicion, extent: Option<&Extent>, out: &mut impl Writ
             "may": found.may,
             "excluded": found.excluded,
             "cannot_say": found.cannot_say,
+            "beyond": beyond(history, &found.beyond),
             "looked_back": extent.map(looked_back),
         }),
         out,
@@ -137,10 +146,13 @@ fn rows<'a>(
 }
 
 fn process(history: &History, process: &Process) -> Value {
+    let container = history.container_of(process.host, process.cgroup).unwrap_or_default();
     json!({
         "host": history.hosts.get(usize::from(process.host)).map(|h| &h.name),
         "pid": process.pid,
         "comm": process.comm,
+        "container": present(container.label()),
+        "pod": present(container.pod_label()),
         "must_events": process.must,
         "may_events": process.may,
         "events": process.events,
@@ -148,11 +160,29 @@ fn process(history: &History, process: &Process) -> Value {
     })
 }
 
+fn present(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
+fn beyond(history: &History, found: &[Beyond]) -> Vec<Value> {
+    let one = |beyond: &Beyond| {
+        json!({
+            "address": beyond.address(),
+            "host": beyond.host.map(|host| &history.hosts[usize::from(host)].name),
+            "connections": beyond.connections,
+            "proof": if beyond.reach == Reach::Must { "must" } else { "may" },
+            "heard_by": EventRow::new(history, beyond.heard_by),
+        })
+    };
+    found.iter().map(one).collect()
+}
+
 fn hosts(history: &History) -> Vec<Value> {
     let host = |host: &Host| {
         let window = window(host);
         json!({
             "name": host.name,
+            "wall_offset_ns": host.wall_offset_ns,
             "from_ns": window.from_ns,
             "to_ns": window.to_ns,
             "raised": host.raised,

@@ -1,8 +1,12 @@
 //! Answers as text that a tired person on call can read: the chain first, then what else is possible, what
 //! is excluded, and how far the recording can be trusted.
 
+mod hosts;
+
 use std::collections::HashMap;
 use std::io::{Result, Write};
+
+use hosts::windows;
 
 use super::Suspicion;
 use crate::cli::input::Symptom;
@@ -10,7 +14,7 @@ use crate::cli::record::grouped;
 use crate::describe::{clock, describe, lane, printable, wall_ns};
 use crate::event::{Event, EventIndex, Flags, History, Op};
 use crate::explain::missing::Missing;
-use crate::explain::{Answer, Process, Step, short_duration, window};
+use crate::explain::{Answer, Process, Step, short_duration};
 use crate::lookback::Extent;
 use crate::pattern::Pattern;
 use crate::slice::{Domain, Reach, Slice, Verdict};
@@ -91,10 +95,14 @@ pub fn why(
         Some(extent) => format!("since {}", since(history, extent)),
         None => "in a complete window".to_owned(),
     };
-    let note = format!("no path {stretch}{}", assumption(answer.domain));
+    let outside =
+        if answer.beyond.is_empty() { "" } else { ", nor anything beyond these recordings" };
+    let note = format!("no path {stretch}{}{outside}", assumption(answer.domain));
     excluded(history, "excluded", &note, &answer.processes.excluded, out)?;
     let note = "no path seen, but something is missing";
     excluded(history, "unknown", note, &answer.processes.cannot_say, out)?;
+    hosts::beyond(history, &answer.beyond, out)?;
+    hosts::clocks(history, answer, out)?;
     windows(history, out)?;
     if let Some(extent) = extent {
         looked_back(history, extent, out)?;
@@ -180,17 +188,28 @@ fn name(history: &History, process: &Process) -> String {
     } else {
         printable(&process.comm).into_owned()
     };
+    let container = history.container_of(process.host, process.cgroup).unwrap_or_default();
+    let place = match &*container.full_label() {
+        "" => String::new(),
+        label => format!(" in {}", printable(label)),
+    };
     match history.hosts.get(usize::from(process.host)) {
         Some(host) if history.hosts.len() > 1 => {
-            format!("{}:{comm}[{}]", printable(&host.name), process.pid)
+            format!("{}:{comm}[{}]{place}", printable(&host.name), process.pid)
         }
-        _ => format!("{comm}[{}]", process.pid),
+        _ => format!("{comm}[{}]{place}", process.pid),
     }
 }
 
 fn involved(history: &History, processes: &[Process], out: &mut impl Write) -> Result<()> {
     let names = processes.iter().map(|p| name(history, p)).collect::<Vec<_>>();
     list("involved", &names, "", out)
+}
+
+/// `1 connection`, `412 messages`.
+fn plural(count: usize, what: &str) -> String {
+    let s = if count == 1 { "" } else { "s" };
+    format!("{} {what}{s}", grouped(count as u64))
 }
 
 /// Processes of which some are named.
@@ -246,7 +265,8 @@ fn excluded(
 
 /// From when on everything up to the symptom was read.
 fn since(history: &History, extent: &Extent) -> String {
-    clock(history, &Event { time_ns: extent.from_ns, ..Event::blank(Op::Exit) })
+    let (host, time_ns) = (extent.host, extent.from_ns[usize::from(extent.host)]);
+    clock(history, &Event { host, time_ns, ..Event::blank(Op::Exit) })
 }
 
 /// How much of a large recording was read, and whether the rest could change the chain.
@@ -265,30 +285,6 @@ fn looked_back(history: &History, extent: &Extent, out: &mut impl Write) -> Resu
         grouped(extent.events - extent.read),
         grouped(extent.events),
     )
-}
-
-/// Until when each recording is complete, and what is missing.
-fn windows(history: &History, out: &mut impl Write) -> Result<()> {
-    for (number, host) in history.hosts.iter().enumerate() {
-        let window = window(host);
-        let at = |time_ns| {
-            let event = Event { time_ns, host: number as u16, ..Event::blank(Op::Exit) };
-            clock(history, &event)
-        };
-        let loss = match (host.lost, host.gaps.len()) {
-            (0, 0) => "nothing lost".to_owned(),
-            (lost, gaps) => format!("{} events lost in {gaps} gaps", grouped(lost)),
-        };
-        writeln!(
-            out,
-            "window   {}: {} .. {} UTC, {} CPUs, {loss}",
-            printable(&host.name),
-            at(window.from_ns),
-            at(window.to_ns),
-            host.cpus,
-        )?;
-    }
-    Ok(())
 }
 
 /// Rows of consequences that are told one by one.
@@ -345,6 +341,9 @@ pub fn suspicion(
         }
         Verdict::Must => "must: it is part of what led to the symptom",
         Verdict::May => "may: nothing proves it, but channels that are not observed could carry it",
+        Verdict::Excluded if !found.beyond.is_empty() => {
+            "excluded, as far as these recordings reach: nothing in them leads from it to the symptom"
+        }
         Verdict::Excluded => {
             "excluded: nothing leads from it to the symptom, and nothing is missing"
         }
@@ -360,6 +359,7 @@ pub fn suspicion(
     let told = counts.iter().filter(|(n, _)| *n > 0);
     let told = told.map(|(n, what)| format!("{} {what}", grouped(*n as u64))).collect::<Vec<_>>();
     writeln!(out, "events that match `{suspect}`: {}", told.join(", "))?;
+    hosts::beyond(history, &found.beyond, out)?;
     extent.map_or(Ok(()), |extent| looked_back(history, extent, out))
 }
 

@@ -10,6 +10,7 @@ pub(super) struct Span {
     pub lo: u64,
     pub hi: u64,
     pub len: u64,
+    pub peek: bool,
 }
 
 /// What was sent, or received, of a stream.
@@ -18,6 +19,21 @@ pub(super) struct Stream {
     pub spans: Vec<Span>,
     /// Stretches that the spans fill though it is not known how.
     pub filled: Vec<(u64, u64)>,
+    /// Where the calls' bytes lie does not follow from what they reported.
+    pub bypassed: bool,
+}
+
+impl Stream {
+    /// The same calls where their bytes lie if every byte that was moved was seen.
+    pub(super) fn counted(&self) -> Self {
+        let mut moved = 0;
+        let spans = self.spans.iter().map(|&span| {
+            let counted = Span { lo: moved, hi: moved, ..span };
+            moved += if span.peek { 0 } else { span.len };
+            counted
+        });
+        Self { spans: spans.collect(), ..Self::default() }
+    }
 }
 
 type Range = (u64, u64);

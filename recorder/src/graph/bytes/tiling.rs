@@ -4,13 +4,15 @@
 //! threads' calls may have moved it on by then. So what is certain is this:
 //!
 //! * a call's bytes end at or below what it reported;
-//! * they begin at or above what its own thread's previous call reported;
+//! * they begin at or above what its own thread's previous call, if not a peek, reported;
 //! * no two calls share a byte.
 //!
 //! With one thread and no unseen ones the first two leave one place. Where calls raced, the calls between two
 //! offsets that are filled exactly by them form a group, and none of them lies outside it. A call that
 //! has to wait (a send for room, a receive that wants all it asked for) gives up the socket and lets
 //! others in, so its bytes need not be one run: unless exact, they are some of those within its limits.
+//!
+//! Where calls contradict these facts, something else is between the socket and its stream.
 
 #[cfg(test)]
 mod tests;
@@ -52,10 +54,16 @@ pub(super) struct Tiling {
     pub holes: Vec<Hole>,
     /// Stretches in which calls raced, and which seen calls alone fill; in order.
     pub filled: Vec<(u64, u64)>,
+    /// Calls moved more bytes than the counter did: something passes bytes by the stream (sockmap, kTLS), and the
+    /// places mean nothing.
+    pub bypassed: bool,
 }
 
 /// Works out the places.
 pub(super) fn tile(calls: &[Call]) -> Tiling {
+    if bypassed(calls) {
+        return Tiling { places: outer_places(calls), bypassed: true, ..Tiling::default() };
+    }
     let mut tiling = Tiling { places: outer_places(calls), ..Tiling::default() };
     if calls.iter().all(|call| call.thread == 0) {
         let places = calls.iter().zip(&tiling.places).enumerate();
@@ -77,6 +85,32 @@ pub(super) fn tile(calls: &[Call]) -> Tiling {
     tiling
 }
 
+/// Whether the counter stood still where bytes were moved.
+fn bypassed(calls: &[Call]) -> bool {
+    let mut floors: Vec<u64> = Vec::new();
+    for call in calls {
+        let thread = call.thread as usize;
+        if floors.len() <= thread {
+            floors.resize(thread + 1, 0);
+        }
+        let start = call.end.saturating_sub(call.len);
+        if start < floors[thread] {
+            return true;
+        }
+        if !call.peek {
+            floors[thread] = call.end;
+        }
+    }
+    // All calls that end at or below an offset lie below it.
+    let mut order: Vec<&Call> = calls.iter().filter(|call| !call.peek).collect();
+    order.sort_by_key(|call| call.end);
+    let mut moved = 0;
+    order.iter().any(|call| {
+        moved += call.len;
+        moved > call.end
+    })
+}
+
 /// What the first two facts say of each call alone.
 fn outer_places(calls: &[Call]) -> Vec<Place> {
     let mut floors: Vec<u64> = Vec::new();
@@ -87,7 +121,10 @@ fn outer_places(calls: &[Call]) -> Vec<Place> {
         }
         let hi = call.end.saturating_sub(call.len);
         let lo = floors[thread].min(hi);
-        floors[thread] = floors[thread].max(if call.peek { hi } else { call.end });
+        // A peek may have looked further ahead than the counter stands (SO_PEEK_OFF).
+        if !call.peek {
+            floors[thread] = floors[thread].max(call.end);
+        }
         Place { lo, hi }
     };
     calls.iter().map(place).collect()

@@ -1,9 +1,9 @@
 //! The rule of bytes: what an edge joins can meet, and what was received was sent by someone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{Broken, Known, Violation, causes, mirrored};
-use crate::event::{Event, EventIndex, Flags, Op};
+use crate::event::{Event, EventIndex, Flags, Op, Proof as Numbers};
 use crate::graph::{Direction, EdgeKind, Graph, Proof, Side};
 
 type Point = (EventIndex, Side);
@@ -14,10 +14,12 @@ pub(super) fn broken(known: &Known<'_>, from: Point, to: Point, proof: Proof) ->
         "it does not lead from a send to a receive"
     } else if (from.1, to.1) != (Side::Begin, Side::End) {
         "it does not lead from a begin to an end"
-    } else if !send.has_range() || !receive.has_range() {
-        "where the bytes lie is unknown"
     } else if !mirrored(send, receive) {
         "the two are not the ends of one connection"
+    } else if known.bypassed(send) || known.bypassed(receive) {
+        return (proof == Proof::Must).then_some(("bytes", "the bytes were not counted"));
+    } else if !send.has_range() || !receive.has_range() {
+        "where the bytes lie is unknown"
     } else if !can_meet(known, (from.0, to.0)) {
         "the bytes cannot meet, wherever they lie"
     } else if proof == Proof::Must && !known.streams.must_meet(from.0, to.0) {
@@ -79,10 +81,55 @@ pub(super) fn users(events: &[Event]) -> (HashMap<Way, Users>, Vec<u64>) {
         }
         let latest = latest.entry((way(event), event.tid, event.irs)).or_insert(0);
         *floor = *latest;
-        let peek = event.flags.has(Flags::PEEK);
-        *latest = (*latest).max(if peek { event.stream_start } else { event.stream_end });
+        // A peek may look further ahead than the counter stands.
+        if !event.flags.has(Flags::PEEK) {
+            *latest = (*latest).max(event.stream_end);
+        }
     }
     (users, floors)
+}
+
+/// A stream, by one of its ends.
+pub(super) type StreamOf = (u16, u64, Op, u32);
+
+pub(super) fn stream_of(event: &Event) -> StreamOf {
+    (event.host, event.socket, event.op, event.irs)
+}
+
+/// Streams whose calls moved more bytes than their counters tell: one that ends before its thread's call before it
+/// did, or more than there was room for.
+pub(super) fn bypassed(events: &[Event], floors: &[u64]) -> HashSet<StreamOf> {
+    let mut found = HashSet::new();
+    let mut moved: HashMap<StreamOf, Vec<(u64, u64)>> = HashMap::new();
+    for (event, &floor) in events.iter().zip(floors) {
+        let uncounted = !event.has_range()
+            && event.result > 0
+            && event.error == 0
+            && event.proof != Numbers::Unknown
+            && !event.flags.has(Flags::URGENT)
+            && !event.flags.has(Flags::PEEK);
+        if !matches!(event.op, Op::Send | Op::Recv) || !(has_bytes(event) || uncounted) {
+            continue;
+        }
+        if uncounted || event.stream_start < floor {
+            found.insert(stream_of(event));
+        } else if !event.flags.has(Flags::PEEK) {
+            let length = event.stream_end - event.stream_start;
+            moved.entry(stream_of(event)).or_default().push((event.stream_end, length));
+        }
+    }
+    for (stream, mut calls) in moved {
+        calls.sort_unstable();
+        let mut sum = 0;
+        let too_many = |(end, length): (u64, u64)| {
+            sum += length;
+            sum > end
+        };
+        if calls.into_iter().any(too_many) {
+            found.insert(stream);
+        }
+    }
+    found
 }
 
 fn alone(known: &Known<'_>, event: &Event) -> bool {
@@ -109,6 +156,12 @@ pub(super) fn uncovered(known: &Known<'_>, graph: &Graph) -> Vec<Violation> {
         let end = &graph.endpoints[hole.endpoint as usize];
         holes.entry((end.iss, end.irs)).or_default().push((hole.start, hole.end));
     }
+    // What passes by at one end is not missing at the other.
+    let passed: HashSet<(u32, u32)> = events
+        .iter()
+        .filter(|event| event.op == Op::Send && known.bypassed(event))
+        .map(|event| (event.iss, event.irs))
+        .collect();
     let mut violations = Vec::new();
     for (index, event) in events.iter().enumerate() {
         let index = index as EventIndex;
@@ -118,6 +171,9 @@ pub(super) fn uncovered(known: &Known<'_>, graph: &Graph) -> Vec<Violation> {
             && event.stream_start == known.floors[index as usize];
         let stream = (event.irs, event.iss);
         let Some(&last) = last_sent.get(&stream).filter(|_| exact) else { continue };
+        if passed.contains(&stream) || known.bypassed(event) {
+            continue;
+        }
         let sends = causes(graph, index, EdgeKind::Bytes);
         let mut covered: Vec<(u64, u64)> =
             sends.map(|send| where_it_may_lie(known, send, event)).collect();

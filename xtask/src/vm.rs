@@ -1,0 +1,94 @@
+//! Tests in virtual machines: kernels that this machine does not run, under QEMU, with this machine's files.
+//!
+//! One boot per kernel and group of tests. The guest sees the host's root, read-only under an overlay of memory, so
+//! that it runs what was built here and leaves nothing behind.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use anyhow::{Result, ensure};
+
+use crate::process::{find, say};
+
+mod group;
+mod guest;
+pub mod image;
+mod table;
+mod verdict;
+
+use group::Job;
+use verdict::Report;
+
+/// More guests than this at a time want more memory than a small machine has.
+const GUESTS: usize = 4;
+
+/// Which part of the matrix is run.
+#[derive(clap::Args, Default)]
+pub struct Choice {
+    /// Only kernels whose name begins so; repeatable.
+    #[arg(long, value_name = "VERSION")]
+    kernel: Vec<String>,
+    /// Only groups whose name begins so; repeatable.
+    #[arg(long, value_name = "NAME")]
+    group: Vec<String>,
+    /// Write the results into docs/kernels.md. Wants the whole matrix.
+    #[arg(long, conflicts_with_all = ["kernel", "group"])]
+    write_table: bool,
+}
+
+/// Why guests cannot be booted here, if so.
+pub fn obstacle() -> Option<String> {
+    if image::all().is_empty() {
+        let hint = "`cargo xtask kernel` builds one, or set WHEREFORE_KERNELS";
+        return Some(format!("no kernel image; {hint}"));
+    }
+    find(guest::QEMU)
+        .is_none()
+        .then(|| format!("no {}; `cargo xtask setup` installs it", guest::QEMU))
+}
+
+/// Boots every chosen kernel with every chosen group of tests. The tests must have been built.
+pub fn run(choice: &Choice, tests: &dyn Fn(&str) -> Result<PathBuf>) -> Result<()> {
+    let chosen = |wanted: &[String], name: &str| {
+        wanted.is_empty() || wanted.iter().any(|wanted| name.starts_with(wanted.as_str()))
+    };
+    let images: Vec<_> =
+        image::all().into_iter().filter(|i| chosen(&choice.kernel, &i.name)).collect();
+    let mut jobs = group::jobs(&images, tests)?;
+    jobs.retain(|job| chosen(&choice.group, &job.name()));
+    ensure!(!jobs.is_empty(), "no kernel, or no group of tests, is called so");
+    let (many, single): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| job.cpus > 1);
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let mut reports = side_by_side(single, cores.min(GUESTS));
+    // Virtual CPUs that wait for each other need as many real ones.
+    reports.extend(side_by_side(many, (cores / 2).clamp(1, GUESTS)));
+    let table = table::Table::of(&images, &reports);
+    say(format_args!("\n{}", table.text()));
+    if choice.write_table {
+        table.write()?;
+    }
+    let wrong: Vec<_> = reports.iter().filter(|r| !r.is_good()).map(|r| r.job.title()).collect();
+    ensure!(wrong.is_empty(), "failed in a virtual machine: {}", wrong.join(", "));
+    Ok(())
+}
+
+/// Runs the jobs, so many at a time, in their order.
+fn side_by_side(jobs: Vec<Job>, count: usize) -> Vec<Report> {
+    let queue = Mutex::new(VecDeque::from(jobs));
+    let reports = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..count {
+            scope.spawn(|| {
+                loop {
+                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+                    let Some(job) = next else { break };
+                    let report = guest::run(job);
+                    reports.lock().unwrap_or_else(PoisonError::into_inner).push(report);
+                }
+            });
+        }
+    });
+    reports.into_inner().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,141 @@
+//! Which tests run in which guest: a group is one boot.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::image::Image;
+
+/// A set of tests that share a boot.
+struct Group {
+    name: &'static str,
+    /// The test binary, and which of its tests: those whose names begin so.
+    binary: &'static str,
+    only: &'static [&'static str],
+    /// Left out: names, and why they make no sense in a guest.
+    without: &'static [(&'static str, &'static str)],
+    cpus: u32,
+    /// Run once for each family of hooks.
+    by_family: bool,
+    /// Words for the kernel's command line.
+    parameters: &'static str,
+    limit: Duration,
+}
+
+/// The families by which sends and receives can be seen, each with the first kernel that has it.
+const FAMILIES: [(&str, [u32; 2]); 1] = [("tracepoint", [6, 3])];
+
+const RACES: [&str; 3] = ["many_", "thread_", "waitall"];
+
+const GROUPS: [Group; 3] = [
+    Group {
+        name: "kernel",
+        binary: "kernel",
+        only: &[],
+        without: &[
+            (
+                "load::",
+                "programs under load, whose own limits of time pass at a twentieth of the speed",
+            ),
+            (
+                "readme::",
+                "runs the demo's programs, which the truth suite covers at a twentieth of the speed",
+            ),
+        ],
+        cpus: 1,
+        by_family: false,
+        parameters: "",
+        limit: Duration::from_secs(600),
+    },
+    Group {
+        name: "truth",
+        binary: "truth",
+        only: &[],
+        without: &[
+            ("every_case_has_its_test", "looks at no kernel"),
+            ("the_comparison_finds_every_flaw", "looks at no kernel"),
+        ],
+        cpus: 1,
+        by_family: true,
+        parameters: "",
+        limit: Duration::from_secs(600),
+    },
+    Group {
+        name: "races",
+        binary: "truth",
+        only: &RACES,
+        without: &[],
+        cpus: 2,
+        by_family: true,
+        parameters: "",
+        limit: Duration::from_secs(600),
+    },
+];
+
+/// One boot: a kernel and what it runs.
+pub struct Job {
+    pub image: Image,
+    pub group: &'static str,
+    pub family: Option<&'static str>,
+    /// Whether this kernel has the family: only then may tests say that they cannot run.
+    pub must_run: bool,
+    pub cpus: u32,
+    pub parameters: &'static str,
+    pub limit: Duration,
+    /// A shell script.
+    pub command: String,
+}
+
+impl Job {
+    /// Group and family.
+    pub fn name(&self) -> String {
+        self.family.map_or(self.group.to_owned(), |family| format!("{}-{family}", self.group))
+    }
+
+    pub fn title(&self) -> String {
+        format!("{} {}", self.image.name, self.name())
+    }
+}
+
+/// Every group on every kernel.
+pub fn jobs(images: &[Image], tests: &dyn Fn(&str) -> Result<PathBuf>) -> Result<Vec<Job>> {
+    let mut jobs = Vec::new();
+    for group in &GROUPS {
+        let binary = tests(group.binary)?;
+        for image in images {
+            for (family, since) in FAMILIES {
+                jobs.push(Job {
+                    image: image.clone(),
+                    group: group.name,
+                    family: group.by_family.then_some(family),
+                    must_run: image.since(since),
+                    cpus: group.cpus,
+                    parameters: group.parameters,
+                    limit: group.limit,
+                    command: group.script(&binary),
+                });
+                if !group.by_family {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(jobs)
+}
+
+impl Group {
+    fn script(&self, binary: &Path) -> String {
+        let mut script = String::from("export WHEREFORE_TEST_SLOWNESS=20\n");
+        write!(script, "exec '{}' --test-threads=1 --show-output", binary.display())
+            .expect("strings grow");
+        for (name, _) in self.without {
+            write!(script, " --skip {name}").expect("strings grow");
+        }
+        for name in self.only {
+            write!(script, " {name}").expect("strings grow");
+        }
+        script + "\n"
+    }
+}

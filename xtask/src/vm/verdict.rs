@@ -1,0 +1,126 @@
+//! What a guest's tests said: one verdict for each, read from the lines of Rust's test runner.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use super::group::Job;
+
+/// How one test ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Passed,
+    /// It has shown that this kernel cannot do it, and why.
+    Impossible(String),
+    Failed,
+}
+
+/// All that is known of a boot.
+pub struct Report {
+    pub job: Job,
+    pub tests: BTreeMap<String, Verdict>,
+    /// Why there is no good end.
+    problem: Option<String>,
+    elapsed: Duration,
+}
+
+impl Report {
+    /// `end` is the exit status, or why the guest did not come to its end.
+    pub fn of(job: Job, output: &str, end: Result<i32, String>, elapsed: Duration) -> Self {
+        let tests = verdicts(output);
+        let evasion = tests.iter().find_map(|(name, verdict)| match verdict {
+            Verdict::Impossible(why) if job.must_run => Some((name, why)),
+            _ => None,
+        });
+        let problem = match (end, evasion) {
+            (Err(problem), _) => Some(problem),
+            (Ok(0), _) if tests.is_empty() => Some(format!("no test has run\n{output}")),
+            (Ok(0), Some((name, why))) => {
+                Some(format!("{name} did not run, although this kernel has what it needs: {why}"))
+            }
+            (Ok(0), None) => None,
+            (Ok(status), _) => Some(format!("exit status {status}\n{output}")),
+        };
+        Self { job, tests, problem, elapsed }
+    }
+
+    pub fn is_good(&self) -> bool {
+        self.problem.is_none()
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let title = self.job.title();
+        if let Some(problem) = &self.problem {
+            writeln!(f, "--- vm {title}: {problem}")?;
+        }
+        let count =
+            |wanted: fn(&Verdict) -> bool| self.tests.values().filter(|v| wanted(v)).count();
+        write!(f, "vm {title}: {} passed", count(|v| *v == Verdict::Passed))?;
+        match count(|v| matches!(v, Verdict::Impossible(_))) {
+            0 => {}
+            impossible => write!(f, ", {impossible} impossible there")?,
+        }
+        match count(|v| *v == Verdict::Failed) {
+            0 => {}
+            failed => write!(f, ", {failed} FAILED")?,
+        }
+        write!(f, ", {:.0} s", self.elapsed.as_secs_f64())
+    }
+}
+
+/// `test NAME ... ok`; a test that was running when the guest ended has failed. `skipped: WHY` in what a test said is the
+/// proof that it cannot run.
+fn verdicts(output: &str) -> BTreeMap<String, Verdict> {
+    let mut tests = BTreeMap::new();
+    let mut speaker = None;
+    for line in output.lines() {
+        if let Some((name, end)) = line.strip_prefix("test ").and_then(|l| l.split_once(" ... ")) {
+            let verdict = if end == "ok" { Verdict::Passed } else { Verdict::Failed };
+            tests.insert(name.to_owned(), verdict);
+        } else if let Some(header) = line.strip_prefix("---- ") {
+            speaker = header.strip_suffix(" stdout ----");
+        } else if let (Some(name), Some((_, why))) = (speaker, line.split_once("  skipped: "))
+            && tests.get(name) == Some(&Verdict::Passed)
+        {
+            tests.insert(name.to_owned(), Verdict::Impossible(why.trim().to_owned()));
+        }
+    }
+    tests
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_test_has_its_verdict() {
+        let output = "
+running 4 tests
+test fan_in ... ok
+test nat ... ok
+test tls ... FAILED
+
+successes:
+
+---- fan_in stdout ----
+fan_in   960
+
+---- nat stdout ----
+nat                     skipped: no nft: not found
+
+test hangs ... ";
+        let told: Vec<_> = verdicts(output).into_iter().collect();
+        let named = |name: &str, verdict| (name.to_owned(), verdict);
+        assert_eq!(
+            told,
+            [
+                named("fan_in", Verdict::Passed),
+                named("hangs", Verdict::Failed),
+                named("nat", Verdict::Impossible("no nft: not found".to_owned())),
+                named("tls", Verdict::Failed),
+            ]
+        );
+    }
+}
