@@ -152,6 +152,11 @@ pub mod kind {
     pub const SOCKET: u8 = 15;
     /// A thread took a connection from a listener.
     pub const ACCEPT: u8 = 16;
+    /// A fault fired: `result` is the negative errno or the signal, `argument` the rule. In the thread whose
+    /// call it changes, or in a socket's lane.
+    pub const FAULT: u8 = 32;
+    /// A call that a fault changed has ended: `result` is what it returned, `argument` the rule.
+    pub const CALL: u8 = 33;
     /// Not an event: a piece of the path of a cgroup that was made. `socket` is the cgroup's number,
     /// `sequence` where in the path the piece lies; the detail is up to 63 bytes and a 0, and goes on in
     /// the next piece if there are 63.

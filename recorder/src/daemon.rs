@@ -249,7 +249,7 @@ impl Daemon {
             missing: firing.missing.clone(),
             began: firing.began,
         };
-        Worker::start(job, self.capture.maps()?)
+        Worker::start(job, self.capture.ring_maps()?)
     }
 
     /// Events that are known to have been unwritten before a time.

@@ -53,6 +53,9 @@ mod signal;
 mod iterate;
 
 #[cfg(target_arch = "bpf")]
+mod fault;
+
+#[cfg(target_arch = "bpf")]
 mod idle;
 
 /// The kernel lets only programs under a GPL-compatible licence call the helpers that read kernel

@@ -37,7 +37,7 @@ pub struct LocalStorage<T, const TYPE: usize, const FLAGS: usize> {
 unsafe impl<T, const TYPE: usize, const FLAGS: usize> Sync for LocalStorage<T, TYPE, FLAGS> {}
 
 impl<T, const TYPE: usize, const FLAGS: usize> LocalStorage<T, TYPE, FLAGS> {
-    const fn new() -> Self {
+    pub const fn new() -> Self {
         Self {
             r#type: ptr::null(),
             key: ptr::null(),
@@ -47,7 +47,7 @@ impl<T, const TYPE: usize, const FLAGS: usize> LocalStorage<T, TYPE, FLAGS> {
         }
     }
 
-    fn as_map(&self) -> *mut c_void {
+    pub fn as_map(&self) -> *mut c_void {
         ptr::from_ref(self).cast_mut().cast()
     }
 }

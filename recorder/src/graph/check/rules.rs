@@ -20,6 +20,7 @@ pub(super) fn broken(known: &Known<'_>, from: Point, to: Point, edge: &Edge) -> 
                 .then_some(("task", "it does not lead from a fork to what was forked"))
         }
         EdgeKind::Signal => signal(known, cause, effect, edge.proof),
+        EdgeKind::Fault => fault(known, from, to),
     }
 }
 
@@ -125,6 +126,19 @@ fn close(known: &Known<'_>, cause: &Event, effect: &Event, proof: Proof) -> Brok
         _ => false,
     };
     (!right).then_some(("close", "the two have no part in one connection's end"))
+}
+
+fn fault(known: &Known<'_>, from: Point, to: Point) -> Broken {
+    let (cause, effect) = (known.event(from.0), known.event(to.0));
+    let sides = (from.1, to.1) == (Side::End, Side::End);
+    let next = known.next_in_thread[from.0 as usize] == to.0;
+    let deed = match effect.op {
+        Op::Signal => effect.signal == cause.signal && effect.target == cause.tid,
+        Op::Fault => false,
+        _ => effect.fault == cause.fault && cause.signal == 0,
+    };
+    (cause.op != Op::Fault || !sides || !next || !deed)
+        .then_some(("fault", "it does not lead from a fault to what that changed"))
 }
 
 fn signal(known: &Known<'_>, cause: &Event, effect: &Event, proof: Proof) -> Broken {
