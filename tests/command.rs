@@ -29,6 +29,22 @@ pub fn family() -> Option<Family> {
     Some(Family::parse(&name).unwrap_or_else(|| panic!("WHEREFORE_HOOKS={name}: no such family")))
 }
 
+/// Why the family to test with cannot be had here: what `doctor` says, which has tried it.
+///
+/// # Panics
+/// When `doctor` gives no answer.
+pub fn missing_family() -> Option<String> {
+    let family = family()?;
+    let output = Command::new(wherefore()).args(["doctor", "--json"]).output();
+    let output = output.expect("doctor starts");
+    let report: serde_json::Value =
+        serde_json::from_slice(&output.stdout).expect("doctor prints JSON");
+    let checks = report["checks"].as_array().expect("a report has checks");
+    let check = checks.iter().find(|check| check["name"] == family.as_str());
+    let check = check.expect("doctor tries every family");
+    (check["answer"] == "no").then(|| check["note"].as_str().unwrap_or("no reason").to_owned())
+}
+
 /// `wherefore record`, with that family.
 pub fn record() -> Command {
     let mut command = Command::new(wherefore());

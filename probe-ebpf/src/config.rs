@@ -16,6 +16,9 @@ pub mod scope {
 /// How many sockets each CPU remembers to have named, a power of two.
 pub const NAMED_PER_CPU: u32 = 1024;
 
+/// How many threads' peers of datagrams are kept between a call's address and its end, a power of two.
+pub const NOTES: u32 = 4096;
+
 /// Programs that say of themselves whether they ran when the recorder itself made a call: a hook that is
 /// attached may yet have no effect. Indexes of the map `FIRED`.
 pub mod fired {
@@ -30,6 +33,9 @@ pub mod fired {
     pub const ACCEPT: u32 = 8;
     pub const COUNT: u32 = 9;
 }
+
+/// How many sockets are remembered by cookie for kprobes.
+pub const SOCKETS_BY_COOKIE: u32 = 1 << 16;
 
 /// What the probes do; the loader's choice.
 #[repr(C)]
@@ -49,6 +55,9 @@ pub struct Config {
     pub cgroup_level: u32,
     /// 1: write diagnostics to aya-log's ring buffer.
     pub log: u32,
+    /// 1: kprobes see sends and receives, and need what is remembered about sockets by cookie.
+    pub kprobes: u32,
+    pub reserved: u32,
 }
 
 /// Byte offsets of the kernel's fields, read from the running kernel's BTF. [`ABSENT`] where the
@@ -89,6 +98,14 @@ pub struct Offsets {
     pub sock_protocol: u32,
     pub sock_err: u32,
     pub sock_peek_off: u32,
+    pub sock_type: u32,
+    pub sock_shutdown: u32,
+    pub sock_queue_length: u32,
+    pub unix_peer: u32,
+    pub unix_addr: u32,
+    pub unix_queued: u32,
+    pub unix_address_len: u32,
+    pub unix_address_name: u32,
     pub tcp_write_seq: u32,
     pub tcp_snd_una: u32,
     pub tcp_snd_nxt: u32,

@@ -17,8 +17,10 @@ pub struct Slot {
     pub tid: u32,
     /// Socket cookie, 0 when the event has no socket.
     pub socket: u64,
-    /// 64-bit count whose low 32 bits may be torn; picks the epoch of `sequence`. For sends
+    /// TCP: 64-bit count whose low 32 bits may be torn; picks the epoch of `sequence`. For sends
     /// `bytes_acked + (write_seq − snd_una)`, for receives `bytes_received − (rcv_nxt − copied_seq)`.
+    /// Unix sockets: bytes (of messages: messages) counted so far, these included.
+    /// UDP: number of the peer, see [`kind::PEER`]; 0 if it is not known.
     pub count: u64,
     /// `write_seq` after a send, `copied_seq` after a receive.
     pub sequence: u32,
@@ -92,13 +94,13 @@ pub struct SocketName {
     /// Inode number of the network namespace.
     pub netns: u32,
     /// Initial sequence number of this end, so that its first byte is `iss + 1`. In state SYN_SENT it is known
-    /// although `proven` says no.
+    /// although `proven` says no. Unix sockets: the low half of this end's cookie, which does as well.
     pub iss: u32,
-    /// Initial sequence number of the other end.
+    /// The same of the other end.
     pub irs: u32,
     /// The process that last used the socket by its own act; 0 when none was seen.
     pub owner: u32,
-    /// `AF_INET` or `AF_INET6`.
+    /// `AF_INET`, `AF_INET6` or `AF_UNIX`.
     pub family: u16,
     /// One of [`proven`].
     pub proven: u8,
@@ -154,6 +156,13 @@ pub mod kind {
     /// `sequence` where in the path the piece lies; the detail is up to 63 bytes and a 0, and goes on in
     /// the next piece if there are 63.
     pub const CGROUP: u8 = 20;
+    /// Not an event: a part of the name of a Unix socket, or of its peer's, for the [`SOCKET`] record that
+    /// follows. The detail holds up to 64 bytes of `sun_path`; `aux` is whose name (1: the peer's) and
+    /// which 64 bytes, `argument` how many bytes the name has.
+    pub const UNIX_NAME: u8 = 21;
+    /// Not an event: the other end of datagrams, in the detail's `remote` and `remote_port`; `count` is the
+    /// number by which events refer to it.
+    pub const PEER: u8 = 22;
 }
 
 /// What bytes go through. 0 is none of these.
@@ -170,6 +179,12 @@ pub mod protocol {
 pub mod call {
     /// The socket was in repair mode: what was sent went into a queue, what was peeked at came from one.
     pub const REPAIRED: u8 = 1;
+    /// The other end has closed or shut down, and all it sent has been taken.
+    pub const ENDED: u8 = 2;
+    /// The stream was in use before it was counted, or somebody took bytes whom no probe sees.
+    pub const UNSURE: u8 = 4;
+    /// A Unix socket's: a peek at an offset that the program chose (`SO_PEEK_OFF`).
+    pub const AHEAD: u8 = 8;
 }
 
 /// States of a TCP socket, as in [`kind::STATE`]'s `aux` (`include/net/tcp_states.h`).

@@ -15,8 +15,10 @@ pub struct TaskState {
     pub named: u64,
     /// How often it had gone to sleep at its last event.
     pub switches: u64,
-    /// The call it is in, where calls are seen to begin: when that was, and the address of the `struct socket`.
-    /// 0: none.
+    /// The call it is in, where calls are seen to begin: when that was, the address of the `struct socket`
+    /// (0: none), and a receive's flags.
     pub entered_ns: u64,
     pub entered: u64,
+    pub entered_flags: u32,
+    pub reserved: u32,
 }

@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod cgroup;
 pub mod clock;
+mod coverage;
 pub mod decode;
 mod generations;
 pub mod offsets;
@@ -11,8 +12,9 @@ pub mod procfs;
 pub mod ring;
 pub mod scope;
 pub mod snapshot;
+pub mod sockets;
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -20,8 +22,9 @@ use aya::{Btf, Ebpf};
 
 use crate::event::{Event, Gap, Host, Names, Ring, Window};
 use attach::family::Family;
-use attach::{Attached, Attachment, Settings};
+use attach::{Attached, Loaded, Settings};
 use cgroup::Cgroups;
+pub use coverage::{Cost, Coverage};
 use decode::Decoder;
 use ring::{Batch, Follower, Rings};
 pub use scope::Scope;
@@ -62,12 +65,11 @@ impl Capture {
     pub fn start(scope: Scope, settings: Settings) -> Result<Self> {
         let btf =
             Btf::from_sys_fs().context("read the kernel's types from /sys/kernel/btf/vmlinux")?;
-        let mut ebpf = attach::load(&btf, &scope, &settings)?;
+        let Loaded { mut ebpf, family, mut hooks } = attach::load_family(&btf, &scope, &settings)?;
         let rings = Rings::map(&ebpf, &settings)?;
         let marked = scope.mark(attach::map_fd(&ebpf, "TASKS")?.as_fd())?;
-        let Attachment { family, hooks } = attach::attach(&mut ebpf, &btf, settings.family)?;
+        hooks.extend(attach::attach_common(&mut ebpf, &btf, family)?);
         let attached_ns = clock::monotonic_ns();
-        attach::name_open_sockets(&mut ebpf, &btf)?;
         let follower = Follower::new(&rings);
         let mut decoder = Decoder::new(Cgroups::read());
         decoder.know(procfs::tasks(), |tid| scope == Scope::All || marked.contains(&tid));
@@ -162,6 +164,8 @@ impl Capture {
         Source {
             shape: self.rings.shape(),
             attached_ns: self.attached_ns,
+            // Read anew: since the probes were attached the clock may have been set.
+            wall_offset_ns: clock::wall_offset_ns(),
             scope: host.scope,
             whole_machine: self.scope == Scope::All,
             family: host.family,
@@ -169,6 +173,11 @@ impl Capture {
             missing_hooks: host.missing_hooks,
             unwritten: self.unwritten(),
         }
+    }
+
+    /// The maps that hold the rings; whoever has them and [`Capture::source`] can take snapshots.
+    pub fn maps(&self) -> Result<[BorrowedFd<'_>; 3]> {
+        Rings::maps(&self.ebpf)
     }
 
     pub const fn scope(&self) -> &Scope {

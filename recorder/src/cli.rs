@@ -1,10 +1,14 @@
 //! The command line: what can be asked, and how answers and errors are told. One file per command.
 
 mod check;
+mod daemon;
 mod doctor;
+mod dump;
+mod dump_worker;
 mod graph;
 mod input;
 mod record;
+mod status;
 mod why;
 
 use std::ffi::OsString;
@@ -29,6 +33,11 @@ enum Command {
     Why(why::Arguments),
     Graph(graph::Arguments),
     Check(check::Arguments),
+    Daemon(daemon::Arguments),
+    Status(status::Arguments),
+    Dump(dump::Arguments),
+    #[command(hide = true)]
+    DumpWorker(dump_worker::Arguments),
 }
 
 /// What can be said on the command line; for those who check what documents say.
@@ -55,6 +64,10 @@ pub fn run(words: impl Iterator<Item = OsString>) -> Result<ExitCode> {
         Command::Why(arguments) => why::run(arguments),
         Command::Graph(arguments) => graph::run(arguments),
         Command::Check(arguments) => check::run(arguments),
+        Command::Daemon(arguments) => daemon::run(arguments),
+        Command::Status(arguments) => status::run(arguments),
+        Command::Dump(arguments) => dump::run(arguments),
+        Command::DumpWorker(arguments) => dump_worker::run(arguments),
     }
 }
 

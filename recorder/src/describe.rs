@@ -6,23 +6,35 @@ mod offset;
 
 use std::borrow::Cow;
 use std::fmt::Write;
+use std::ops::Range;
 
 pub use offset::ahead;
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
-use crate::event::{Address, Event, Flags, History, Op};
+use crate::event::{Address, Event, Flags, History, Op, Protocol};
 use crate::netns::{HOST, Namespace};
 
 /// What happened: `send 497 B to 127.0.0.1:53122`, `recv EOF from …`, `kill 4301 SIGKILL`.
 pub fn describe(history: &History, event: &Event) -> String {
     let act = act(history, event);
     let Some((preposition, end)) = other_end(event) else { return act };
-    match history.names.address(end) {
-        Some(address) => format!("{act} {preposition} {address}"),
-        None => act,
+    match (address(history, end), event.protocol) {
+        (Some(address), _) => format!("{act} {preposition} {address}"),
+        (None, Some(Protocol::Pipe)) => format!("{act} {preposition} a pipe"),
+        (None, Some(Protocol::Udp)) => format!("{act} {preposition} an unknown address"),
+        (None, Some(protocol)) if protocol.is_local() => {
+            format!("{act} {preposition} a Unix socket")
+        }
+        (None, _) => act,
     }
+}
+
+/// An address as people read it: `127.0.0.1:80`, `unix:/run/app.sock`.
+pub fn address(history: &History, address: Address) -> Option<String> {
+    let address = history.names.socket_address(address)?;
+    Some(printable(&address.to_string()).into_owned())
 }
 
 /// What happened, without the other end's address: `send 497 B`, `recv ECONNRESET`.
@@ -104,7 +116,18 @@ fn other_end(event: &Event) -> Option<(&'static str, Address)> {
 
 /// The bytes of the stream that the event covers: `bytes 0..497`; nothing where they are not known.
 pub fn byte_range(event: &Event) -> Option<String> {
-    event.has_range().then(|| format!("bytes {}..{}", event.stream_start, event.stream_end))
+    event.has_range().then(|| range(event.protocol, event.stream_start..event.stream_end))
+}
+
+/// A stretch of a stream: `bytes 0..497`, or `message 3` where messages are counted.
+pub fn range(protocol: Option<Protocol>, range: Range<u64>) -> String {
+    match protocol {
+        Some(Protocol::UnixSeqpacket) if range.end == range.start + 1 => {
+            format!("message {}", range.start)
+        }
+        Some(Protocol::UnixSeqpacket) => format!("messages {}..{}", range.start, range.end),
+        _ => format!("bytes {}..{}", range.start, range.end),
+    }
 }
 
 /// Where it happened: `nginx[4290]`, `nginx[4290/4291]` (process/thread), `kernel, app 127.0.0.1:9000`; and
@@ -129,7 +152,7 @@ fn kernel_lane(history: &History, event: &Event) -> String {
     if !comm.is_empty() {
         let _ = write!(text, ", {comm}");
     }
-    if let Some(address) = history.names.address(event.local) {
+    if let Some(address) = address(history, event.local) {
         let _ = write!(text, " {address}");
     }
     text

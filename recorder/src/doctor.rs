@@ -161,7 +161,7 @@ fn load() -> Result<(Btf, Ebpf)> {
     let btf = Btf::from_sys_fs()?;
     let settings =
         Settings { ring_bytes: 1 << 20, probe_log: false, record_self: false, family: None };
-    let ebpf = attach::load(&btf, &Scope::Command(String::new()), &settings)?;
+    let ebpf = attach::load(&btf, &Scope::Command(String::new()), &settings, Family::Kprobe)?;
     Ok((btf, ebpf))
 }
 
@@ -205,6 +205,7 @@ fn untried_family(family: Family) -> Check {
 fn check_family(family: Family, tried: Result<()>) -> Check {
     let note = match &tried {
         Ok(()) => family.cannot().to_owned(),
+        Err(error) if error.chain().len() == 1 => error.to_string(),
         Err(error) => format!("{error}: {}", root_cause(error)),
     };
     Check { answer: answer(Some(tried.is_ok())), note: Some(note), ..untried_family(family) }

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::str::FromStr;
 
 use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
@@ -272,6 +273,22 @@ impl Protocol {
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|protocol| protocol.as_str() == text)
     }
+
+    /// Whether nothing of it leaves the machine.
+    pub const fn is_local(self) -> bool {
+        !matches!(self, Self::Tcp | Self::Udp)
+    }
+
+    /// Whether offsets are sums of what calls moved, since the kernel tells none. They count from 0 at both
+    /// ends.
+    pub const fn is_counted(self) -> bool {
+        matches!(self, Self::UnixStream | Self::UnixSeqpacket | Self::Pipe)
+    }
+
+    /// Whether messages have no place in a stream, but a length and a way.
+    pub const fn is_datagram(self) -> bool {
+        matches!(self, Self::Udp | Self::UnixDgram)
+    }
 }
 
 /// Which of a CPU's two rings an event was in.
@@ -338,6 +355,9 @@ impl Flags {
     pub const SPLIT: Self = Self(512);
     /// The begin was seen: `begin_ns` is when the call began, not a bound of it.
     pub const BEGAN: Self = Self(1024);
+    /// The offsets were counted, and what was counted may not be all there was: the socket is older than the
+    /// recorder, or somebody took bytes unseen.
+    pub const UNSURE: Self = Self(2048);
 
     pub const fn has(self, flag: Self) -> bool {
         self.0 & flag.0 != 0
@@ -370,13 +390,52 @@ impl Address {
     pub const NONE: Self = Self(u32::MAX);
 }
 
+/// What a socket is bound or connected to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum SocketAddress {
+    Ip(SocketAddr),
+    /// A path, or `@` and the name in the abstract namespace.
+    Unix(String),
+}
+
+impl SocketAddress {
+    /// The address and port; nothing for a Unix socket's name.
+    pub const fn ip(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Ip(address) => Some(*address),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+/// `127.0.0.1:80`, `[::1]:80`, `unix:/run/app.sock`, `unix:@abstract`.
+impl fmt::Display for SocketAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Unix(name) => write!(f, "unix:{name}"),
+        }
+    }
+}
+
+impl FromStr for SocketAddress {
+    type Err = std::net::AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.strip_prefix("unix:") {
+            Some(name) => Ok(Self::Unix(name.to_owned())),
+            None => text.parse().map(Self::Ip),
+        }
+    }
+}
+
 /// Interned texts and addresses.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
     texts: Vec<String>,
     text_index: HashMap<String, Name>,
-    addresses: Vec<SocketAddr>,
-    address_index: HashMap<SocketAddr, Address>,
+    addresses: Vec<SocketAddress>,
+    address_index: HashMap<SocketAddress, Address>,
 }
 
 impl Names {
@@ -391,11 +450,15 @@ impl Names {
     }
 
     pub fn intern_address(&mut self, address: SocketAddr) -> Address {
+        self.intern_socket_address(SocketAddress::Ip(address))
+    }
+
+    pub fn intern_socket_address(&mut self, address: SocketAddress) -> Address {
         if let Some(&index) = self.address_index.get(&address) {
             return index;
         }
         let index = Address(self.addresses.len() as u32);
-        self.addresses.push(address);
+        self.addresses.push(address.clone());
         self.address_index.insert(address, index);
         index
     }
@@ -406,7 +469,7 @@ impl Names {
     }
 
     /// All addresses: number `i` is that of `Address(i)`.
-    pub fn addresses(&self) -> &[SocketAddr] {
+    pub fn addresses(&self) -> &[SocketAddress] {
         &self.addresses
     }
 
@@ -415,8 +478,13 @@ impl Names {
         self.texts.get(name.0 as usize).map_or("", String::as_str)
     }
 
+    /// Address and port; nothing where there are none, as of a Unix socket.
     pub fn address(&self, address: Address) -> Option<SocketAddr> {
-        self.addresses.get(address.0 as usize).copied()
+        self.socket_address(address)?.ip()
+    }
+
+    pub fn socket_address(&self, address: Address) -> Option<&SocketAddress> {
+        self.addresses.get(address.0 as usize)
     }
 }
 
@@ -434,7 +502,7 @@ pub struct Host {
     pub attached_ns: u64,
     /// Wall clock minus monotonic clock, ns, when the recording began.
     pub wall_offset_ns: i64,
-    /// Which family of hooks saw sends and receives: `tracepoint`, `trampoline`.
+    /// Which family of hooks saw sends and receives: `tracepoint`, `trampoline`, `kprobe`.
     pub family: String,
     /// Names of the hooks that were attached.
     pub hooks: Vec<String>,

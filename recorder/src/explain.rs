@@ -7,11 +7,12 @@ pub mod missing;
 use std::collections::BTreeMap;
 
 use petgraph::Direction;
+use petgraph::visit::EdgeRef;
 
 use crate::clocks::{Clocks, Contradiction, Reading};
 use crate::describe;
-use crate::event::{Event, EventIndex, Flags, History, Name, Op, Window};
-use crate::graph::{EdgeKind, Graph, Side, node};
+use crate::event::{Event, EventIndex, Flags, History, Name, Op, Protocol, Window};
+use crate::graph::{EdgeKind, Graph, Side, event_of, node};
 use crate::pattern::Bound;
 use crate::slice::{self, Domain, Link, Options, Reach, Slice};
 
@@ -71,6 +72,8 @@ pub struct Process {
     pub events: usize,
     /// Threads whose events only may.
     pub may_threads: usize,
+    /// Whether messages or bytes may have led from it, rather than a channel that nobody observes.
+    pub may_by_bytes: bool,
     /// How long before the symptom the last of the events in question ended, ns; nothing across hosts.
     pub before_ns: Option<u64>,
 }
@@ -155,7 +158,7 @@ fn common_bytes(from: &Event, to: &Event) -> Option<String> {
     }
     let start = from.stream_start.max(to.stream_start);
     let end = from.stream_end.min(to.stream_end);
-    (start < end).then(|| format!("bytes {start}..{end}"))
+    (start < end).then(|| describe::range(from.protocol, start..end))
 }
 
 /// A duration for people: three digits and a unit.
@@ -179,16 +182,16 @@ fn frontiers(history: &History, graph: &Graph, chain: &[Step]) -> Vec<String> {
     for step in chain {
         let event = &history.events[step.event as usize];
         if event.op == Op::Recv && event.has_range() && !has_cause(graph, step.event) {
-            let from = history.names.address(event.remote);
-            let from = from.map_or_else(|| "an unknown address".to_owned(), |a| a.to_string());
+            let from = describe::address(history, event.remote);
+            let from = from.unwrap_or_else(|| "an unknown address".to_owned());
             let range = describe::byte_range(event).unwrap_or_default();
             found.push(format!("{range} came from {from}, whose sender is not in the recording"));
         }
+        found.extend(datagram(history, graph, step.event));
         if let Some(hole) = graph.hole_before(step.event) {
             found.push(format!(
-                "bytes {}..{} before {} were moved by nobody who was recorded",
-                hole.start,
-                hole.end,
+                "{} before {} were moved by nobody who was recorded",
+                describe::range(event.protocol, hole.start..hole.end),
                 describe::describe(history, event)
             ));
         }
@@ -207,9 +210,32 @@ fn frontiers(history: &History, graph: &Graph, chain: &[Step]) -> Vec<String> {
     found
 }
 
+/// What a datagram that was received may be, or that nobody in the recording sent it.
+fn datagram(history: &History, graph: &Graph, index: EventIndex) -> Option<String> {
+    let event = &history.events[index as usize];
+    let datagram = event.protocol.is_some_and(Protocol::is_datagram);
+    if !datagram || event.op != Op::Recv || event.error != 0 {
+        return None;
+    }
+    let edges = graph.nodes.edges_directed(node(index, Side::End), Direction::Incoming);
+    let bytes = edges.filter(|edge| edge.weight().kind == EdgeKind::Bytes);
+    let mut sends: Vec<EventIndex> = bytes.map(|edge| event_of(edge.source()).0).collect();
+    sends.sort_unstable();
+    let told = describe::describe(history, event);
+    Some(match sends[..] {
+        [] => format!("{told}: whose sender is not in the recording, or not known"),
+        [only] => {
+            let send = &history.events[only as usize];
+            let (clock, lane) = (describe::clock(history, send), describe::lane(history, send));
+            let act = describe::act(history, send);
+            format!("{told} can only be what {lane} sent at {clock}, of what is recorded: {act}")
+        }
+        _ => format!("{told} may be each of {} datagrams that went this way", sends.len()),
+    })
+}
+
 /// Whether anything outside its thread precedes an event's end.
 fn has_cause(graph: &Graph, event: EventIndex) -> bool {
-    use petgraph::visit::EdgeRef;
     graph.nodes.edges_directed(node(event, Side::End), Direction::Incoming).any(|edge| {
         !matches!(edge.weight().kind, EdgeKind::Interval | EdgeKind::Program)
             && edge.source().index() / 2 != event as usize
@@ -225,6 +251,8 @@ fn processes(history: &History, graph: &Graph, slice: &Slice, chain: &[Step]) ->
         }
         let tally = found.entry((event.host, event.pid)).or_default();
         tally.add(history, event, slice.reach(index as EventIndex));
+        tally.may_by_bytes |= slice.reach(index as EventIndex) == Reach::May
+            && by_bytes(graph, slice, index as EventIndex);
     }
     for (number, host) in history.hosts.iter().enumerate() {
         for task in host.tasks.iter().filter(|t| t.tid == t.pid && t.pid != 0) {
@@ -268,6 +296,14 @@ fn processes(history: &History, graph: &Graph, slice: &Slice, chain: &[Step]) ->
     processes
 }
 
+/// Whether a slice came to an event by bytes that it may have sent or received.
+fn by_bytes(graph: &Graph, slice: &Slice, event: EventIndex) -> bool {
+    [Side::Begin, Side::End].into_iter().any(|side| {
+        let via = slice.via(node(event, side));
+        matches!(via, Some(slice::Via::Edge(edge)) if graph.nodes[edge].kind == EdgeKind::Bytes)
+    })
+}
+
 /// What a process's events add up to.
 #[derive(Default)]
 struct Tally {
@@ -277,6 +313,7 @@ struct Tally {
     may: usize,
     events: usize,
     may_threads: Vec<u32>,
+    may_by_bytes: bool,
     last_must_ns: u64,
     last_may_ns: u64,
 }
@@ -319,6 +356,7 @@ impl Tally {
             may: self.may,
             events: self.events,
             may_threads: self.may_threads.len(),
+            may_by_bytes: self.may_by_bytes,
             before_ns: (host == symptom.host && last_ns != 0)
                 .then(|| symptom.time_ns.saturating_sub(last_ns)),
         }

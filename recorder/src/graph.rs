@@ -9,6 +9,7 @@ mod bytes;
 pub mod check;
 mod close;
 mod connection;
+mod datagram;
 mod endpoint;
 mod group;
 mod signal;
@@ -25,7 +26,7 @@ use std::ops::Range;
 
 use petgraph::graph::{DiGraph, NodeIndex};
 
-use crate::event::{Address, EventIndex, History, Host, Ring, Window};
+use crate::event::{Address, EventIndex, History, Host, Protocol, Ring, Window};
 
 /// A begin or an end of an event: node number `2 × event + side`.
 pub type Node = NodeIndex<u32>;
@@ -74,7 +75,7 @@ pub enum EdgeKind {
     Interval,
     /// One thread does one thing after another; one endpoint's kernel lane likewise.
     Program,
-    /// Bytes that were sent are the bytes that were received.
+    /// Bytes that were sent are the bytes that were received; of datagrams, that they can be.
     Bytes,
     /// A connection's making: connect, established at both ends, first use.
     Connection,
@@ -173,8 +174,16 @@ pub struct Endpoint {
     pub local: Address,
     pub remote: Address,
     pub netns: u32,
+    pub protocol: Option<Protocol>,
     /// Index in [`Graph::connections`] of the first connection it may belong to.
     pub connection: Option<u32>,
+}
+
+impl Endpoint {
+    /// Whether the other end is on the same machine, whatever the addresses.
+    pub fn is_local(&self) -> bool {
+        self.protocol.is_some_and(Protocol::is_local)
+    }
 }
 
 /// Two endpoints whose initial sequence numbers mirror each other.

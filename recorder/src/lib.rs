@@ -23,8 +23,14 @@ pub mod describe;
 pub mod export;
 
 pub mod explain;
+pub mod incident;
 pub mod lookback;
 
 pub mod doctor;
+
+pub mod quantity;
+pub mod trigger;
+
+pub mod daemon;
 
 pub mod cli;

@@ -1,4 +1,4 @@
-//! Times reading a recording and building its graph, and weighs the graph: `cargo xtask bench` runs it.
+//! Times reading recordings and building their graph, and weighs the graph: `cargo xtask bench` runs it.
 //!
 //! Prints one JSON object.
 
@@ -6,16 +6,18 @@ use std::path::PathBuf;
 use std::time::Instant;
 use std::{env, fs};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use recorder::graph::Graph;
 use recorder::recording::read;
 
 #[expect(clippy::print_stdout, reason = "the measurement is what it is run for")]
 fn main() -> Result<()> {
-    let path = PathBuf::from(env::args_os().nth(1).context("graph_rate FILE.parquet")?);
+    let paths: Vec<PathBuf> = env::args_os().skip(1).map(PathBuf::from).collect();
+    ensure!(!paths.is_empty(), "graph_rate FILE.parquet…");
     let begin = Instant::now();
-    let history = read::open(&[path])?.history;
+    let history = read::open(&paths)?.history;
     let read_s = begin.elapsed().as_secs_f64();
+    let read_peak = memory("VmHWM:")?;
     // SAFETY: it only gives free memory back, without which the graph would be built in what reading left.
     unsafe { libc::malloc_trim(0) };
     let before = memory("VmRSS:")?;
@@ -28,6 +30,7 @@ fn main() -> Result<()> {
         "events": history.events.len(),
         "edges": graph.nodes.edge_count(),
         "read_s": read_s,
+        "read_peak_bytes": read_peak,
         "build_s": build_s,
         "graph_bytes": memory("VmRSS:")?.saturating_sub(before),
         "peak_bytes": memory("VmHWM:")?.saturating_sub(before),

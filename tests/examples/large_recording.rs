@@ -1,5 +1,6 @@
 //! Makes a recording of ten million events, of which the last are a kill and what came of it, for measuring:
-//! `cargo run -p tests --example large_recording [EVENTS]` writes `target/large.parquet`.
+//! `cargo run -p tests --example large_recording [EVENTS]` writes `target/large.parquet`. With a number of hosts after
+//! the events, these are recorded on so many hosts, in the folder `target/large`.
 
 use std::path::Path;
 
@@ -9,11 +10,22 @@ use recorder::event::{Event, Flags, History, Op, Ring};
 mod traffic;
 
 fn main() {
-    let events = std::env::args().nth(1).and_then(|n| n.parse().ok()).unwrap_or(10_000_000);
-    let mut history = traffic::requests(events);
+    let number = |n: usize| std::env::args().nth(n).and_then(|text| text.parse().ok());
+    let (events, hosts) = (number(1).unwrap_or(10_000_000), number(2).unwrap_or(1));
+    let mut history = traffic::requests(events / hosts);
     kill_a_server(&mut history);
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/large.parquet");
-    recorder::recording::write::save(&path, &history, 0).expect("write the recording");
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
+    let save = |path: &Path, history: &History| {
+        recorder::recording::write::save(path, history, 0).expect("write the recording");
+    };
+    if hosts == 1 {
+        return save(&target.join("large.parquet"), &history);
+    }
+    std::fs::create_dir_all(target.join("large")).expect("make the folder");
+    for host in 0..hosts {
+        history.hosts[0] = traffic::host(&format!("host-{host:03}"));
+        save(&target.join(format!("large/{host}.parquet")), &history);
+    }
 }
 
 /// The newest receiver is killed before it answers; its client sees the connection reset.

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use recorder::capture::attach::Settings;
-use recorder::capture::attach::family::Family;
+use recorder::capture::attach::family::{ACCEPT, Family};
 use recorder::capture::{Capture, Scope};
 use recorder::event::{Flags, Op};
 use recorder::graph::{EdgeKind, Graph, Proof, Side, event_of, node};
@@ -150,9 +150,11 @@ acceptor.join()
     );
     let missing = &run.history.hosts[0].missing_hooks;
     if let Some(reason) = missing.iter().find_map(|hook| hook.strip_prefix("accept: ")) {
-        // Both ways of seeing it were tried, and `doctor` finds them closed by itself.
-        let (works, why) = doctor("fexit/inet_csk_accept");
-        assert!(!works && reason.contains("fexit/inet_csk_accept: "), "{reason}; {why}");
+        // What could have told was tried, and `doctor` finds it refused by itself.
+        for hook in ACCEPT.iter().map(ToString::to_string) {
+            let (works, why) = doctor(&hook);
+            assert!(!works && reason.contains(&format!("{hook}: ")), "{reason}; {why}");
+        }
         assert!(run.history.events.iter().all(|event| event.op != Op::Accept));
         return;
     }

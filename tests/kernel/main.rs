@@ -7,10 +7,13 @@
 mod recorded;
 
 mod container;
+mod daemon;
+mod datagram;
 mod detach;
 mod family;
 mod hosts;
 mod load;
+mod local;
 mod names;
 mod netns;
 mod readme;

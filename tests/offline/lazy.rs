@@ -2,7 +2,7 @@
 
 #![expect(clippy::print_stdout, reason = "how much was spared is worth seeing, with --nocapture")]
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use recorder::event::{Event, EventIndex, History};
 use recorder::explain::{last_error, last_match};
@@ -11,9 +11,10 @@ use recorder::lookback::{Limits, LookedBack, Outcome, look_back};
 use recorder::pattern::Pattern;
 use recorder::recording::read;
 use recorder::slice::{Link, Options, Step, trace};
+use tempfile::TempDir;
 use tests::sim::{Random, simulate};
 
-use crate::recording::{file, recorded, traffic};
+use crate::recording::{recorded, traffic};
 
 const ALL: Limits = Limits { whole: 0, most: u64::MAX };
 
@@ -29,7 +30,7 @@ fn chain(history: &History, graph: &Graph, symptom: EventIndex) -> String {
         format!(
             "  {} {} {} {}/{} {}..{} {} {} {} {} {:?}\n",
             kind(step.link),
-            exactly(e),
+            exactly(history, e),
             e.socket,
             e.pid,
             e.tid,
@@ -45,20 +46,37 @@ fn chain(history: &History, graph: &Graph, symptom: EventIndex) -> String {
     steps.iter().map(line).collect()
 }
 
-fn looked_back(path: &Path, pattern: &str, limits: Limits) -> LookedBack {
+fn looked_back(paths: &[PathBuf], pattern: &str, limits: Limits) -> LookedBack {
     let pattern: Pattern = pattern.parse().expect("a pattern");
-    let outcome = look_back(path, Some(&pattern), Options::default(), limits);
+    let outcome = look_back(paths, Some(&pattern), Options::default(), limits);
     match outcome.expect("a recording") {
         Outcome::Found(found) => *found,
         other => panic!("`{pattern}`: {other:?}"),
     }
 }
 
-fn exactly(event: &Event) -> String {
-    format!(
-        "time_ns={} cpu={} position={} op={}",
-        event.time_ns, event.cpu, event.position, event.op
-    )
+/// A recording of each host of a history, in parts of so many events.
+fn files(history: &History, part: usize) -> (TempDir, Vec<PathBuf>) {
+    let folder = tempfile::tempdir().expect("make a folder");
+    let path = |host: usize| {
+        let own = |event: &&Event| usize::from(event.host) == host;
+        let own = History {
+            hosts: vec![history.hosts[host].clone()],
+            names: history.names.clone(),
+            events: history.events.iter().filter(own).copied().collect(),
+        };
+        let path = folder.path().join(format!("{host}.parquet"));
+        std::fs::write(&path, recorded(&own, part)).expect("write a file");
+        path
+    };
+    let paths = (0..history.hosts.len()).map(path).collect();
+    (folder, paths)
+}
+
+fn exactly(history: &History, event: &Event) -> String {
+    let host = &history.hosts[usize::from(event.host)].name;
+    let Event { time_ns, cpu, position, op, .. } = event;
+    format!("host={host} time_ns={time_ns} cpu={cpu} position={position} op={op}")
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -67,25 +85,26 @@ fn number(name: &str) -> Option<u64> {
 
 #[test]
 fn a_few_parts_give_the_chain_of_the_whole() {
-    let (mut asked, mut spared, mut wrong) = (0, 0, Vec::new());
+    let (mut asked, mut spared, mut hops, mut wrong) = (0, 0, 0, Vec::new());
     let seeds = match number("WHEREFORE_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("WHEREFORE_SEEDS").unwrap_or(500),
     };
     for seed in seeds {
         let simulated = simulate(seed);
-        if simulated.history.hosts.len() > 1 || simulated.history.events.is_empty() {
+        if simulated.history.events.is_empty() {
             continue;
         }
         let mut random = Random::new(seed);
         let size = 4 + random.index(12);
-        let (_folder, path) = file(&recorded(&simulated.history, size));
-        let whole = read::open(std::slice::from_ref(&path)).expect("a recording").history;
+        let (_folder, paths) = files(&simulated.history, size);
+        let whole = read::open(&paths).expect("recordings").history;
         let graph = Graph::build(&whole);
         for _ in 0..4 {
             let symptom = random.index(whole.events.len());
-            let pattern = exactly(&whole.events[symptom]);
-            let found = looked_back(&path, &pattern, ALL);
+            let host = &whole.hosts[usize::from(whole.events[symptom].host)].name;
+            let pattern = exactly(&whole, &whole.events[symptom]);
+            let found = looked_back(&paths, &pattern, ALL);
             let extent = &found.extent;
             assert!(extent.settled, "seed {seed}, {pattern}");
             let (one, other) = (
@@ -98,6 +117,7 @@ fn a_few_parts_give_the_chain_of_the_whole() {
                     extent.read, extent.events
                 ));
             }
+            hops += usize::from(one.lines().any(|line| !line.contains(&format!("host={host} "))));
             asked += 1;
             spared += usize::from(extent.read < extent.events);
         }
@@ -108,7 +128,8 @@ fn a_few_parts_give_the_chain_of_the_whole() {
         wrong.len(),
         wrong.join("\n")
     );
-    println!("{spared} of {asked} questions spared parts");
+    println!("{spared} of {asked} questions spared parts, {hops} led over several hosts");
+    assert!(asked < 10 || hops > asked / 40, "{hops} of {asked} led over several hosts");
     assert!(asked < 10 || spared * 4 > asked, "{spared} of {asked} questions spared parts");
 }
 
@@ -117,12 +138,12 @@ fn a_few_parts_give_the_chain_of_the_whole() {
 fn the_symptom_is_the_last_that_matches() {
     for seed in 0..300 {
         let simulated = simulate(seed);
-        if simulated.history.hosts.len() > 1 || simulated.history.events.is_empty() {
+        if simulated.history.events.is_empty() {
             continue;
         }
         let mut random = Random::new(seed);
-        let (_folder, path) = file(&recorded(&simulated.history, 4 + random.index(12)));
-        let whole = read::open(std::slice::from_ref(&path)).expect("a recording").history;
+        let (_folder, paths) = files(&simulated.history, 4 + random.index(12));
+        let whole = read::open(&paths).expect("recordings").history;
         let some = whole.events[random.index(whole.events.len())];
         let mut patterns = vec![
             format!("op={}", some.op),
@@ -139,40 +160,45 @@ fn the_symptom_is_the_last_that_matches() {
         for pattern in patterns {
             let parsed: Pattern = pattern.parse().expect("a pattern");
             let last = last_match(&whole, &parsed.bind(&whole)).map(|(e, _)| e);
-            check_symptom(&path, Some(&parsed), &whole, last, &format!("seed {seed}: {pattern}"));
+            check_symptom(&paths, Some(&parsed), &whole, last, &format!("seed {seed}: {pattern}"));
         }
-        check_symptom(&path, None, &whole, last_error(&whole), &format!("seed {seed}"));
+        check_symptom(&paths, None, &whole, last_error(&whole), &format!("seed {seed}"));
     }
 }
 
 fn check_symptom(
-    path: &Path,
+    paths: &[PathBuf],
     pattern: Option<&Pattern>,
     whole: &History,
     last: Option<EventIndex>,
     what: &str,
 ) {
-    let outcome = look_back(path, pattern, Options::default(), ALL).expect("a recording");
+    let outcome = look_back(paths, pattern, Options::default(), ALL).expect("a recording");
     let found = match &outcome {
-        Outcome::Found(found) => Some(exactly(&found.history.events[found.symptom as usize])),
+        Outcome::Found(found) => {
+            Some(exactly(&found.history, &found.history.events[found.symptom as usize]))
+        }
         Outcome::NoMatch { .. } => None,
         Outcome::Whole => panic!("{what}: no recording is small here"),
     };
-    assert_eq!(found, last.map(|e| exactly(&whole.events[e as usize])), "{what}");
+    assert_eq!(found, last.map(|e| exactly(whole, &whole.events[e as usize])), "{what}");
 }
 
 /// No more is read than allowed, and then the answer says that it may lack something.
 #[test]
 fn limits_hold() {
-    let (_folder, path) = file(&recorded(&traffic::requests(40_000), 200));
+    let (_folder, paths) = files(&traffic::requests(40_000), 200);
     let pattern = "comm=wrk op=recv";
     let parsed: Pattern = pattern.parse().expect("a pattern");
     let small = Limits { whole: 40_100, most: u64::MAX };
-    let outcome = look_back(&path, Some(&parsed), Options::default(), small).expect("a recording");
+    let outcome = look_back(&paths, Some(&parsed), Options::default(), small).expect("a recording");
     assert!(matches!(outcome, Outcome::Whole));
-    let little = looked_back(&path, pattern, Limits { whole: 0, most: 1_000 }).extent;
+    let little = looked_back(&paths, pattern, Limits { whole: 0, most: 1_000 }).extent;
     assert!(little.read <= 1_000 && !little.settled, "{little:?}");
-    let enough = looked_back(&path, pattern, ALL).extent;
+    let enough = looked_back(&paths, pattern, ALL).extent;
     assert!(enough.read < 30_000 && enough.settled, "{enough:?}");
-    assert!(enough.from_ns < little.from_ns && enough.from_ns > 0, "{enough:?} {little:?}");
+    assert!(
+        enough.from_ns[0] < little.from_ns[0] && enough.from_ns[0] > 0,
+        "{enough:?} {little:?}"
+    );
 }

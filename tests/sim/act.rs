@@ -190,7 +190,8 @@ impl World {
         self.ends[end].claimed_reader = Some(thread);
         let huge = self.shape.capacity > 1 << 30 && self.random.percent(60);
         let length = if huge { 1 << 31 } else { self.random.between(1, 200) };
-        let what = if self.shape.splices && self.random.percent(20) {
+        let spliced = self.shape.splices && !self.ends[end].unix;
+        let what = if spliced && self.random.percent(20) {
             What::Splice
         } else {
             What::Receive {

@@ -20,6 +20,14 @@ impl World {
     /// Sends a packet to the other end. Packets of one direction arrive in order.
     pub fn send_packet(&mut self, from: EndId, packet: Packet) {
         let Some(peer) = self.ends[from].peer else { return };
+        // Nothing travels within a machine: what is sent lies in the other end's queue.
+        let at_once = self.ends[from].unix
+            && self.ends[peer].state == State::Open
+            && self.ends[from].last_arrival <= self.now
+            && matches!(packet, Packet::Data(_));
+        if at_once {
+            return self.arrive(peer, packet);
+        }
         let mut latency = self.latency(self.ends[from].host, self.ends[peer].host);
         if let Packet::Data(chunk) = &packet
             && self.random.percent(1)
@@ -119,12 +127,23 @@ impl World {
         self.ends[from].peer = Some(end);
         self.ends[from].irs = iss;
         let recorded = self.processes[process].recorded;
+        self.perhaps_unix([from, end]);
         let e = &mut self.ends[end];
         e.peer = Some(from);
         e.irs = peer_iss;
         e.listener = Some(listener);
         e.recorded = recorded;
         end
+    }
+
+    /// Makes some connections within a host those of Unix sockets.
+    fn perhaps_unix(&mut self, ends: [EndId; 2]) {
+        let [one, other] = ends.map(|end| self.ends[end].host);
+        if self.shape.unix && one == other && self.random.percent(70) {
+            for end in ends {
+                self.ends[end].unix = true;
+            }
+        }
     }
 
     fn establish(&mut self, end: EndId, cause: Moment) {
@@ -210,6 +229,9 @@ impl World {
             host,
             peer: None,
             active: false,
+            unix: false,
+            counted_sent: 0,
+            counted_received: 0,
             recorded: true,
             owner: 0,
             cookie,
@@ -371,6 +393,7 @@ impl World {
         let bases = [0, 1].map(|_| [1, 777, (1u64 << 32) - 500, 5 << 32][self.random.index(4)]);
         let first = self.end(hosts[0], addresses[0], addresses[1], start);
         let second = self.end(hosts[1], addresses[1], addresses[0], start);
+        self.perhaps_unix([first, second]);
         for (i, (end, peer)) in [(first, second), (second, first)].into_iter().enumerate() {
             let process = &self.processes[processes[i]];
             let (owner, recorded) = (process.pid, process.recorded);

@@ -64,6 +64,9 @@ pub struct Truth {
     pasts: Pasts,
     /// Send and receive (or peek) of at least one same byte.
     pub bytes: Pairs,
+    /// Directions of Unix sockets (host, cookie, sends) in which a call had moved bytes and not returned when all ended:
+    /// no recorder can know of it.
+    pub unfinished: BTreeSet<(u16, u64, bool)>,
     /// Close or shutdown, and the receive that saw the end of the stream because of it.
     pub eof: Pairs,
     /// What made a reset go out (abort, or `reset_sent`), and the `reset_received` of the other end.
@@ -85,6 +88,9 @@ pub struct Seen {
     pub races: usize,
     /// Calls whose reported range is not the true one.
     pub misreported: usize,
+    /// Bytes through Unix sockets, and those where several threads were at one direction.
+    pub unix: usize,
+    pub unix_races: usize,
     /// Calls whose bytes do not lie together in the stream.
     pub scattered: usize,
     /// Sends that waited for space.
@@ -113,6 +119,7 @@ impl Truth {
             moments,
             pasts: order.pasts(),
             bytes: Pairs::new(),
+            unfinished: BTreeSet::new(),
             eof: Pairs::new(),
             resets: Pairs::new(),
             connections: Pairs::new(),

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use recorder::event::{
-    Event, EventIndex, Flags, Gap, History, Host, Op, Proof, Ring, Task, Window,
+    Event, EventIndex, Flags, Gap, History, Host, Op, Proof, Protocol, Ring, Task, Window,
 };
 
 use crate::sim::order::{Pairs, Truth};
-use crate::sim::world::{EndId, Process, Raw, RawId, ThreadId, World};
+use crate::sim::world::{EndId, Process, Raw, RawId, ThreadId, What, World};
 use crate::sim::{Loss, Random, Simulated};
 
 /// A host's monotonic clock: when it shows what, and since when its events are recorded.
@@ -47,7 +47,10 @@ pub fn record(world: World) -> Simulated {
         .filter(|&i| {
             let host = usize::from(raws[i].event.host);
             let r = &raws[i];
-            r.recorded && host < recorded_hosts && r.event.time_ns >= clocks[host].attach
+            let shown = r.socket.is_none_or(|end| !ends[end].unix)
+                || matches!(r.event.op, Op::Send | Op::Recv);
+            let late = host < recorded_hosts && r.event.time_ns >= clocks[host].attach;
+            r.recorded && shown && late
         })
         .collect();
     let places = number(&mut raws, &raised);
@@ -59,6 +62,7 @@ pub fn record(world: World) -> Simulated {
         let clock = &clocks[usize::from(raws[i].event.host)];
         raws[i].event.time_ns = clock.show(raws[i].event.time_ns);
     }
+    let strangers = unfinished(&threads, &ends, &raws, &raised);
     let lost = match shape.loss {
         Loss::None => BTreeSet::new(),
         Loss::Overwritten => overwrite(&raws, &places, &mut hosts, &mut random),
@@ -78,6 +82,7 @@ pub fn record(world: World) -> Simulated {
     let events = kept.iter().map(|&i| raws[i].event).collect();
     let moments = kept.iter().map(|&i| [raws[i].begin, raws[i].end]).collect();
     let mut truth = Truth::new(&order, moments, seen);
+    truth.unfinished = strangers;
     relate(&mut truth, &kept, &raws, &world.causes, &world.call_events);
     let history = History { hosts, names, events };
     observe(&mut truth, &history);
@@ -131,6 +136,10 @@ fn prove(
         let raw = &mut raws[i];
         let Some(end) = raw.socket else { continue };
         let e = &mut raw.event;
+        if ends[end].unix {
+            number_unix(e, end, ends, clocks);
+            continue;
+        }
         let since = ends[end].since;
         let attach = clocks[usize::from(e.host)].attach;
         let (proof, high) = match since {
@@ -152,6 +161,49 @@ fn prove(
         }
     }
     seen.shifted = shifted.len();
+}
+
+/// What names a Unix socket's connection, and whether all that it moved was counted.
+fn number_unix(e: &mut Event, end: EndId, ends: &[crate::sim::world::End], clocks: &[Clock]) {
+    let peer = ends[end].peer.expect("made when both ends are known");
+    (e.protocol, e.proof) = (Some(Protocol::UnixStream), Proof::Established);
+    (e.iss, e.irs) = (ends[end].cookie as u32, ends[peer].cookie as u32);
+    let attach = clocks[usize::from(e.host)].attach;
+    if e.has_range() && ends[end].since.is_none_or(|since| since < attach) {
+        e.flags = e.flags.with(Flags::UNSURE);
+    }
+}
+
+/// Directions of Unix sockets in which more was moved than the last call that a recorder could hear of has told: a call
+/// had not returned when all ended, or was a stranger's.
+fn unfinished(
+    threads: &[crate::sim::world::Thread],
+    ends: &[crate::sim::world::End],
+    raws: &[Raw],
+    raised: &[RawId],
+) -> BTreeSet<(u16, u64, bool)> {
+    let mut moved: HashMap<(EndId, bool), u64> = HashMap::new();
+    for (number, end) in ends.iter().enumerate().filter(|(_, end)| end.unix) {
+        moved.insert((number, true), end.counted_sent);
+        moved.insert((number, false), end.counted_received);
+    }
+    for call in threads.iter().filter_map(|thread| thread.call.as_ref()) {
+        let sends = matches!(call.what, What::Send { .. });
+        if let Some(moved) = moved.get_mut(&(call.end, sends)) {
+            *moved += call.done;
+        }
+    }
+    let mut told: HashMap<(EndId, bool), u64> = HashMap::new();
+    for raw in raised.iter().map(|&i| &raws[i]) {
+        if let Some(end) = raw.socket.filter(|_| raw.event.has_range()) {
+            let told = told.entry((end, raw.event.op == Op::Send)).or_default();
+            *told = (*told).max(raw.event.stream_end);
+        }
+    }
+    let more =
+        |&(&way, &moved): &(&(EndId, bool), &u64)| moved > told.get(&way).copied().unwrap_or(0);
+    let way = |(end, sends): (EndId, bool)| (ends[end].host as u16, ends[end].cookie, sends);
+    moved.iter().filter(more).map(|(&key, _)| way(key)).collect()
 }
 
 /// Whether the event's offsets count from the end's own initial number.

@@ -24,6 +24,8 @@ pub struct Shape {
     pub races: bool,
     /// Some readers take bytes in a way that no hook shows.
     pub splices: bool,
+    /// Connections within a host may be Unix sockets.
+    pub unix: bool,
     pub loss: Loss,
     /// Recorders attach after the start.
     pub late: bool,
@@ -49,6 +51,7 @@ impl Shape {
             cpus: r.between(1, 5) as usize,
             races: r.percent(45),
             splices: r.percent(10),
+            unix: r.percent(50),
             loss: [Loss::None, Loss::None, Loss::Overwritten, Loss::Gaps][r.index(4)],
             late: r.percent(20),
             old_connections: r.index(4),

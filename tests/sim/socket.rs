@@ -286,13 +286,18 @@ impl World {
     }
 
     fn report(&mut self, thread: ThreadId, call: &Call, over: u32) {
-        let e = &self.ends[call.end];
         let sending = matches!(call.what, What::Send { .. });
         let peek = matches!(call.what, What::Receive { peek: true, .. });
+        let e = &mut self.ends[call.end];
+        let counted = if sending { &mut e.counted_sent } else { &mut e.counted_received };
+        *counted += if peek { 0 } else { call.done };
+        let counted = *counted + if peek { call.done } else { 0 };
         let mut event = Event::blank(if sending { Op::Send } else { Op::Recv });
         event.result = call.done as i64;
         event.error = call.error;
-        let reached = if sending {
+        let reached = if e.unix {
+            counted
+        } else if sending {
             e.written
         } else if peek {
             e.copied + call.done
@@ -304,6 +309,8 @@ impl World {
             event.stream_start = reached - call.done;
             event.stream_end = reached;
             event.flags = Flags::RANGE;
+        } else if call.close.is_some() && e.unix {
+            event.flags = Flags::EOF;
         } else if call.close.is_some() {
             event.stream_start = e.copied;
             event.stream_end = e.copied + 1;
@@ -313,6 +320,8 @@ impl World {
             event.flags = event.flags.with(Flags::PEEK);
             self.seen.peeks += usize::from(call.done > 0);
         }
+        self.seen.unix += usize::from(e.unix && call.done > 0);
+        self.seen.unix_races += usize::from(e.unix && call.raced && call.done > 0);
         self.seen.races += usize::from(call.raced);
         self.seen.scattered += usize::from(call.scattered);
         let told = call.done == 0 || call.true_start == Some(event.stream_start);

@@ -188,6 +188,10 @@ pub struct End {
     pub host: usize,
     pub peer: Option<EndId>,
     pub active: bool,
+    /// A Unix stream: no packets but bytes, and sums instead of the kernel's numbers.
+    pub unix: bool,
+    pub counted_sent: u64,
+    pub counted_received: u64,
     pub recorded: bool,
     pub owner: u32,
     pub cookie: u64,

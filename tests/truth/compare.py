@@ -32,6 +32,7 @@ class Call:
     expected: bool = True  # False: it ended before the recorder ran, or is of a kind that none can see
     local: str = ""
     remote: str = ""
+    protocol: str = "tcp"
     pieces: list = field(default_factory=list)  # (start, end, event or None), filled by the mapping
 
 
@@ -62,7 +63,8 @@ def load(directory):
                     record["ranges"], record.get("result", 0), record.get("error"), record.get("peek", False),
                     record.get("eof", False), record.get("split", False), record.get("attempts", False),
                     record["after"] >= recorded_from and not record.get("unseen", False),
-                    ends[record["endpoint"]]["local"], ends[record["endpoint"]]["remote"])
+                    ends[record["endpoint"]]["local"], ends[record["endpoint"]]["remote"],
+                    ends[record["endpoint"]].get("protocol", "tcp"))
         if "writer" in record:
             call.ranges = _stream_ranges(layouts.get(call.endpoint, []), record["writer"], *record["span"])
         if "bytes" in record:
@@ -296,13 +298,13 @@ def _check_call(call, group, racing, problems):
     for event in group:
         if not event["begin_ns"] <= event["time_ns"]:
             problems.add("differs", f"{_event(event)} begins after its end")
-        if event.get("protocol", "tcp") != "tcp":
+        if event.get("protocol", "tcp") != call.protocol:
             problems.add("differs", f"{_event(event)} is {event['protocol']}")
         for flag in ("peek", "eof"):
             if flag in event and bool(event[flag]) != getattr(call, flag):
                 problems.add("differs", f"{_call(call)} has {flag} = {event[flag]}")
-    if racing or call.ranges is None:
-        return
+    if racing or call.ranges is None or call.protocol == "udp" or call.protocol == "unix_dgram":
+        return  # a datagram has no place in a stream
     for start, end, event in _parts(call, group):
         if event["stream_start"] is None or event["stream_end"] is None:
             problems.add("offsets", f"{_event(event)} has none, true is {start}..{end}")

@@ -54,7 +54,11 @@ def flush():
 
 
 def address_text(address):
-    """`127.0.0.1:80`, `[::1]:80`; an IPv4 address in IPv6 clothes is written as what it is."""
+    """`127.0.0.1:80`, `[::1]:80`, `unix:/path`, `unix:@abstract`; an IPv4 address in IPv6 clothes is written as what it
+    is. None for a Unix socket without a name."""
+    if isinstance(address, (str, bytes)):
+        name = os.fsdecode(address)
+        return "unix:" + name.replace("\0", "@", 1) if name else None
     host, port = address[:2]
     if host.startswith("::ffff:") and "." in host:
         host = host[len("::ffff:"):]
@@ -88,6 +92,8 @@ class Socket(socket.socket):
         return connection, address
 
     def connect(self, address):
+        if self.family == socket.AF_UNIX:
+            self.bind(unix_name())
         super().connect(address)
         self._established(self.getsockname(), address)
 
@@ -115,12 +121,17 @@ class Socket(socket.socket):
     def _established(self, local, remote):
         """`local` may be the listener's address: an accepted socket that was reset meanwhile forgets its own."""
         try:
-            local = self.getsockname() if self.getsockname()[1] else local
+            local = self.getsockname() if self.family == socket.AF_UNIX or self.getsockname()[1] else local
         except OSError:
             pass
         self.endpoint = f"{os.getpid()}.{next(_numbers)}"
         write(op="endpoint", endpoint=self.endpoint, time=_now(), local=address_text(local),
-              remote=address_text(remote))
+              remote=address_text(remote), protocol=self.protocol())
+
+    def protocol(self):
+        if self.family != socket.AF_UNIX:
+            return "tcp"
+        return "unix_stream" if self.type == socket.SOCK_STREAM else "unix_seqpacket"
 
     def name_connection(self, name):
         """Says which connection this is, where addresses do not (NAT). Both ends must say the same."""
@@ -157,10 +168,16 @@ class Socket(socket.socket):
         super().close()
 
     def _log_end(self, op, before):
+        if self.family == socket.AF_UNIX:
+            return  # no tracer of calls on sockets sees it
         if not self.finished:
             self.finished = True
             write(op=op, endpoint=self.endpoint, pid=os.getpid(), tid=threading.get_native_id(),
                   ranges=[[self.sent, self.sent + 1]], before=before, after=_now())
+
+    def resume(self, endpoint, sent):
+        """Goes on where another process has come to, whose descriptor this is."""
+        self.endpoint, self.sent = endpoint, int(sent)
 
     # Sends.
 
@@ -198,10 +215,14 @@ class Socket(socket.socket):
             self.note("send", before, None, count, None, writer=writer, span=[span_start, span_start + count])
             return count
         start = self.sent
-        self.sent += count
-        ranges = [[start, start + count]] if count else None
+        self.sent += self._moved(count)
+        ranges = [[start, self.sent]] if count else None
         self.note("send", before, ranges, count, None, **({"split": True} if split else {}))
         return count
+
+    def _moved(self, count):
+        """How far a call that moved so many bytes goes on in the stream: messages count one each."""
+        return min(count, 1) if self.type == socket.SOCK_SEQPACKET else count
 
     # Receives.
 
@@ -276,7 +297,7 @@ class Socket(socket.socket):
         count = length(value)
         after = _now()
         more = {"unseen": True} if unseen else {}
-        ranges = [[self.received, self.received + count]]
+        ranges = [[self.received, self.received + self._moved(count)]]
         if flags & socket.MSG_PEEK:
             more["peek"] = True
         elif counted and count:
@@ -284,7 +305,7 @@ class Socket(socket.socket):
             if ranges is None:
                 more["bytes"] = value.hex()
         else:
-            self.received += count
+            self.received += self._moved(count)
         if count == 0:
             more["eof"] = not self.deaf
             ranges = None
@@ -344,6 +365,33 @@ def listen(host="127.0.0.1", port=0, backlog=128):
     listener.bind((host, port))
     listener.listen(backlog)
     return listener
+
+
+def unix_name():
+    """A name of the abstract namespace that nobody else has."""
+    return f"\0wf-{os.getpid()}-{next(_numbers)}"
+
+
+def listen_unix(kind=socket.SOCK_STREAM):
+    listener = Socket(socket.AF_UNIX, kind)
+    listener.bind(unix_name())
+    listener.listen(128)
+    return listener
+
+
+def connect_unix(address, kind=socket.SOCK_STREAM):
+    connection = Socket(socket.AF_UNIX, kind)
+    connection.connect(address)
+    return connection
+
+
+def pair(name, kind=socket.SOCK_STREAM):
+    """The two ends of a connection without addresses."""
+    ends = [Socket(one.family, one.type, one.proto, fileno=one.detach()) for one in socket.socketpair(type=kind)]
+    for end in ends:
+        end._established("", "")
+        end.name_connection(name)
+    return ends
 
 
 def connect(address, prepare=None):

@@ -13,9 +13,11 @@ def perfect(truth):
         thread = (call.pid, call.tid)
         time[thread] = max((call.before + call.after) // 2, time.get(thread, 0) + 1)  # a batch has one middle
         start, end = (call.ranges[0][0], call.ranges[-1][1]) if call.ranges else (None, None)
+        if call.protocol == "udp":
+            start, end = None, None  # a datagram has no place in a stream
         event = {"id": len(events), "host": "oracle", "begin_ns": call.before,
                  "time_ns": time[thread], "pid": call.pid, "tid": call.tid, "comm": "python3",
-                 "op": call.op, "protocol": "tcp", "local": call.local, "remote": call.remote, "stream_start": start,
+                 "op": call.op, "protocol": call.protocol, "local": call.local, "remote": call.remote, "stream_start": start,
                  "stream_end": end, "result": call.result, "error": call.error, "eof": call.eof, "peek": call.peek}
         events.append(event)
         call.pieces = [(a, b, event) for a, b in call.ranges or [(None, None)]]
@@ -109,8 +111,11 @@ def double_event(graph):
 
 def shift_range(graph):
     event = graph["events"][_bytes_edge(graph)["from"]]
+    if event["stream_start"] is None:
+        return "datagrams have no offsets"
     event["stream_start"] += 1
     event["stream_end"] += 1
+    return None
 
 
 def wrong_result(graph):

@@ -54,8 +54,8 @@ pub fn cgroup_attach_task(ctx: BtfTracePointContext) -> Option<()> {
     if !scope::includes(task) {
         return None;
     }
-    let pid = field!(task.cast(), task_tgid, u32);
-    let mut slot = emit::slot(kind::TASK, pid, field!(task.cast(), task_pid, u32), emit::now());
+    let pid = field!(task, task_tgid, u32);
+    let mut slot = emit::slot(kind::TASK, pid, field!(task, task_pid, u32), emit::now());
     // Its other threads go with it, and are not told one by one.
     slot.argument = ctx.arg::<i32>(3) as u32 & 1;
     emit::rare(&RareSlot { slot, detail: scope::task_name(task) });

@@ -2,6 +2,7 @@
 //! to typed pointers, so that the verifier checks every access and no helper is called.
 
 use core::ffi::c_void;
+use core::mem::MaybeUninit;
 use core::ptr;
 
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
@@ -20,6 +21,8 @@ pub static CONFIG: Config = Config {
     cgroup: 0,
     cgroup_level: 0,
     log: 0,
+    kprobes: 0,
+    reserved: 0,
 };
 
 #[unsafe(no_mangle)]
@@ -57,6 +60,14 @@ pub static OFFSETS: Offsets = Offsets {
     sock_protocol: ABSENT,
     sock_err: ABSENT,
     sock_peek_off: ABSENT,
+    sock_type: ABSENT,
+    sock_shutdown: ABSENT,
+    sock_queue_length: ABSENT,
+    unix_peer: ABSENT,
+    unix_addr: ABSENT,
+    unix_queued: ABSENT,
+    unix_address_len: ABSENT,
+    unix_address_name: ABSENT,
     tcp_write_seq: ABSENT,
     tcp_snd_una: ABSENT,
     tcp_snd_nxt: ABSENT,
@@ -127,23 +138,82 @@ macro_rules! diagnose {
 }
 pub(crate) use diagnose;
 
-/// Loads a value behind a typed pointer. The verifier refuses what lies outside the pointer's type.
+/// A pointer to one of the kernel's structures.
+pub trait Structure: Copy {
+    /// The value at an offset.
+    fn load<T: Copy>(self, offset: u32) -> T;
+    /// The structure that a pointer at an offset points to.
+    fn follow(self, offset: u32) -> Self;
+    fn address(self) -> u64;
+}
+
+/// A pointer whose type the verifier knows. It refuses what lies outside.
+impl<S> Structure for *mut S {
+    #[inline(always)]
+    fn load<T: Copy>(self, offset: u32) -> T {
+        // SAFETY: checked by the verifier against the pointer's BTF type; a bad address reads as zero.
+        unsafe { ptr::read_volatile(self.byte_add(offset as usize).cast::<T>()) }
+    }
+
+    #[inline(always)]
+    fn follow(self, offset: u32) -> Self {
+        Structure::load(self, offset)
+    }
+
+    #[inline(always)]
+    fn address(self) -> u64 {
+        self as u64
+    }
+}
+
+/// An address, as kprobes are given it: read by the helper that copes with any.
+#[derive(Clone, Copy)]
+pub struct Untyped(pub Pointer);
+
+impl Structure for Untyped {
+    #[inline(always)]
+    fn load<T: Copy>(self, offset: u32) -> T {
+        let mut value = MaybeUninit::<T>::zeroed();
+        // SAFETY: the helper copes with any address; it writes zeroes where it cannot read. Only numbers,
+        // addresses and arrays of them are asked for.
+        unsafe {
+            let from = self.0.wrapping_byte_add(offset as usize);
+            bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, from);
+            value.assume_init()
+        }
+    }
+
+    #[inline(always)]
+    fn follow(self, offset: u32) -> Self {
+        Self(self.load(offset))
+    }
+
+    #[inline(always)]
+    fn address(self) -> u64 {
+        self.0 as u64
+    }
+}
+
+/// The value at an offset that the loader found.
 #[inline(always)]
-pub fn load<T: Copy>(base: Pointer, offset: u32) -> T {
-    // SAFETY: checked by the verifier against the pointer's BTF type; a bad address reads as zero.
-    unsafe { ptr::read_volatile(base.byte_add(offset as usize).cast::<T>()) }
+pub fn load<T: Copy>(base: impl Structure, offset: u32) -> T {
+    base.load(offset)
 }
 
 /// Reads through a pointer whose type the verifier may not be told, since older kernels trusted it where
 /// it can be NULL or a small number. 0 where it cannot be read.
 #[inline(always)]
 pub fn read_u32(base: Pointer, offset: u32) -> u32 {
-    let mut value = 0u32;
-    // SAFETY: the helper copes with any address.
-    unsafe {
-        bpf_probe_read_kernel((&raw mut value).cast(), 4, base.wrapping_byte_add(offset as usize));
+    Untyped(base).load(offset)
+}
+
+/// Reads up to 64 bytes through such a pointer; what cannot be read stays as it is.
+#[inline(always)]
+pub fn read_bytes(into: &mut [u64; 8], from: Pointer, size: u32) {
+    if size <= 64 {
+        // SAFETY: the helper copes with any address, and `into` has room for 64 bytes.
+        unsafe { bpf_probe_read_kernel(into.as_mut_ptr().cast(), size, from) };
     }
-    value
 }
 
 /// The number of a task's cgroup in the version 2 hierarchy; 0 where the kernel has no cgroups. Of any task, not
@@ -165,27 +235,44 @@ pub fn cgroup_id(cgroup: Pointer) -> u64 {
 }
 
 const IPPROTO_TCP: u16 = 6;
+const IPPROTO_UDP: u16 = 17;
+const AF_UNIX: u16 = 1;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 
 /// What a full socket speaks, one of [`protocol`]; 0 for what is not recorded.
 #[inline(always)]
-pub fn protocol(sk: Pointer) -> u8 {
-    let family = field!(sk, common_family, u16);
-    if (family == AF_INET || family == AF_INET6) && field!(sk, sock_protocol, u16) == IPPROTO_TCP {
-        return protocol::TCP;
+pub fn protocol(sk: impl Structure) -> u8 {
+    match field!(sk, common_family, u16) {
+        AF_INET | AF_INET6 => match field!(sk, sock_protocol, u16) {
+            IPPROTO_TCP => protocol::TCP,
+            IPPROTO_UDP => protocol::UDP,
+            _ => 0,
+        },
+        AF_UNIX => match field!(sk, sock_type, u16) {
+            1 => protocol::UNIX_STREAM,
+            2 => protocol::UNIX_DGRAM,
+            5 => protocol::UNIX_SEQPACKET,
+            _ => 0,
+        },
+        _ => 0,
     }
-    0
+}
+
+/// Whether bytes cannot leave the machine, and no counter of the kernel's tells them apart.
+#[inline(always)]
+pub fn is_local(protocol: u8) -> bool {
+    matches!(protocol, protocol::UNIX_STREAM | protocol::UNIX_DGRAM | protocol::UNIX_SEQPACKET)
 }
 
 #[inline(always)]
-pub fn is_tcp(sk: Pointer) -> bool {
+pub fn is_tcp(sk: impl Structure) -> bool {
     protocol(sk) == protocol::TCP
 }
 
 /// The local address as two words in memory order, IPv4 as v4-mapped IPv6.
 #[inline(always)]
-pub fn local_address(sk: Pointer) -> [u64; 2] {
+pub fn local_address(sk: impl Structure) -> [u64; 2] {
     if field!(sk, common_family, u16) == AF_INET {
         mapped(field!(sk, common_rcv_saddr, u32))
     } else {
@@ -194,7 +281,7 @@ pub fn local_address(sk: Pointer) -> [u64; 2] {
 }
 
 #[inline(always)]
-pub fn remote_address(sk: Pointer) -> [u64; 2] {
+pub fn remote_address(sk: impl Structure) -> [u64; 2] {
     if field!(sk, common_family, u16) == AF_INET {
         mapped(field!(sk, common_daddr, u32))
     } else {
@@ -203,11 +290,11 @@ pub fn remote_address(sk: Pointer) -> [u64; 2] {
 }
 
 #[inline(always)]
-fn v6(sk: Pointer, offset: u32) -> [u64; 2] {
+fn v6(sk: impl Structure, offset: u32) -> [u64; 2] {
     [load(sk, offset), load(sk, offset + 8)]
 }
 
 #[inline(always)]
-fn mapped(v4: u32) -> [u64; 2] {
+pub fn mapped(v4: u32) -> [u64; 2] {
     [0, 0xffff_0000 | (v4 as u64) << 32]
 }

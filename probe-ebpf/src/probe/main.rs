@@ -26,7 +26,16 @@ mod socket;
 mod trampoline;
 
 #[cfg(target_arch = "bpf")]
+mod kprobe;
+
+#[cfg(target_arch = "bpf")]
 mod tcp;
+
+#[cfg(target_arch = "bpf")]
+mod local;
+
+#[cfg(target_arch = "bpf")]
+mod datagram;
 
 #[cfg(target_arch = "bpf")]
 mod task;

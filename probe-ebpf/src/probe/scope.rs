@@ -5,9 +5,10 @@ use core::ffi::c_void;
 use core::ptr;
 
 use aya_ebpf::bindings::{
-    BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE, bpf_map_type, task_struct,
+    BPF_ANY, BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE, BPF_NOEXIST,
+    bpf_map_type, task_struct,
 };
-use aya_ebpf::btf_maps::Array;
+use aya_ebpf::btf_maps::{Array, LruHashMap};
 use aya_ebpf::helpers::generated::{
     bpf_get_current_ancestor_cgroup_id, bpf_get_current_task_btf, bpf_get_socket_cookie,
     bpf_sk_storage_get, bpf_skc_to_tcp_sock, bpf_task_storage_get,
@@ -17,8 +18,8 @@ use probe_ebpf::config::{ABSENT, NAMED_PER_CPU, scope};
 use probe_ebpf::event::{RareSlot, Slot, SocketName, TaskName, flag, kind, proven, state};
 use probe_ebpf::storage::TaskState;
 
-use crate::emit;
-use crate::kernel::{self, Pointer, config, field, offset};
+use crate::kernel::{self, Pointer, Structure, Untyped, config, field, offset};
+use crate::{emit, local};
 
 /// The definition of a map that hangs values on tasks or sockets, as the loader reads it from BTF.
 #[repr(C)]
@@ -77,6 +78,12 @@ pub struct SocketState {
     pub owner: u32,
     /// One of [`proven`].
     pub proven: u32,
+    /// Unix sockets: not 0 if what is counted may not be all there was.
+    pub unsure: u32,
+    pub reserved: u32,
+    /// Unix sockets: bytes or messages that calls have moved since the socket is known.
+    pub sent: u64,
+    pub received: u64,
 }
 
 /// A thread, and who it is.
@@ -108,7 +115,7 @@ impl Thread {
     pub fn slot(&self, kind: u8) -> Slot {
         let mut slot = emit::slot(kind, self.pid, self.tid, self.time_ns);
         if !self.state.is_null() {
-            let switches = field!(self.task.cast(), task_nvcsw, u64);
+            let switches = field!(self.task, task_nvcsw, u64);
             // SAFETY: a live storage value; only the thread itself counts its events.
             unsafe {
                 (*self.state).count += 1;
@@ -134,8 +141,8 @@ pub fn current() -> Option<Thread> {
             (*state).named = name_task(task, time_ns);
         }
     }
-    let pid = field!(task.cast(), task_tgid, u32);
-    let tid = field!(task.cast(), task_pid, u32);
+    let pid = field!(task, task_tgid, u32);
+    let tid = field!(task, task_pid, u32);
     Some(Thread { pid, tid, time_ns, task, state })
 }
 
@@ -144,8 +151,8 @@ pub fn current() -> Option<Thread> {
 fn current_state() -> Option<(*mut task_struct, *mut TaskState)> {
     // SAFETY: a helper without arguments.
     let task = unsafe { bpf_get_current_task_btf() };
-    let pid = field!(task.cast(), task_tgid, u32);
-    let tid = field!(task.cast(), task_pid, u32);
+    let pid = field!(task, task_tgid, u32);
+    let tid = field!(task, task_pid, u32);
     if pid == config!(recorder) || tid == 0 {
         return None;
     }
@@ -171,14 +178,40 @@ fn current_state() -> Option<(*mut task_struct, *mut TaskState)> {
 
 /// Remembers that the current thread, if it is in scope, begins a call on a `struct socket`.
 #[inline(always)]
-pub fn enter(socket: Pointer) -> Option<()> {
+pub fn enter(socket: Pointer, flags: u32) -> Option<()> {
     let (_, state) = current_state()?;
     // SAFETY: a live storage value, which only the thread itself uses.
     unsafe {
+        // A kretprobe needs one of a limited number of places for the time of the call: there was none.
+        if config!(kprobes) != 0 && (*state).entered != 0 {
+            (*state).count += 1;
+            emit::dropped();
+        }
         (*state).entered = socket as u64;
+        (*state).entered_flags = flags;
         (*state).entered_ns = emit::now();
     }
     Some(())
+}
+
+/// A call as it was noted at its entry.
+pub struct Entered {
+    pub socket: Pointer,
+    pub flags: u32,
+    pub begin_ns: u64,
+}
+
+/// The call that the current thread, if it is in scope, was in until now.
+#[inline(always)]
+pub fn entered() -> Option<Entered> {
+    let (_, state) = current_state()?;
+    // SAFETY: a live storage value, which only the thread itself uses.
+    let entered = unsafe {
+        let socket = (*state).entered as Pointer;
+        (*state).entered = 0;
+        Entered { socket, flags: (*state).entered_flags, begin_ns: (*state).entered_ns }
+    };
+    (!entered.socket.is_null()).then_some(entered)
 }
 
 /// The current thread, named whether it is in scope or not: for acts of strangers upon threads in scope.
@@ -186,8 +219,8 @@ pub fn enter(socket: Pointer) -> Option<()> {
 pub fn stranger() -> Thread {
     // SAFETY: a helper without arguments.
     let task = unsafe { bpf_get_current_task_btf() };
-    let pid = field!(task.cast(), task_tgid, u32);
-    let tid = field!(task.cast(), task_pid, u32);
+    let pid = field!(task, task_tgid, u32);
+    let tid = field!(task, task_pid, u32);
     let time_ns = emit::now();
     name_task(task, time_ns);
     Thread { pid, tid, time_ns, task, state: ptr::null_mut() }
@@ -225,10 +258,10 @@ fn marked(state: *mut TaskState) -> Option<*mut TaskState> {
 #[inline(always)]
 fn io_worker(task: *mut task_struct) -> Option<*mut TaskState> {
     const PF_IO_WORKER: u32 = 0x10;
-    if field!(task.cast(), task_flags, u32) & PF_IO_WORKER == 0 {
+    if field!(task, task_flags, u32) & PF_IO_WORKER == 0 {
         return None;
     }
-    let leader = field!(task.cast(), task_group_leader, Pointer);
+    let leader = field!(task, task_group_leader, Pointer);
     marked(task_state(leader.cast(), false))?;
     let state = state_or_drop(task)?;
     // SAFETY: a live storage value.
@@ -262,8 +295,8 @@ fn task_state(task: *mut task_struct, create: bool) -> *mut TaskState {
 
 /// What is remembered about a socket that a thread in scope used, which takes it into scope.
 #[inline(always)]
-pub fn socket(sk: Pointer, owner: u32) -> Option<*mut SocketState> {
-    let state = socket_state(sk, true);
+pub fn socket(sk: impl Sock, owner: u32) -> Option<*mut SocketState> {
+    let state = sk.remembered(true);
     if state.is_null() {
         emit::dropped();
         return None;
@@ -277,7 +310,7 @@ pub fn socket(sk: Pointer, owner: u32) -> Option<*mut SocketState> {
 /// What is remembered about a socket that an event of a kernel lane belongs to; nothing when out of scope.
 #[inline(always)]
 pub fn lane(sk: Pointer) -> Option<*mut SocketState> {
-    let state = socket_state(sk, config!(scope) == scope::ALL);
+    let state = sk.remembered(config!(scope) == scope::ALL);
     if state.is_null() {
         return None;
     }
@@ -285,23 +318,114 @@ pub fn lane(sk: Pointer) -> Option<*mut SocketState> {
     Some(state)
 }
 
+/// A socket, and the way to what is remembered about it.
+pub trait Sock: Structure {
+    /// The same as a TCP socket; nothing where it is not one.
+    fn tcp(self) -> Option<Self>;
+    /// The same where the verifier knows its type.
+    fn typed(self) -> Option<Pointer>;
+    /// Its cookie; 0 where it has none yet and cannot be given one.
+    fn cookie(self) -> u64;
+    /// What is remembered about it, NULL where nothing is.
+    fn remembered(self, create: bool) -> *mut SocketState;
+}
+
+impl Sock for Pointer {
+    #[inline(always)]
+    fn tcp(self) -> Option<Self> {
+        // SAFETY: the verifier checks the socket.
+        let tcp: Pointer = unsafe { bpf_skc_to_tcp_sock(self.cast()) }.cast();
+        (!tcp.is_null()).then_some(tcp)
+    }
+
+    #[inline(always)]
+    fn typed(self) -> Option<Pointer> {
+        Some(self)
+    }
+
+    #[inline(always)]
+    fn cookie(self) -> u64 {
+        // SAFETY: the verifier checks the socket.
+        unsafe { bpf_get_socket_cookie(self) }
+    }
+
+    #[inline(always)]
+    fn remembered(self, create: bool) -> *mut SocketState {
+        let flags = if create { BPF_LOCAL_STORAGE_GET_F_CREATE as u64 } else { 0 };
+        // SAFETY: the verifier checks map and socket.
+        unsafe { bpf_sk_storage_get(SOCKETS.as_map(), self, ptr::null_mut(), flags) }.cast()
+    }
+}
+
+/// What kprobes remember about sockets: their own storage is only for typed pointers. What is known of a
+/// connection's beginning is copied here; what is forgotten, since it was not used for longest, is computed.
+#[btf_map]
+static BY_COOKIE: LruHashMap<u64, SocketState, 1> = LruHashMap::new();
+
+impl Sock for Untyped {
+    #[inline(always)]
+    fn tcp(self) -> Option<Self> {
+        Some(self)
+    }
+
+    #[inline(always)]
+    fn typed(self) -> Option<Pointer> {
+        None
+    }
+
+    /// Every connection in scope was given one when it was seen to be made, or to be open.
+    #[inline(always)]
+    fn cookie(self) -> u64 {
+        field!(self, common_cookie, u64)
+    }
+
+    #[inline(always)]
+    fn remembered(self, create: bool) -> *mut SocketState {
+        let cookie = self.cookie();
+        if cookie == 0 {
+            return ptr::null_mut();
+        }
+        if let Some(state) = BY_COOKIE.get_ptr_mut(cookie) {
+            return state;
+        }
+        if create {
+            // SAFETY: only numbers.
+            let new: SocketState = unsafe { core::mem::zeroed() };
+            let _ = BY_COOKIE.insert(cookie, new, BPF_NOEXIST.into());
+        }
+        BY_COOKIE.get_ptr_mut(cookie).unwrap_or(ptr::null_mut())
+    }
+}
+
+/// What is remembered about a socket, in scope or not.
 #[inline(always)]
-fn socket_state(sk: Pointer, create: bool) -> *mut SocketState {
-    let flags = if create { BPF_LOCAL_STORAGE_GET_F_CREATE as u64 } else { 0 };
-    // SAFETY: the verifier checks map and socket.
-    unsafe { bpf_sk_storage_get(SOCKETS.as_map(), sk, ptr::null_mut(), flags) }.cast()
+pub fn any_socket(sk: Pointer) -> Option<*mut SocketState> {
+    let state = sk.remembered(true);
+    if state.is_null() {
+        return None;
+    }
+    inherit(sk, state);
+    Some(state)
+}
+
+/// The same, NULL for a socket that was never seen.
+#[inline(always)]
+pub fn known_socket(sk: Pointer) -> *mut SocketState {
+    sk.remembered(false)
 }
 
 /// Makes a value that a listener handed on to an accepted socket the socket's own.
 #[inline(always)]
-fn inherit(sk: Pointer, state: *mut SocketState) {
+fn inherit(sk: impl Sock, state: *mut SocketState) {
     // SAFETY: a live storage value.
     unsafe {
-        if (*state).sock != sk as u64 {
-            (*state).sock = sk as u64;
-            (*state).cookie = bpf_get_socket_cookie(sk);
+        if (*state).sock != sk.address() {
+            (*state).sock = sk.address();
+            (*state).cookie = sk.cookie();
             (*state).named = 0;
             (*state).proven = proven::NO as u32;
+            (*state).unsure = u32::from(local::may_be_older());
+            ((*state).sent, (*state).received) = (0, 0);
         }
     }
 }
@@ -321,7 +445,7 @@ pub struct Named {
 /// The cookie of a socket that was named lately: what the common case needs, without the way through
 /// socket storage.
 #[inline(always)]
-pub fn named_lately(sk: Pointer) -> Option<u64> {
+pub fn named_lately(sk: impl Sock) -> Option<u64> {
     let cookie = field!(sk, common_cookie, u64);
     let entry = NAMED.get_ptr_mut(named_index(cookie))?;
     // SAFETY: a live map value.
@@ -331,7 +455,7 @@ pub fn named_lately(sk: Pointer) -> Option<u64> {
 
 /// Takes a socket of a thread in scope into scope, names it, and remembers that; its cookie.
 #[inline(always)]
-pub fn name_for(sk: Pointer, thread: &Thread) -> Option<u64> {
+pub fn name_for(sk: impl Sock, thread: &Thread) -> Option<u64> {
     let state = socket(sk, thread.pid)?;
     // Before it is established it is named every time: its port is chosen, its numbers are known later.
     if opening(sk) {
@@ -355,7 +479,7 @@ pub fn name_for(sk: Pointer, thread: &Thread) -> Option<u64> {
 
 /// Whether a handshake is under way, during which TCP Fast Open may already move bytes.
 #[inline(always)]
-fn opening(sk: Pointer) -> bool {
+fn opening(sk: impl Sock) -> bool {
     let now = field!(sk, common_state, u8);
     now == state::SYN_SENT || now == state::SYN_RECV
 }
@@ -368,7 +492,7 @@ fn named_index(cookie: u64) -> u32 {
 /// Names a socket where its last name is gone or soon will be. Before its event, so that whoever reads in
 /// order of time knows the name first.
 #[inline(always)]
-pub fn named(sk: Pointer, state: *mut SocketState, time_ns: u64) {
+pub fn named(sk: impl Sock, state: *mut SocketState, time_ns: u64) {
     // SAFETY: a live storage value.
     if emit::stale(unsafe { (*state).named }) {
         name_socket(sk, state, time_ns);
@@ -391,8 +515,8 @@ pub fn named_in_lane(sk: Pointer, state: *mut SocketState) {
 /// Writes a task's name into the `rare` ring; its place there.
 #[inline(never)]
 fn name_task(task: *mut task_struct, time_ns: u64) -> u64 {
-    let pid = field!(task.cast(), task_tgid, u32);
-    let tid = field!(task.cast(), task_pid, u32);
+    let pid = field!(task, task_tgid, u32);
+    let tid = field!(task, task_pid, u32);
     let slot = emit::slot(kind::TASK, pid, tid, time_ns);
     emit::rare(&RareSlot { slot, detail: task_name(task) })
 }
@@ -400,11 +524,10 @@ fn name_task(task: *mut task_struct, time_ns: u64) -> u64 {
 /// The detail of a record that names a task.
 #[inline(always)]
 pub fn task_name(task: *mut task_struct) -> [u64; 8] {
-    let task: Pointer = task.cast();
     let parent = field!(task, task_real_parent, Pointer);
     let mut name: TaskName = bytemuck::Zeroable::zeroed();
     name.start_ns = field!(task, task_start_time, u64);
-    name.cgroup = kernel::cgroup_of(task);
+    name.cgroup = kernel::cgroup_of(task.cast());
     name.parent = field!(parent, task_tgid, u32);
     name.pid = field!(task, task_tgid, u32);
     name.tid = field!(task, task_pid, u32);
@@ -417,7 +540,7 @@ pub fn task_name(task: *mut task_struct) -> [u64; 8] {
 
 /// Writes a socket's name into the `rare` ring and remembers its place.
 #[inline(never)]
-fn name_socket(sk: Pointer, state: *mut SocketState, time_ns: u64) {
+fn name_socket(sk: impl Sock, state: *mut SocketState, time_ns: u64) {
     // SAFETY: a live storage value.
     let (known, owner, cookie) =
         unsafe { ((*state).proven as u8, (*state).owner, (*state).cookie) };
@@ -431,7 +554,7 @@ fn name_socket(sk: Pointer, state: *mut SocketState, time_ns: u64) {
     if known == proven::NO && tcp_state == state::SYN_SENT {
         asked(sk, state);
     }
-    let net = field!(sk, common_net, Pointer);
+    let net = sk.follow(offset!(common_net));
     let mut name: SocketName = bytemuck::Zeroable::zeroed();
     name.local_port = field!(sk, common_num, u16);
     name.remote_port = u16::from_be(field!(sk, common_dport, u16));
@@ -443,6 +566,17 @@ fn name_socket(sk: Pointer, state: *mut SocketState, time_ns: u64) {
     name.family = field!(sk, common_family, u16);
     name.state = tcp_state;
     name.protocol = kernel::protocol(sk);
+    let mut slot = emit::slot(kind::SOCKET, owner, 0, time_ns);
+    slot.socket = cookie;
+    if let Some(sk) = sk.typed().filter(|_| kernel::is_local(name.protocol)) {
+        local::write_names(sk, &slot);
+        let peer = local::peer_cookie(sk, name.protocol);
+        // SAFETY: a live storage value.
+        unsafe {
+            ((*state).iss, (*state).irs) = (cookie as u32, peer);
+            (*state).proven = if peer == 0 { proven::NO } else { proven::AT_ESTABLISHED } as u32;
+        }
+    }
     // SAFETY: a live storage value.
     unsafe {
         name.iss = (*state).iss;
@@ -450,20 +584,18 @@ fn name_socket(sk: Pointer, state: *mut SocketState, time_ns: u64) {
         name.proven = (*state).proven as u8;
     }
     let mut detail: [u64; 8] = bytemuck::cast(name);
-    let (local, remote) = (kernel::local_address(sk), kernel::remote_address(sk));
-    detail[0] = local[0];
-    detail[1] = local[1];
-    detail[2] = remote[0];
-    detail[3] = remote[1];
-    let mut slot = emit::slot(kind::SOCKET, owner, 0, time_ns);
-    slot.socket = cookie;
+    if !kernel::is_local(name.protocol) {
+        let (local, remote) = (kernel::local_address(sk), kernel::remote_address(sk));
+        [detail[0], detail[1]] = local;
+        [detail[2], detail[3]] = remote;
+    }
     // SAFETY: a live storage value.
     unsafe { (*state).named = emit::rare(&RareSlot { slot, detail }) };
 }
 
 /// The initial sequence numbers of a connection whose beginning was not seen.
 #[inline(always)]
-fn compute(sk: Pointer, state: *mut SocketState) {
+fn compute(sk: impl Sock, state: *mut SocketState) {
     let Some(initial) = Initial::of(sk) else { return };
     // SAFETY: a live storage value.
     unsafe {
@@ -476,10 +608,8 @@ fn compute(sk: Pointer, state: *mut SocketState) {
 
 /// Takes this end's initial number, which is known before the other end's: its first bytes may go with the SYN.
 #[inline(always)]
-fn asked(sk: Pointer, state: *mut SocketState) {
-    // SAFETY: the verifier checks the socket.
-    let tcp: Pointer = unsafe { bpf_skc_to_tcp_sock(sk.cast()) }.cast();
-    if !tcp.is_null() {
+fn asked(sk: impl Sock, state: *mut SocketState) {
+    if let Some(tcp) = sk.tcp() {
         // SAFETY: a live storage value.
         unsafe { (*state).iss = field!(tcp, tcp_snd_una, u32) };
     }
@@ -487,7 +617,7 @@ fn asked(sk: Pointer, state: *mut SocketState) {
 
 /// Takes the initial sequence numbers at the moment the connection is established, and names it again.
 #[inline(always)]
-pub fn established(sk: Pointer, state: *mut SocketState, active: bool) {
+pub fn established(sk: impl Sock, state: *mut SocketState, active: bool) {
     let Some(initial) = Initial::of(sk) else { return };
     // SAFETY: a live storage value.
     unsafe {
@@ -500,6 +630,11 @@ pub fn established(sk: Pointer, state: *mut SocketState, active: bool) {
         (*state).proven = proven::AT_ESTABLISHED as u32;
     }
     name_socket(sk, state, emit::now());
+    if config!(kprobes) != 0 {
+        // SAFETY: a live storage value.
+        let known = unsafe { state.read() };
+        let _ = BY_COOKIE.insert(known.cookie, known, BPF_ANY.into());
+    }
 }
 
 /// What a socket's counters say about where its two streams began.
@@ -514,12 +649,8 @@ struct Initial {
 
 impl Initial {
     #[inline(always)]
-    fn of(sk: Pointer) -> Option<Self> {
-        // SAFETY: the verifier checks the socket.
-        let tcp: Pointer = unsafe { bpf_skc_to_tcp_sock(sk.cast()) }.cast();
-        if tcp.is_null() {
-            return None;
-        }
+    fn of(sk: impl Sock) -> Option<Self> {
+        let tcp = sk.tcp()?;
         let acked =
             field!(tcp, tcp_snd_una, u32).wrapping_sub(field!(tcp, tcp_bytes_acked, u64) as u32);
         let sent = (field!(tcp, tcp_bytes_sent, u64) as u32).wrapping_sub(field!(

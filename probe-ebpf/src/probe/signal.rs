@@ -19,8 +19,8 @@ pub fn signal_generate(ctx: BtfTracePointContext) -> Option<()> {
     };
     let mut slot = thread.slot(kind::SIGNAL);
     slot.result = ctx.arg(0);
-    slot.argument = field!(target.cast(), task_pid, u32);
-    slot.count = u64::from(field!(target.cast(), task_tgid, u32));
+    slot.argument = field!(target, task_pid, u32);
+    slot.count = u64::from(field!(target, task_tgid, u32));
     slot.aux = [ctx.arg::<i32>(4) as u8, ctx.arg::<i32>(3) as u8];
     // `info` may be one of two small numbers instead of a pointer.
     let info: Pointer = ctx.arg(1);
@@ -50,7 +50,7 @@ pub fn mark_victim(ctx: BtfTracePointContext) -> Option<()> {
         if !scope::includes(victim) {
             return None;
         }
-        slot.argument = field!(victim.cast(), task_pid, u32);
+        slot.argument = field!(victim, task_pid, u32);
     } else {
         // Older kernels give a number, which only the whole machine's scope can judge.
         if config!(scope) != ALL {

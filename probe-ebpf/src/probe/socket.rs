@@ -1,14 +1,13 @@
 //! Sends and receives: the two tracepoints that fire once per call, whatever system call it was.
 
-use core::ptr;
-
 use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
-use probe_ebpf::event::{kind, protocol};
+use probe_ebpf::event::{RareSlot, kind, protocol};
 
 use crate::kernel::{self, Pointer, diagnose};
-use crate::{emit, fire, scope, tcp};
+use crate::scope::Sock;
+use crate::{datagram, emit, fire, local, scope, tcp};
 
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn sock_send_length(ctx: BtfTracePointContext) -> Option<()> {
@@ -21,26 +20,33 @@ pub fn sock_recv_length(ctx: BtfTracePointContext) -> Option<()> {
 }
 
 /// A call that has returned, as any hook that sees it can tell.
-pub struct Call {
-    pub sk: Pointer,
+pub struct Call<S> {
+    pub sk: S,
     /// Bytes, or −errno.
     pub result: i32,
     /// `MSG_*`, of receives.
     pub flags: u32,
-    /// The `struct socket` with which its begin was noted ([`scope::enter`]); NULL where no hook sees it.
-    pub entered: Pointer,
+    pub begin: Begin,
     /// One of [`fired`](probe_ebpf::config::fired).
     pub hook: Option<u32>,
 }
 
-impl Call {
+/// When a call began.
+pub enum Begin {
+    Unseen,
+    /// Noted with this `struct socket` ([`scope::enter`]).
+    Noted(Pointer),
+    At(u64),
+}
+
+impl Call<Pointer> {
     #[inline(always)]
     fn traced(ctx: &BtfTracePointContext) -> Self {
         Self {
             sk: ctx.arg(0),
             result: ctx.arg(1),
             flags: ctx.arg(2),
-            entered: ptr::null_mut(),
+            begin: Begin::Unseen,
             hook: None,
         }
     }
@@ -48,11 +54,16 @@ impl Call {
 
 /// Records a call: what all protocols have in common, then what its own protocol knows of the place of its bytes.
 #[inline(always)]
-pub fn transfer(ctx: &impl EbpfContext, what: u8, call: Call) -> Option<()> {
+pub fn transfer(ctx: &impl EbpfContext, what: u8, call: Call<impl Sock>) -> Option<()> {
     let protocol = kernel::protocol(call.sk);
     if protocol == 0 {
         return None;
     }
+    let counted = if kernel::is_local(protocol) {
+        local::count(call.sk.typed()?, protocol, what, call.result, call.flags)?
+    } else {
+        (0, 0)
+    };
     let Some(thread) = scope::current() else { return fire::here(call.hook?) };
     let named = scope::named_lately(call.sk).or_else(
         #[inline(always)]
@@ -67,13 +78,32 @@ pub fn transfer(ctx: &impl EbpfContext, what: u8, call: Call) -> Option<()> {
     slot.result = call.result;
     slot.argument = call.flags;
     slot.aux[1] = protocol;
-    if !call.entered.is_null() {
-        slot.set_begin(thread.leave(call.entered));
-    }
+    slot.set_begin(match call.begin {
+        Begin::Unseen => 0,
+        Begin::Noted(socket) => thread.leave(socket),
+        Begin::At(begin_ns) => begin_ns,
+    });
     match protocol {
         protocol::TCP => tcp::position(call.sk, &mut slot)?,
-        _ => {}
+        protocol::UDP => datagram::peer(call.sk, &thread, &mut slot),
+        _ => (slot.count, slot.aux[0]) = counted,
     }
     emit::bulk(&slot);
+    None
+}
+
+/// Records that the current thread was given a connection.
+#[inline(always)]
+pub fn accepted(sk: impl Sock) -> Option<()> {
+    if !kernel::is_tcp(sk) {
+        return None;
+    }
+    let thread = scope::current()?;
+    let state = scope::socket(sk, thread.pid)?;
+    scope::named(sk, state, thread.time_ns);
+    let mut slot = thread.slot(kind::ACCEPT);
+    // SAFETY: a live storage value.
+    slot.socket = unsafe { (*state).cookie };
+    emit::rare(&RareSlot { slot, detail: [0; 8] });
     None
 }

@@ -18,7 +18,7 @@ pub fn sched_process_fork(ctx: BtfTracePointContext) -> Option<()> {
     scope::adopt(parent, child);
     let thread = scope::current()?;
     let mut slot = thread.slot(kind::FORK);
-    slot.argument = field!(child.cast(), task_pid, u32);
+    slot.argument = field!(child, task_pid, u32);
     emit::rare(&RareSlot { slot, detail: scope::task_name(child) });
     None
 }
@@ -37,10 +37,10 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> Option<()> {
     let task: *mut task_struct = ctx.arg(0);
     let thread = scope::current()?;
     let mut slot = thread.slot(kind::EXIT);
-    slot.result = field!(task.cast(), task_exit_code, i32);
+    slot.result = field!(task, task_exit_code, i32);
     let last = if argument!(exit_group_dead) == ABSENT {
         // Before Linux 6.16 the tracepoint does not say. The thread has been subtracted already.
-        field!(field!(task.cast(), task_signal, Pointer), signal_live, i32) == 0
+        field!(field!(task, task_signal, Pointer), signal_live, i32) == 0
     } else {
         ctx.arg::<i32>(1) & 1 != 0
     };

@@ -3,7 +3,6 @@
 //! `current` lies in softirq: most of these events run while some task, often the peer, happens to be
 //! current. The slot carries the current thread only where the change is the caller's own act.
 
-use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use probe_ebpf::config::ABSENT;
@@ -12,8 +11,8 @@ use probe_ebpf::event::state::{
 };
 use probe_ebpf::event::{RareSlot, Slot, call, flag, kind};
 
-use crate::kernel::{self, Pointer, argument, diagnose, field, offset};
-use crate::scope::SocketState;
+use crate::kernel::{self, Pointer, Structure, argument, diagnose, field, offset};
+use crate::scope::{Sock, SocketState};
 use crate::{emit, scope};
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
@@ -108,7 +107,7 @@ pub fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> Option<()> {
 pub fn inet_sk_error_report(ctx: BtfTracePointContext) -> Option<()> {
     let sk: Pointer = ctx.arg(0);
     // Whoever waits for a socket that is taken apart is woken by a report of no error.
-    if !kernel::is_tcp(sk) || field!(sk, sock_err, i32) == 0 {
+    if kernel::protocol(sk) == 0 || field!(sk, sock_err, i32) == 0 {
         return None;
     }
     lane_event(sk, kind::SOCKET_ERROR)
@@ -141,12 +140,8 @@ const MSG_PEEK: u32 = 2;
 
 /// Where the stream stands after a send or a receive.
 #[inline(always)]
-pub fn position(sk: Pointer, slot: &mut Slot) -> Option<()> {
-    // SAFETY: the verifier checks the socket.
-    let tcp: Pointer = unsafe { bpf_skc_to_tcp_sock(sk.cast()) }.cast();
-    if tcp.is_null() {
-        return None;
-    }
+pub fn position(sk: impl Sock, slot: &mut Slot) -> Option<()> {
+    let tcp = sk.tcp()?;
     if slot.kind == kind::SEND {
         sent(tcp, slot);
         if repaired(tcp) {
@@ -175,7 +170,7 @@ pub fn position(sk: Pointer, slot: &mut Slot) -> Option<()> {
 /// A peek begins where the next bytes are, or at an offset that the program chose (`SO_PEEK_OFF`) and that the peek
 /// has moved on. In repair mode it may look at what was sent.
 #[inline(always)]
-fn peek(sk: Pointer, tcp: Pointer, slot: &mut Slot) {
+fn peek<S: Sock>(sk: S, tcp: S, slot: &mut Slot) {
     if repaired(tcp) {
         slot.aux[0] |= call::REPAIRED;
     }
@@ -189,23 +184,21 @@ fn peek(sk: Pointer, tcp: Pointer, slot: &mut Slot) {
 
 /// Whether the socket is being taken apart or put together again (`TCP_REPAIR`).
 #[inline(always)]
-fn repaired(tcp: Pointer) -> bool {
+fn repaired(tcp: impl Structure) -> bool {
     let mask = offset!(tcp_repair_mask);
     mask != 0 && field!(tcp, tcp_repair, u8) as u32 & mask != 0
 }
 
 /// Where the endpoint's own stream stands: the position of the FIN if one is sent now.
 #[inline(always)]
-fn sequences(sk: Pointer, slot: &mut Slot) {
-    // SAFETY: the verifier checks the socket.
-    let tcp: Pointer = unsafe { bpf_skc_to_tcp_sock(sk.cast()) }.cast();
-    if !tcp.is_null() {
+fn sequences(sk: impl Sock, slot: &mut Slot) {
+    if let Some(tcp) = sk.tcp() {
         sent(tcp, slot);
     }
 }
 
 #[inline(always)]
-fn sent(tcp: Pointer, slot: &mut Slot) {
+fn sent(tcp: impl Structure, slot: &mut Slot) {
     slot.sequence = field!(tcp, tcp_write_seq, u32);
     let unacked = slot.sequence.wrapping_sub(field!(tcp, tcp_snd_una, u32));
     slot.count = field!(tcp, tcp_bytes_acked, u64) + unacked as u64;

@@ -7,11 +7,11 @@
 use aya_ebpf::macros::{fentry, fexit};
 use aya_ebpf::programs::{FEntryContext, FExitContext};
 use probe_ebpf::config::fired;
-use probe_ebpf::event::{RareSlot, kind};
+use probe_ebpf::event::kind;
 
-use crate::kernel::{self, Pointer, argument, field};
-use crate::socket::Call;
-use crate::{emit, fire, scope, socket};
+use crate::kernel::{Pointer, argument, field};
+use crate::socket::{Begin, Call};
+use crate::{fire, scope, socket};
 
 #[fentry(function = "inet_sendmsg")]
 pub fn enter_inet_sendmsg(ctx: FEntryContext) -> Option<()> {
@@ -35,7 +35,7 @@ pub fn enter_inet6_recvmsg(ctx: FEntryContext) -> Option<()> {
 
 #[inline(always)]
 fn enter(ctx: &FEntryContext, hook: u32) -> Option<()> {
-    scope::enter(ctx.arg(0)).or_else(
+    scope::enter(ctx.arg(0), 0).or_else(
         #[inline(always)]
         || fire::here(hook),
     )
@@ -70,7 +70,8 @@ fn exit(ctx: &FExitContext, what: u8, flags: u32, hook: u32) -> Option<()> {
     }
     // The value lies after the arguments: socket, message and size, and a receive's flags.
     let result = if what == kind::SEND { ctx.arg(3) } else { ctx.arg(4) };
-    socket::transfer(ctx, what, Call { sk, result, flags, entered, hook: Some(hook) })
+    let begin = Begin::Noted(entered);
+    socket::transfer(ctx, what, Call { sk, result, flags, begin, hook: Some(hook) })
 }
 
 #[fexit(function = "inet_csk_accept")]
@@ -81,21 +82,8 @@ pub fn exit_inet_csk_accept(ctx: FExitContext) -> Option<()> {
         4 => ctx.arg(4),
         _ => return None,
     };
-    accepted(sk)
-}
-
-/// Records that the current thread was given a connection; `sk` is NULL where there was none.
-#[inline(always)]
-fn accepted(sk: Pointer) -> Option<()> {
-    if sk.is_null() || !kernel::is_tcp(sk) {
+    if sk.is_null() {
         return fire::here(fired::ACCEPT);
     }
-    let thread = scope::current()?;
-    let state = scope::socket(sk, thread.pid)?;
-    scope::named(sk, state, thread.time_ns);
-    let mut slot = thread.slot(kind::ACCEPT);
-    // SAFETY: a live storage value.
-    slot.socket = unsafe { (*state).cookie };
-    emit::rare(&RareSlot { slot, detail: [0; 8] });
-    None
+    socket::accepted(sk)
 }

@@ -4,15 +4,16 @@ pub mod family;
 mod prove;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use aya::maps::{Map, MapData};
-use aya::programs::{Iter, Program, ProgramError};
+use aya::programs::{Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
-use probe_ebpf::config::{Arguments, Config, NAMED_PER_CPU, Offsets};
+use probe_ebpf::config::{Arguments, Config, NAMED_PER_CPU, Offsets, SOCKETS_BY_COOKIE};
 
-use crate::capture::offsets;
 use crate::capture::scope::Scope;
+use crate::capture::{offsets, sockets};
 use family::{ACCEPT, COMMON, Family, Hook, Need, Site};
 
 /// The probes, built for the kernel's instruction set by the build script.
@@ -73,7 +74,7 @@ impl Attached {
 }
 
 /// Loads maps and programs, nothing attached yet.
-pub fn load(btf: &Btf, scope: &Scope, settings: &Settings) -> Result<Ebpf> {
+pub fn load(btf: &Btf, scope: &Scope, settings: &Settings, family: Family) -> Result<Ebpf> {
     let (offsets, arguments) = offsets::read()?;
     let cpus = cpus()?;
     let (bulk_slots, rare_slots) = settings.slots(cpus);
@@ -82,6 +83,7 @@ pub fn load(btf: &Btf, scope: &Scope, settings: &Settings) -> Result<Ebpf> {
         bulk_slots,
         rare_slots,
         log: u32::from(settings.probe_log),
+        kprobes: u32::from(family == Family::Kprobe),
         ..Config::default()
     };
     scope.configure(&mut config)?;
@@ -104,77 +106,98 @@ fn load_with(
         .override_global("ARGUMENTS", bytemuck::bytes_of(arguments), true)
         .map_max_entries("HEADS", cpus)
         .map_max_entries("NAMED", NAMED_PER_CPU * cpus)
+        .map_max_entries("PEERS", NAMED_PER_CPU * cpus)
         .map_max_entries("BULK", config.bulk_slots * cpus)
         .map_max_entries("RARE", config.rare_slots * cpus)
+        .map_max_entries("BY_COOKIE", if config.kprobes == 0 { 64 } else { SOCKETS_BY_COOKIE })
         .map_max_entries("AYA_LOGS", log_bytes)
         .load(PROBE)
         .context("create the probes' maps (root, or CAP_BPF and CAP_PERFMON, is needed)")
 }
 
-/// What was attached, and which family sees sends and receives.
-pub struct Attachment {
+/// The probes in the kernel, with the hooks that see sends and receives attached.
+pub struct Loaded {
+    pub ebpf: Ebpf,
     pub family: Family,
     pub hooks: Vec<Attached>,
 }
 
-/// Attaches every hook, with the wanted family or else the first that works; a wanted hook that is refused is
-/// named with the reason.
-///
-/// # Errors
-/// When a required one is refused.
-pub fn attach(ebpf: &mut Ebpf, btf: &Btf, wanted: Option<Family>) -> Result<Attachment> {
-    let mut hooks = Vec::new();
-    for hook in COMMON.iter().filter(|hook| hook.site != Site::Files) {
-        let result = attach_hook(ebpf, btf, hook);
-        if hook.need == Need::Required {
-            result?;
-            hooks.push(Attached::there(ebpf, hook));
-            continue;
-        }
-        hooks.push(match result {
-            Ok(()) => Attached::there(ebpf, hook),
-            Err(error) => Attached::missing(hook.to_string(), root_cause(&error)),
-        });
-    }
-    let (family, seeing) = attach_any(ebpf, btf, wanted)?;
-    hooks.extend(seeing);
-    hooks.push(attach_accept(ebpf, btf));
-    Ok(Attachment { family, hooks })
-}
-
-/// Attaches the wanted family of hooks, or the first that works.
-fn attach_any(
-    ebpf: &mut Ebpf,
-    btf: &Btf,
-    wanted: Option<Family>,
-) -> Result<(Family, Vec<Attached>)> {
-    if let Some(family) = wanted {
-        let attached = attach_family(ebpf, btf, family);
-        return Ok((
-            family,
-            attached.with_context(|| format!("use hooks of the family {family}"))?,
-        ));
+/// Loads the probes and attaches the family that was asked for, or else the first that works. What belongs to
+/// the others is not loaded into the kernel.
+pub fn load_family(btf: &Btf, scope: &Scope, settings: &Settings) -> Result<Loaded> {
+    if let Some(family) = settings.family {
+        let mut ebpf = load(btf, scope, settings, family)?;
+        let hooks = attach_for(&mut ebpf, btf, family, settings)
+            .with_context(|| format!("use hooks of the family {family}"))?;
+        return Ok(Loaded { ebpf, family, hooks });
     }
     let mut refused = Vec::new();
     for family in Family::ALL {
-        match attach_family(ebpf, btf, family) {
-            Ok(hooks) => return Ok((family, hooks)),
+        let mut ebpf = load(btf, scope, settings, family)?;
+        match attach_for(&mut ebpf, btf, family, settings) {
+            Ok(hooks) => return Ok(Loaded { ebpf, family, hooks }),
             Err(error) => refused.push(format!("{family}: {}", root_cause(&error))),
         }
     }
     bail!("no family of hooks works on this kernel: {}", refused.join("; "));
 }
 
+/// Attaches what every family needs or wants; a wanted hook that is refused is named with the reason.
+///
+/// # Errors
+/// When a required one is refused.
+pub fn attach_common(ebpf: &mut Ebpf, btf: &Btf, family: Family) -> Result<Vec<Attached>> {
+    let mut hooks = Vec::new();
+    let (walks, steady): (Vec<_>, Vec<_>) = COMMON.iter().partition(|hook| hook.site.is_walk());
+    for hook in steady {
+        hooks.push(attach_wanted(ebpf, btf, hook)?);
+    }
+    hooks.push(attach_accept(ebpf, btf, family));
+    // What is there before is looked at when everything new is seen.
+    for hook in walks {
+        hooks.push(attach_wanted(ebpf, btf, hook)?);
+    }
+    Ok(hooks)
+}
+
+/// Attaches a hook; one that is only wanted may be refused.
+fn attach_wanted(ebpf: &mut Ebpf, btf: &Btf, hook: &Hook) -> Result<Attached> {
+    match attach_hook(ebpf, btf, hook) {
+        Ok(()) => Ok(Attached::there(ebpf, hook)),
+        Err(error) if hook.need == Need::Required => Err(error),
+        Err(error) => Ok(Attached::missing(hook.to_string(), root_cause(&error))),
+    }
+}
+
+/// Attaches a family. Programs that record the recorder do not tell whether they fire.
+fn attach_for(
+    ebpf: &mut Ebpf,
+    btf: &Btf,
+    family: Family,
+    settings: &Settings,
+) -> Result<Vec<Attached>> {
+    let hooks = match settings.record_self {
+        true => attach_all(ebpf, btf, family)?,
+        false => attach_family(ebpf, btf, family)?,
+    };
+    Ok(hooks.into_iter().map(|hook| Attached::there(ebpf, hook)).collect())
+}
+
 /// Attaches all hooks of a family and sees to it that they fire. What was attached is gone where one is refused.
-pub fn attach_family(ebpf: &mut Ebpf, btf: &Btf, family: Family) -> Result<Vec<Attached>> {
-    let attached = try_family(ebpf, btf, family);
+pub fn attach_family(ebpf: &mut Ebpf, btf: &Btf, family: Family) -> Result<Vec<&'static Hook>> {
+    let attached = attach_all(ebpf, btf, family).and_then(|hooks| {
+        if let Some(silent) = prove::silent(ebpf, &hooks)?.first() {
+            bail!("{}", without_effect(silent));
+        }
+        Ok(hooks)
+    });
     if attached.is_err() {
         detach(ebpf, family.hooks())?;
     }
     attached
 }
 
-fn try_family(ebpf: &mut Ebpf, btf: &Btf, family: Family) -> Result<Vec<Attached>> {
+fn attach_all(ebpf: &mut Ebpf, btf: &Btf, family: Family) -> Result<Vec<&'static Hook>> {
     let mut hooks = Vec::new();
     for hook in family.hooks() {
         if hook.need != Need::RequiredForV6 || prove::has_v6() {
@@ -182,21 +205,18 @@ fn try_family(ebpf: &mut Ebpf, btf: &Btf, family: Family) -> Result<Vec<Attached
             hooks.push(hook);
         }
     }
-    if let Some(silent) = prove::silent(ebpf, &hooks)?.first() {
-        bail!("{}", without_effect(silent));
-    }
-    Ok(hooks.into_iter().map(|hook| Attached::there(ebpf, hook)).collect())
+    Ok(hooks)
 }
 
 fn without_effect(hook: &Hook) -> String {
-    let reason = prove::reason().unwrap_or("the kernel accepts it and never runs it");
-    format!("{hook} is attached, but has no effect: {reason}")
+    format!("{hook} is attached, but has no effect: {}", prove::reason())
 }
 
-/// Attaches the first hook that tells which thread accepts.
-fn attach_accept(ebpf: &mut Ebpf, btf: &Btf) -> Attached {
+/// Attaches the first hook that tells which thread accepts; where sends are seen by kprobes, only such a one.
+fn attach_accept(ebpf: &mut Ebpf, btf: &Btf, family: Family) -> Attached {
     let mut refused = Vec::new();
-    for hook in &ACCEPT {
+    let fits = |hook: &&Hook| family != Family::Kprobe || hook.site == Site::Kretprobe;
+    for hook in ACCEPT.iter().filter(fits) {
         match attach_alone(ebpf, btf, hook) {
             Ok(()) => return Attached::there(ebpf, hook),
             Err(error) => refused.push(format!("{hook}: {}", root_cause(&error))),
@@ -217,7 +237,18 @@ pub fn attach_alone(ebpf: &mut Ebpf, btf: &Btf, hook: &'static Hook) -> Result<(
 
 /// The first line of what lies at the bottom of an error.
 pub fn root_cause(error: &anyhow::Error) -> String {
-    error.root_cause().to_string().lines().next().unwrap_or_default().to_owned()
+    let cause = error.root_cause().to_string();
+    let first = cause.lines().next().unwrap_or_default();
+    if is_locked_down() {
+        return format!("{first} (this kernel is locked down: programs may not read its memory)");
+    }
+    first.to_owned()
+}
+
+/// Whether the kernel keeps its memory even from root: then it refuses helpers, with errors that do not say why.
+fn is_locked_down() -> bool {
+    let lockdown = std::fs::read_to_string("/sys/kernel/security/lockdown");
+    lockdown.is_ok_and(|text| text.contains("[confidentiality]"))
 }
 
 /// Loads a hook's program and attaches it.
@@ -227,6 +258,11 @@ pub fn attach_hook(ebpf: &mut Ebpf, btf: &Btf, hook: &Hook) -> Result<()> {
 
 fn attach_program(ebpf: &mut Ebpf, btf: &Btf, hook: &Hook) -> Result<()> {
     let target = hook.target;
+    let function =
+        !(hook.site == Site::Tracepoint || hook.site == Site::Cgroups || hook.site.is_walk());
+    if let Some(reason) = prove::forbidden().filter(|_| function) {
+        bail!("{reason}");
+    }
     match (hook.site, program(ebpf, hook.program)?) {
         (Site::Tracepoint, Program::BtfTracePoint(program)) => {
             program.load(target, btf)?;
@@ -240,7 +276,16 @@ fn attach_program(ebpf: &mut Ebpf, btf: &Btf, hook: &Hook) -> Result<()> {
             program.load(target, btf)?;
             program.attach()?;
         }
-        (Site::Files, _) => name_open_sockets(ebpf, btf)?,
+        (Site::Kprobe | Site::Kretprobe, Program::KProbe(program)) => {
+            if !Path::new("/sys/bus/event_source/devices/kprobe").exists() {
+                bail!("this kernel has no kprobes (CONFIG_KPROBE_EVENTS)");
+            }
+            program.load()?;
+            program.attach(target, 0)?;
+        }
+        (Site::Files, _) => sockets::name_open(ebpf, btf)?,
+        (Site::UnixSockets, _) => sockets::find_older(ebpf, btf)?,
+        (Site::Cgroups, _) => sockets::attach_peers(ebpf)?,
         _ => bail!("the program {} is of another kind", hook.program),
     }
     Ok(())
@@ -257,6 +302,7 @@ pub fn detach(ebpf: &mut Ebpf, hooks: &[Hook]) -> Result<()> {
             Program::BtfTracePoint(program) => program.unload(),
             Program::FEntry(program) => program.unload(),
             Program::FExit(program) => program.unload(),
+            Program::KProbe(program) => program.unload(),
             _ => continue,
         };
         match unloaded {
@@ -264,17 +310,6 @@ pub fn detach(ebpf: &mut Ebpf, hooks: &[Hook]) -> Result<()> {
             Err(error) => return Err(error).with_context(|| format!("detach {hook}")),
         }
     }
-    Ok(())
-}
-
-/// Lets the kernel walk over all open sockets, so that those in scope are named.
-pub fn name_open_sockets(ebpf: &mut Ebpf, btf: &Btf) -> Result<()> {
-    let program = ebpf.program_mut("open_sockets").context("find the program open_sockets")?;
-    let program: &mut Iter = program.try_into()?;
-    program.load("task_file", btf).context("load the iterator over open files")?;
-    let link = program.attach().context("attach the iterator over open files")?;
-    let mut file = program.take_link(link)?.into_file()?;
-    std::io::copy(&mut file, &mut std::io::sink()).context("walk over open files")?;
     Ok(())
 }
 

@@ -24,6 +24,11 @@ pub fn own_cpu_ns() -> u64 {
     read(ClockId::CLOCK_THREAD_CPUTIME_ID) as u64
 }
 
+/// CPU time that the process has used, ns.
+pub fn process_cpu_ns() -> u64 {
+    read(ClockId::CLOCK_PROCESS_CPUTIME_ID) as u64
+}
+
 fn read(clock: ClockId) -> i64 {
     let time = clock_gettime(clock).expect("these clocks exist on every Linux");
     time.tv_sec() * 1_000_000_000 + time.tv_nsec()

@@ -3,11 +3,14 @@
 //! `current` lies in interrupt context, so that it is decided here, kind by kind, whether an event belongs
 //! to the thread that was current or to its socket's kernel lane.
 
+mod place;
+mod unix_name;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use probe_ebpf::event::state::{CLOSE, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_SENT};
-use probe_ebpf::event::{SocketName, TaskName, call, flag, kind, protocol, proven};
+use probe_ebpf::event::{SocketName, TaskName, flag, kind, protocol, proven};
 
 use crate::capture::cgroup::Cgroups;
 use crate::capture::generations::{FastMap, Generations};
@@ -15,6 +18,7 @@ use crate::capture::places::Places;
 use crate::capture::procfs;
 use crate::capture::ring::Raw;
 use crate::event::{Address, Event, Flags, Name, Names, Op, Proof, Protocol, Task};
+use unix_name::UnixNames;
 
 /// Turns slots, in order of time, into events.
 pub struct Decoder {
@@ -31,6 +35,9 @@ pub struct Decoder {
     tasks: FastMap<u32, Known>,
     gone: Vec<Task>,
     sockets: Generations<Socket>,
+    /// Where datagrams go to and come from, by the numbers that stand for it.
+    peers: Generations<Address>,
+    unix_names: UnixNames,
 }
 
 /// What is known about a thread.
@@ -79,6 +86,8 @@ impl Decoder {
             tasks: FastMap::default(),
             gone: Vec::new(),
             sockets: Generations::new(GENERATION),
+            peers: Generations::new(GENERATION),
+            unix_names: UnixNames::default(),
         }
     }
 
@@ -114,6 +123,8 @@ impl Decoder {
                 kind::SOCKET if self.sockets.get(raw.slot.socket).is_none() => {
                     self.name_socket(raw, bytemuck::cast(detail))
                 }
+                kind::UNIX_NAME => self.unix_names.take(&raw.slot, &detail),
+                kind::PEER => self.name_peer(raw, bytemuck::cast(detail)),
                 kind::TASK | kind::EXEC if !self.tasks.contains_key(&raw.slot.tid) => {
                     let name: TaskName = bytemuck::cast(detail);
                     let only = threads.entry(raw.slot.tid).or_insert(Some(name));
@@ -143,6 +154,14 @@ impl Decoder {
                 self.records += 1;
                 self.name_socket(raw, bytemuck::cast(detail));
             }
+            kind::UNIX_NAME => {
+                self.records += 1;
+                self.unix_names.take(&raw.slot, &detail);
+            }
+            kind::PEER => {
+                self.records += 1;
+                self.name_peer(raw, bytemuck::cast(detail));
+            }
             kind::CGROUP => {
                 self.records += 1;
                 self.cgroups.learn(raw.slot.socket, raw.slot.sequence, bytemuck::bytes_of(&detail));
@@ -167,7 +186,7 @@ impl Decoder {
             ..Event::blank(op)
         };
         match op {
-            Op::Send | Op::Recv => transfer(raw, &mut event),
+            Op::Send | Op::Recv => place::transfer(raw, &mut event),
             Op::Signal => signal(raw, &mut event),
             Op::Deliver => event.signal = slot.result as u8,
             Op::Exit => {
@@ -208,6 +227,9 @@ impl Decoder {
         event.protocol = socket.protocol.or(event.protocol);
         event.local = socket.local;
         event.remote = socket.remote;
+        if event.protocol == Some(Protocol::Udp) && matches!(event.op, Op::Send | Op::Recv) {
+            event.remote = self.peers.get(slot.count).copied().unwrap_or(Address::NONE);
+        }
         event.netns = socket.netns;
         event.proof = socket.proof;
         if socket.active {
@@ -222,12 +244,15 @@ impl Decoder {
         if !early {
             (event.iss, event.irs) = (socket.iss, socket.irs);
         }
+        if event.protocol.is_some_and(Protocol::is_local) {
+            return place::counted(raw, event);
+        }
         let first = match event.op {
             Op::Recv => socket.irs.wrapping_add(1),
             _ => socket.iss.wrapping_add(1),
         };
-        let position = nearest(slot.count, slot.sequence.wrapping_sub(first));
-        range(raw, position, event);
+        let position = place::nearest(slot.count, slot.sequence.wrapping_sub(first));
+        place::range(raw, position, event);
     }
 
     /// Fills in the thread's name, and since when it can have been at it.
@@ -292,10 +317,21 @@ impl Decoder {
         let before = self.sockets.get(raw.slot.socket).cloned();
         // The port is given back before the socket's last events.
         let known = before.as_ref().filter(|_| name.local_port == 0).map(|s| s.local);
+        let spoken = spoken(name.protocol);
+        let [local, remote] = if spoken.is_some_and(Protocol::is_local) {
+            self.unix_names.of(raw.slot.socket).map(|name| {
+                name.map_or(Address::NONE, |name| self.names.intern_socket_address(name))
+            })
+        } else {
+            [
+                known.unwrap_or_else(|| self.address(name.local, name.local_port)),
+                self.address(name.remote, name.remote_port),
+            ]
+        };
         let socket = Socket {
-            local: known.unwrap_or_else(|| self.address(name.local, name.local_port)),
-            remote: self.address(name.remote, name.remote_port),
-            protocol: spoken(name.protocol),
+            local,
+            remote,
+            protocol: spoken,
             netns: if name.netns_cookie != 0 { name.netns_cookie } else { name.netns },
             iss: name.iss,
             irs: name.irs,
@@ -311,6 +347,11 @@ impl Decoder {
         };
         self.places.namespace(socket.netns, name.netns);
         self.sockets.put(raw.slot.socket, socket);
+    }
+
+    fn name_peer(&mut self, raw: &Raw, name: SocketName) {
+        let address = self.address(name.remote, name.remote_port);
+        self.peers.put(raw.slot.count, address);
     }
 
     fn address(&mut self, ip: [u8; 16], port: u16) -> Address {
@@ -380,81 +421,6 @@ fn spoken(number: u8) -> Option<Protocol> {
         protocol::PIPE => Protocol::Pipe,
         _ => return None,
     })
-}
-
-const MSG_OOB: u32 = libc::MSG_OOB as u32;
-const MSG_PEEK: u32 = libc::MSG_PEEK as u32;
-const MSG_WAITALL: u32 = libc::MSG_WAITALL as u32;
-const MSG_ERRQUEUE: u32 = libc::MSG_ERRQUEUE as u32;
-
-fn transfer(raw: &Raw, event: &mut Event) {
-    let slot = &raw.slot;
-    event.protocol = spoken(slot.aux[1]);
-    let mut set = |flag| event.flags = event.flags.with(flag);
-    if event.op == Op::Recv {
-        let peek = slot.argument & MSG_PEEK != 0;
-        // The FIN has one position: read, or next to be read, which a peek leaves where it is.
-        let at_end = if peek { flag::ONE_LEFT | flag::DRAINED } else { flag::DRAINED };
-        let fin = slot.flags & flag::FIN_SEEN != 0 && slot.flags & at_end != 0;
-        let aside = slot.argument & (MSG_OOB | MSG_ERRQUEUE) != 0;
-        if slot.result == 0 && fin && !aside {
-            set(Flags::EOF);
-        }
-        if peek {
-            set(Flags::PEEK);
-        }
-        if aside {
-            set(Flags::URGENT);
-        }
-        if slot.argument & MSG_WAITALL != 0 {
-            set(Flags::SPLIT);
-        }
-    } else if slot.flags & flag::SLEPT != 0 {
-        set(Flags::SPLIT);
-    }
-    event.result = i64::from(slot.result.max(0));
-    event.error = errno(slot.result.min(0));
-}
-
-/// The stream offsets that an event covers, from where its stream stands after it.
-fn range(raw: &Raw, position: u64, event: &mut Event) {
-    let length = event.result as u64;
-    let peek = event.flags.has(Flags::PEEK);
-    let (fin_seen, drained) =
-        (raw.slot.flags & flag::FIN_SEEN != 0, raw.slot.flags & flag::DRAINED != 0);
-    let (start, end) = match event.op {
-        // Into or out of a queue: no bytes of the stream move.
-        Op::Send | Op::Recv if raw.slot.aux[0] & call::REPAIRED != 0 => return,
-        Op::Send if length > 0 => (position.wrapping_sub(length), position),
-        Op::Recv if event.flags.has(Flags::URGENT) => return,
-        Op::Recv if event.flags.has(Flags::EOF) && !drained => (position, position + 1),
-        Op::Recv if event.flags.has(Flags::EOF) => (position.wrapping_sub(1), position),
-        Op::Recv if length > 0 && peek => (position, position + length),
-        // The call that takes the last bytes takes the FIN with them.
-        Op::Recv if length > 0 && fin_seen && drained => {
-            (position.wrapping_sub(length + 1), position.wrapping_sub(1))
-        }
-        Op::Recv if length > 0 => (position.wrapping_sub(length), position),
-        Op::Close => {
-            event.flags = event.flags.with(Flags::EOF);
-            (position, position + 1)
-        }
-        _ => return,
-    };
-    // An offset below zero: the initial number is wrong (a repaired or disconnected socket).
-    if start > end {
-        log::debug!("event at {} of cpu {} lies before its stream", raw.position(), raw.cpu);
-        return;
-    }
-    event.stream_start = start;
-    event.stream_end = end;
-    event.flags = event.flags.with(Flags::RANGE);
-}
-
-/// The 64-bit number with these low 32 bits that is nearest to `count`.
-fn nearest(count: u64, low: u32) -> u64 {
-    let difference = low.wrapping_sub(count as u32) as i32;
-    count.wrapping_add_signed(i64::from(difference))
 }
 
 const SIGCHLD: i32 = libc::SIGCHLD;

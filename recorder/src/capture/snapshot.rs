@@ -29,6 +29,8 @@ pub struct Source {
     pub shape: Shape,
     /// When the probes were attached, monotonic ns.
     pub attached_ns: u64,
+    /// Wall clock minus monotonic clock, ns.
+    pub wall_offset_ns: i64,
     pub scope: String,
     /// Whether all threads of the machine are in scope, also those that never did anything.
     pub whole_machine: bool,
@@ -205,17 +207,6 @@ fn host(
     };
     let lost = source.unwritten + survivors.gaps.len() as u64;
     Host {
-        name: procfs::host_name(),
-        boot_id: procfs::boot_id(),
-        kernel: procfs::kernel_release(),
-        cpus: source.shape.cpus,
-        attached_ns: source.attached_ns,
-        wall_offset_ns: clock::wall_offset_ns(),
-        family: source.family.clone(),
-        hooks: source.hooks.clone(),
-        missing_hooks: source.missing_hooks.clone(),
-        detail: "flow".to_owned(),
-        scope: source.scope.clone(),
         bulk_window: window(Ring::Bulk),
         rare_window: window(Ring::Rare),
         gaps: survivors.gaps,
@@ -224,5 +215,26 @@ fn host(
         tasks: decoder.tasks(),
         containers: decoder.places.called(),
         namespaces: decoder.places.namespaces(),
+        ..source.host()
+    }
+}
+
+impl Source {
+    /// The host, of which nothing has been read yet.
+    pub fn host(&self) -> Host {
+        Host {
+            name: procfs::host_name(),
+            boot_id: procfs::boot_id(),
+            kernel: procfs::kernel_release(),
+            cpus: self.shape.cpus,
+            attached_ns: self.attached_ns,
+            family: self.family.clone(),
+            wall_offset_ns: self.wall_offset_ns,
+            hooks: self.hooks.clone(),
+            missing_hooks: self.missing_hooks.clone(),
+            detail: "flow".to_owned(),
+            scope: self.scope.clone(),
+            ..Host::default()
+        }
     }
 }

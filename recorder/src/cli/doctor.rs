@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+use crate::capture::attach::family::Family;
+use crate::cli::record::family_parser;
 use crate::doctor::{Answer, Report, measure};
 
 /// Say what this kernel can do, what is missing, and what to do about it
@@ -18,12 +20,21 @@ pub struct Arguments {
     /// Measure what an event costs here, in this many rounds
     #[arg(long, value_name = "ROUNDS", num_args = 0..=1, default_missing_value = "30")]
     measure: Option<usize>,
+    /// Measure with this family of hooks
+    #[arg(
+        long,
+        value_name = "FAMILY",
+        value_parser = family_parser(),
+        requires = "measure",
+        default_value = Family::Tracepoint.as_str()
+    )]
+    hooks: Family,
 }
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let mut out = stdout().lock();
     if let Some(rounds) = arguments.measure {
-        return measured(rounds, arguments.json, &mut out);
+        return measured(rounds, arguments.hooks, arguments.json, &mut out);
     }
     let report = Report::make();
     if arguments.json {
@@ -35,14 +46,17 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     Ok(if report.can_record { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn measured(rounds: usize, json: bool, out: &mut impl Write) -> Result<ExitCode> {
-    let cost = measure::cost(rounds)?;
+fn measured(rounds: usize, family: Family, json: bool, out: &mut impl Write) -> Result<ExitCode> {
+    let cost = measure::cost(rounds, family)?;
     if json {
         serde_json::to_writer_pretty(&mut *out, &cost)?;
         writeln!(out)?;
         return Ok(ExitCode::SUCCESS);
     }
-    writeln!(out, "a receive that finds nothing, median of {rounds} rounds:")?;
+    writeln!(
+        out,
+        "a receive that finds nothing, median of {rounds} rounds, hooks of family {family}:"
+    )?;
     writeln!(out, "  nobody watching         {:>6.0} ns", cost.bare_ns)?;
     writeln!(out, "  an empty program        {:>6.0} ns", cost.idle_ns)?;
     writeln!(out, "  recorded                {:>6.0} ns", cost.recorded_ns)?;

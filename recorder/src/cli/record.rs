@@ -19,6 +19,7 @@ use crate::capture::attach::Settings;
 use crate::capture::attach::family::Family;
 use crate::capture::{Capture, Scope};
 use crate::cli::Hinted;
+use crate::quantity;
 use crate::recording::write::Writer;
 
 /// Record a command's process tree while it runs, or a chosen scope until Ctrl-C
@@ -37,10 +38,10 @@ pub struct Arguments {
     #[arg(long, value_name = "PATH", conflicts_with = "command")]
     cgroup: Option<PathBuf>,
     /// Stop after this time, for example 10s or 2m
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = quantity::duration)]
     r#for: Option<Duration>,
     /// Memory for the kernel's rings
-    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = size)]
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = quantity::size)]
     ring: u64,
     /// Leave the rings alone until the end, and keep what they still hold then
     #[arg(long)]
@@ -292,7 +293,7 @@ impl<'a> Output<'a> {
     }
 }
 
-fn with_hint(error: anyhow::Error) -> anyhow::Error {
+pub fn with_hint(error: anyhow::Error) -> anyhow::Error {
     let hint = if !Path::new("/sys/kernel/btf/vmlinux").exists() {
         "this kernel tells nothing of its types: it needs CONFIG_DEBUG_INFO_BTF=y, which most distributions' kernels have"
     } else if !nix::unistd::geteuid().is_root() {
@@ -345,35 +346,7 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
-fn family_parser() -> impl TypedValueParser<Value = Family> {
+pub fn family_parser() -> impl TypedValueParser<Value = Family> {
     PossibleValuesParser::new(Family::ALL.map(Family::as_str))
         .map(|name| Family::parse(&name).expect("only possible values pass"))
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let scale = match unit {
-        "ms" => 0.001,
-        "s" | "" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(format!("unknown unit `{unit}`: use ms, s, m or h")),
-    };
-    let number: f64 = number.parse().map_err(|_| "not a number".to_owned())?;
-    Duration::try_from_secs_f64(number * scale).map_err(|e| e.to_string())
-}
-
-fn size(text: &str) -> Result<u64, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let shift = match unit {
-        "" | "B" => 0,
-        "KiB" | "K" | "k" => 10,
-        "MiB" | "M" => 20,
-        "GiB" | "G" => 30,
-        _ => return Err(format!("unknown unit `{unit}`: use KiB, MiB or GiB")),
-    };
-    let number: u64 = number.parse().map_err(|_| "not a number".to_owned())?;
-    number.checked_shl(shift).filter(|n| n >> shift == number).ok_or_else(|| "too large".to_owned())
 }

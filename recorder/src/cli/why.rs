@@ -1,7 +1,7 @@
 //! `wherefore why`.
 
-mod json;
-mod text;
+pub mod json;
+pub mod text;
 
 use std::collections::HashSet;
 use std::io::{BufWriter, Write, stdout};
@@ -80,19 +80,18 @@ struct Asked<'a> {
     extent: Option<&'a Extent>,
 }
 
-/// Of one large recording, the parts that lead to the event.
+/// Of large recordings, the parts that lead to the event.
 fn look_back(
     arguments: &Arguments,
     files: &[PathBuf],
     pattern: Option<&Pattern>,
 ) -> Result<Outcome> {
     let backward = !arguments.forward && arguments.missing.is_none();
-    let [file] = files else { return Ok(Outcome::Whole) };
-    if !backward || arguments.whole || file.is_dir() {
+    if !backward || arguments.whole {
         return Ok(Outcome::Whole);
     }
     let options = arguments.slicing.options();
-    let outcome = lookback::look_back(file, pattern, options, Limits::default())?;
+    let outcome = lookback::look_back(files, pattern, options, Limits::default())?;
     let Outcome::Found(part) = &outcome else { return Ok(outcome) };
     if let Some(suspect) = &arguments.exclude_check {
         let bound = suspect.bind(&part.history);
@@ -146,10 +145,10 @@ fn answer(
         let chain = answer.chain.iter().map(|step| (step.event, slice::Reach::Must));
         answer.beyond = beyond(history, graph, chain);
         // Of what happened in unread parts, and before one, nothing is claimed.
-        let since = history.events.iter().filter(|e| e.time_ns >= extent.from_ns);
-        let seen: HashSet<u32> = since.map(|e| e.pid).collect();
-        let silent = |p: &Process| p.events == 0 && !extent.elsewhere.contains(&p.pid);
-        let read = |p: &Process| seen.contains(&p.pid) || silent(p);
+        let since = history.events.iter().filter(|event| extent.covers(event));
+        let seen: HashSet<(u16, u32)> = since.map(|e| (e.host, e.pid)).collect();
+        let silent = |p: &Process| p.events == 0 && !extent.elsewhere.contains(&(p.host, p.pid));
+        let read = |p: &Process| seen.contains(&(p.host, p.pid)) || silent(p);
         answer.processes.excluded.retain(read);
         answer.processes.cannot_say.retain(read);
     }
@@ -166,7 +165,7 @@ fn no_such_event(error: &Hinted) -> Result<ExitCode> {
 }
 
 /// How many of a suspect's events got each verdict, and the worst of them.
-struct Suspicion {
+pub struct Suspicion {
     worst: Verdict,
     must: usize,
     may: usize,
@@ -185,10 +184,9 @@ fn exclude_check(
     let bound = suspect.bind(history);
     let worst = Verdict::Excluded;
     let mut found = Suspicion { worst, must: 0, may: 0, excluded: 0, cannot_say: 0, beyond };
-    let from_ns = extent.map_or(0, |extent| extent.from_ns);
     for (index, event) in history.events.iter().enumerate().filter(|(_, e)| bound.matches(e)) {
         match slice.verdict(history, index as u32) {
-            Verdict::Excluded if event.time_ns < from_ns => found.cannot_say += 1,
+            Verdict::Excluded if extent.is_some_and(|e| !e.covers(event)) => found.cannot_say += 1,
             Verdict::Must => found.must += 1,
             Verdict::May => found.may += 1,
             Verdict::Excluded => found.excluded += 1,

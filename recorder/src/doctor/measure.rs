@@ -8,13 +8,15 @@ use anyhow::{Context, Result};
 use aya::{Btf, Ebpf};
 use serde::Serialize;
 
-use crate::capture::attach::family::{Hook, Need, Site};
+use crate::capture::attach::family::Family;
 use crate::capture::attach::{self, Settings};
 use crate::capture::{Capture, Scope, clock};
 
 /// Medians over interleaved rounds, ns per call.
 #[derive(Debug, Serialize)]
 pub struct Cost {
+    /// The family of hooks.
+    pub hooks: &'static str,
     pub rounds: usize,
     pub calls_per_round: u32,
     /// A receive that finds nothing, nobody watching.
@@ -29,18 +31,8 @@ pub struct Cost {
 
 const CALLS: u32 = 100_000;
 
-/// A program that does nothing, where receives are seen.
-static IDLE: Hook = Hook {
-    site: Site::Tracepoint,
-    target: "sock_recv_length",
-    program: "idle",
-    gives: "what a hook costs by itself",
-    need: Need::Wanted,
-    fired: None,
-};
-
-/// Times the three in turn, `rounds` times.
-pub fn cost(rounds: usize) -> Result<Cost> {
+/// Times the three in turn, `rounds` times, with one family of hooks.
+pub fn cost(rounds: usize, family: Family) -> Result<Cost> {
     let listener = TcpListener::bind("127.0.0.1:0").context("listen on loopback")?;
     let stream = TcpStream::connect(listener.local_addr()?)?;
     let _peer = listener.accept()?;
@@ -49,17 +41,17 @@ pub fn cost(rounds: usize) -> Result<Cost> {
     let (mut bare, mut idle, mut recorded, mut over) = (vec![], vec![], vec![], vec![]);
     for _ in 0..rounds.max(1) {
         bare.push(time(&stream)?);
-        let watcher = attach_idle(&btf)?;
+        let watcher = attach_idle(&btf, family)?;
         idle.push(time(&stream)?);
         drop(watcher);
-        let settings =
-            Settings { ring_bytes: 64 << 20, probe_log: false, record_self: true, family: None };
+        let settings = settings(64 << 20, family);
         let capture = Capture::start(Scope::All, settings)?;
         recorded.push(time(&stream)?);
         drop(capture);
         over.push(recorded[recorded.len() - 1] - idle[idle.len() - 1]);
     }
     Ok(Cost {
+        hooks: family.as_str(),
         rounds,
         calls_per_round: CALLS,
         bare_ns: median(&mut bare),
@@ -69,11 +61,15 @@ pub fn cost(rounds: usize) -> Result<Cost> {
     })
 }
 
-fn attach_idle(btf: &Btf) -> Result<Ebpf> {
-    let settings =
-        Settings { ring_bytes: 1 << 20, probe_log: false, record_self: true, family: None };
-    let mut ebpf = attach::load(btf, &Scope::All, &settings)?;
-    attach::attach_hook(&mut ebpf, btf, &IDLE)?;
+fn settings(ring_bytes: u64, family: Family) -> Settings {
+    Settings { ring_bytes, probe_log: false, record_self: true, family: Some(family) }
+}
+
+fn attach_idle(btf: &Btf, family: Family) -> Result<Ebpf> {
+    let mut ebpf = attach::load(btf, &Scope::All, &settings(1 << 20, family), family)?;
+    for hook in family.idle() {
+        attach::attach_hook(&mut ebpf, btf, hook)?;
+    }
     Ok(ebpf)
 }
 

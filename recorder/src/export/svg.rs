@@ -331,7 +331,7 @@ fn tooltip(excerpt: &Excerpt<'_>, mark: &Mark, event: &Event) -> String {
     let mut lines = vec![line(excerpt, event)];
     lines.push(format!("{} UTC, {} ns since boot", describe::clock(history, event), event.time_ns));
     lines.extend(describe::byte_range(event));
-    let address = |address| history.names.address(address).map(|a| a.to_string());
+    let address = |address| describe::address(history, address);
     if let (Some(local), Some(remote)) = (address(event.local), address(event.remote)) {
         lines.push(format!("{local} ⇄ {remote}"));
     }

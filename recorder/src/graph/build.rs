@@ -3,7 +3,7 @@
 use petgraph::graph::DiGraph;
 
 use super::{Edge, EdgeKind, Graph, Proof, Side, node};
-use super::{bytes, close, connection, endpoint, signal, task, thread};
+use super::{bytes, close, connection, datagram, endpoint, signal, task, thread};
 use crate::event::{Event, EventIndex, History, Op};
 
 /// One side of one event, as rules name it.
@@ -30,6 +30,7 @@ pub(super) fn build(history: &History) -> Graph {
     endpoint::lane_edges(history, &notable, &mut graph);
     connection::edges(history, &rare, &notable, &mut graph);
     bytes::edges(history, &mut graph);
+    datagram::edges(history, &mut graph);
     close::edges(history, &rare, &notable, &mut graph);
     signal::edges(history, &rare, &mut graph);
     graph.holes.sort_by_key(|hole| hole.before);

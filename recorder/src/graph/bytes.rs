@@ -12,11 +12,13 @@
 //! Where something passes bytes by the stream, so that the counters do not count them, the calls' lengths are all
 //! there is to go by, and edges are only possible.
 
+mod counted;
 mod sweep;
 mod tiling;
 
+use super::build::in_time;
 use super::{Direction, EdgeKind, Graph, Hole, Proof, Side};
-use crate::event::{Event, EventIndex, Flags, History, Op, Proof as Numbers};
+use crate::event::{Event, EventIndex, Flags, History, Op, Proof as Numbers, Protocol, Ring};
 use sweep::{Span, Stream, meetings};
 use tiling::{Call, Tiling, tile};
 
@@ -52,9 +54,18 @@ fn join(history: &History, graph: &mut Graph, sent: &Stream, received: &Stream, 
         });
         return;
     }
+    let points = |send, receive| ((send, Side::Begin), (receive, Side::End));
+    let mut proven = connection == Proof::Must;
+    if sent.summed {
+        // What time refutes was not moved up by what is recorded: then nothing of the stream is proven.
+        meetings(sent, received, |send, receive, proof| {
+            let (from, to) = points(send, receive);
+            proven &= proof == Proof::May || in_time(history, from, to);
+        });
+    }
     graph.truncated += meetings(sent, received, |send, receive, proof| {
-        let (from, to) = ((send, Side::Begin), (receive, Side::End));
-        if proof == Proof::Must && connection == Proof::Must {
+        let (from, to) = points(send, receive);
+        if proof == Proof::Must && proven {
             graph.push(from, to, EdgeKind::Bytes, Proof::Must);
         } else {
             graph.push_may(history, from, to, EdgeKind::Bytes);
@@ -75,11 +86,13 @@ fn stream(
     let mut threads = Vec::new();
     let mut calls = Vec::new();
     let mut events: Vec<EventIndex> = Vec::new();
+    let mut sure = true;
     for &index in graph.events_of_endpoint(end) {
         let event = &history.events[index as usize];
         if event.op != op || !has_bytes(event) && !is_bypassed(event) {
             continue;
         }
+        sure &= !event.flags.has(Flags::UNSURE);
         // Offsets count from the event's own idea of the initial number. What went with the SYN (TCP Fast Open)
         // has none yet, and counts rightly.
         let by = match direction {
@@ -98,7 +111,10 @@ fn stream(
         });
         events.push(index);
     }
-    let Tiling { places, holes, filled, bypassed } = tile(&calls);
+    let summed = end.protocol.is_some_and(Protocol::is_counted);
+    let tiling = if summed { counted::tile(&calls) } else { tile(&calls) };
+    let Tiling { places, holes, filled, bypassed, settled } = tiling;
+    sure &= !summed || events.last().is_none_or(|&last| heard_to_the_end(history, last));
     graph.holes.extend(holes.into_iter().map(|hole| Hole {
         endpoint,
         direction,
@@ -114,9 +130,19 @@ fn stream(
             hi: place.hi,
             len: call.len,
             peek: call.peek,
+            sure: sure && call.end <= settled,
         })
         .collect();
-    Stream { spans, filled, bypassed }
+    Stream { spans, filled, bypassed, summed }
+}
+
+/// Whether no later call of a stream can have been lost: a hole that nothing follows cannot be seen.
+fn heard_to_the_end(history: &History, last: EventIndex) -> bool {
+    let last = &history.events[last as usize];
+    history.hosts.get(usize::from(last.host)).is_none_or(|host| {
+        host.bulk_window.from_ns <= last.time_ns
+            && host.gaps.iter().all(|gap| gap.ring == Ring::Rare || gap.to_ns < last.time_ns)
+    })
 }
 
 /// Whether a call moved (or looked at) bytes of the stream and says which.
@@ -132,6 +158,7 @@ fn has_bytes(event: &Event) -> bool {
 /// Whether a call moved bytes that the stream's counter cannot have counted.
 fn is_bypassed(event: &Event) -> bool {
     !event.has_range()
+        && event.protocol == Some(Protocol::Tcp)
         && event.proof != Numbers::Unknown
         && event.result > 0
         && event.error == 0

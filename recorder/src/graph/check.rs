@@ -16,7 +16,7 @@ use petgraph::visit::{EdgeFiltered, EdgeRef};
 
 use super::{Edge, EdgeKind, Graph, Proof, event_of};
 use crate::clocks::{Clocks, Contradiction};
-use crate::event::{Address, Event, EventIndex, Flags, History, Op};
+use crate::event::{Address, Event, EventIndex, Flags, History, Op, Protocol};
 
 /// Clocks of one host's CPUs differ by less: they are read from one counter, which the kernel keeps
 /// synchronised to well under a microsecond or does not use.
@@ -107,8 +107,8 @@ fn cycle(graph: &Graph) -> Option<Violation> {
 fn describe(history: &History, from: EventIndex, to: EventIndex, edge: &Edge, why: &str) -> String {
     let name = |index: EventIndex| {
         let event = &history.events[index as usize];
-        let comm = history.comm(event);
-        format!("{} of {comm}[{}/{}] (event {index})", event.op, event.pid, event.tid)
+        let lane = crate::describe::lane(history, event);
+        format!("{} of {lane} (event {index})", event.op)
     };
     let (proof, kind) = (edge.proof.as_str(), edge.kind.as_str());
     format!("{proof} {kind} edge from {} to {}: {why}", name(from), name(to))
@@ -119,7 +119,9 @@ struct Known<'a> {
     history: &'a History,
     /// The next event of each event's thread; the event itself where there is none.
     next_in_thread: Vec<EventIndex>,
-    users: HashMap<(u16, u64, Op), bytes::Users>,
+    users: HashMap<bytes::Way, bytes::Users>,
+    /// Directions in which something was moved that may not have been counted.
+    unsure: HashSet<bytes::Way>,
     floors: Vec<u64>,
     bypassed: HashSet<bytes::StreamOf>,
     streams: streams::Streams,
@@ -151,7 +153,7 @@ impl<'a> Known<'a> {
         }
         let (users, floors) = bytes::users(&history.events);
         let bypassed = bytes::bypassed(&history.events, &floors);
-        let streams = streams::Streams::new(&history.events, &floors);
+        let streams = streams::Streams::new(history, &floors);
         let mut numbered: HashMap<(u16, u64), Vec<EventIndex>> = HashMap::new();
         let mut sockets: HashMap<_, HashSet<u64>> = HashMap::new();
         for (index, event) in history.events.iter().enumerate() {
@@ -184,10 +186,13 @@ impl<'a> Known<'a> {
             })
             .map(|event| (event.host, event.target, event.time_ns))
             .collect();
+        let unsure = history.events.iter().filter(|event| event.flags.has(Flags::UNSURE));
+        let unsure = unsure.map(bytes::way).collect();
         Self {
             history,
             next_in_thread,
             users,
+            unsure,
             floors,
             bypassed,
             streams,
@@ -233,6 +238,11 @@ impl<'a> Known<'a> {
 fn mirrored(one: &Event, other: &Event) -> bool {
     use crate::event::Proof as Numbers;
     if one.proof == Numbers::Unknown || other.proof == Numbers::Unknown {
+        return false;
+    }
+    // What is numbered within a machine has no meaning on another.
+    let local = one.protocol.is_some_and(Protocol::is_local);
+    if one.protocol != other.protocol || local && one.host != other.host {
         return false;
     }
     let is = |event: &Event, number: u32| {

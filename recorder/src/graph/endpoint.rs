@@ -106,6 +106,7 @@ impl Notable {
             local: Address::NONE,
             remote: Address::NONE,
             netns: 0,
+            protocol: None,
             connection: None,
         };
         self.starts.push(self.events.len());
@@ -127,6 +128,7 @@ fn describe(history: &History, endpoint: &mut Endpoint, event: &Event) {
     if event.proof > endpoint.proof {
         (endpoint.iss, endpoint.irs, endpoint.proof) = (event.iss, event.irs, event.proof);
     }
+    endpoint.protocol = endpoint.protocol.or(event.protocol);
     // The local port reads 0 before a connect has chosen it and after the end.
     if better(&history.names, endpoint.local, event.local) {
         endpoint.local = event.local;
@@ -171,11 +173,12 @@ pub(super) fn connect(history: &History, graph: &mut Graph) {
         }
         let (one, other) = (&graph.endpoints[a as usize], &graph.endpoints[b as usize]);
         let shift = [one.iss.wrapping_sub(other.irs), other.iss.wrapping_sub(one.irs)];
+        let local = one.is_local();
         graph.connections.push(Connection {
             ends: [a, b],
             proof,
             shift: shift.map(u64::from),
-            addresses_mirror: mirror(one, other),
+            addresses_mirror: local || mirror(one, other),
         });
     }
 }
@@ -200,6 +203,9 @@ fn candidates(history: &History, graph: &Graph) -> Vec<(u32, u32, u32)> {
                 if a > b || a == b && !itself || !possible_iss(other).any(|iss| iss == one.irs) {
                     continue;
                 }
+                if !comparable(one, other) {
+                    continue;
+                }
                 found += 1;
                 if found <= PEERS_MAX {
                     pairs.push((a, b, score(history, graph, one, other)));
@@ -208,6 +214,11 @@ fn candidates(history: &History, graph: &Graph) -> Vec<(u32, u32, u32)> {
         }
     }
     pairs
+}
+
+/// Whether the two ends' numbers are of one kind: those of what is local mean something on their host alone.
+fn comparable(one: &Endpoint, other: &Endpoint) -> bool {
+    one.protocol == other.protocol && (!one.is_local() || one.host == other.host)
 }
 
 /// An initial number that was computed may be one too high.

@@ -1,5 +1,7 @@
 //! Each rule, over tiny written histories.
 
+mod local;
+
 use expect_test::{Expect, expect};
 
 use super::written::{history, show_edges};

@@ -8,7 +8,7 @@
 
 use nix::errno::Errno;
 
-use crate::event::{Event, Flags, History, Host, Names, Op, Proof, Ring};
+use crate::event::{Event, Flags, History, Host, Names, Op, Proof, Protocol, Ring};
 use crate::graph::{Edge, EdgeKind, Graph, event_of};
 
 /// Nanoseconds between two lines.
@@ -97,8 +97,10 @@ fn set(names: &mut Names, event: &mut Event, word: &str) {
         "irs" => event.irs = number() as u32,
         "count" => event.task_count = number() as u32,
         "netns" => event.netns = number() as u32,
-        "local" => event.local = names.intern_address(value.parse().expect("an address")),
-        "remote" => event.remote = names.intern_address(value.parse().expect("an address")),
+        "protocol" => event.protocol = Protocol::parse(value),
+        "result" => event.result = number() as i64,
+        "local" => event.local = names.intern_socket_address(value.parse().expect("an address")),
+        "remote" => event.remote = names.intern_socket_address(value.parse().expect("an address")),
         _ => panic!("no such key: {word}"),
     }
 }
@@ -113,6 +115,7 @@ fn flag(name: &str) -> Flags {
         "last" => Flags::LAST_THREAD,
         "gap" => Flags::AFTER_GAP,
         "active" => Flags::ACTIVE,
+        "unsure" => Flags::UNSURE,
         _ => panic!("no such flag: {name}"),
     }
 }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use petgraph::visit::EdgeRef;
 
-use crate::event::{Event, EventIndex, Flags, History, Op, Proof as Known};
+use crate::event::{Event, EventIndex, Flags, History, Op, Proof as Known, Protocol};
 use crate::explain::is_wait;
 use crate::graph::{EdgeKind, Graph, Proof, Side, event_of, node};
 use crate::recording::index::{Numbers, Part, User};
@@ -44,14 +44,18 @@ pub(super) fn needs(partial: &Partial, graph: &Graph, trace: &Trace) -> BTreeSet
     needs.found
 }
 
+/// A socket by its host and cookie.
+type Socket = (u16, u64);
+
 impl<'a> Needs<'a> {
-    fn all(&mut self, test: impl Fn(&Part) -> bool) {
-        self.found.extend(self.partial.unread(test));
+    fn all(&mut self, host: u16, test: impl Fn(&Part) -> bool) {
+        self.found.extend(self.partial.unread_of(host, test));
     }
 
     /// The newest unread part that satisfies the test and begins before an event ends.
     fn nearest_before(&mut self, event: &Event, test: impl Fn(&Part) -> bool) -> bool {
-        let parts = self.partial.unread(|part| part.from_ns <= event.time_ns && test(part));
+        let begun = |part: &Part| part.from_ns <= event.time_ns && test(part);
+        let parts = self.partial.unread_of(event.host, begun);
         let to_ns = |&part: &usize| self.partial.index(part).map_or(u64::MAX, |p| p.to_ns);
         let nearest = parts.max_by_key(to_ns);
         self.found.extend(nearest);
@@ -59,15 +63,15 @@ impl<'a> Needs<'a> {
     }
 
     /// Of a socket, parts with any of these kinds of events.
-    fn socket(&mut self, cookie: u64, ops: &[Op]) {
-        self.all(|part| part.socket(cookie).is_some_and(|s| has(s.ops, ops)));
+    fn socket(&mut self, (host, cookie): Socket, ops: &[Op]) {
+        self.all(host, |part| part.socket(cookie).is_some_and(|s| has(s.ops, ops)));
     }
 
     /// Unread parts may have events of a thread between two of its events, or before all of them.
     fn thread(&mut self, from: EventIndex, oldest: EventIndex, exhausted: bool) {
         let (event, oldest) = (self.of(from), self.of(oldest));
         let (pid, tid) = (event.pid, event.tid);
-        self.all(|part| {
+        self.all(event.host, |part| {
             part.has_thread(pid, tid)
                 && part.from_ns <= event.time_ns
                 && oldest.time_ns <= part.to_ns
@@ -128,31 +132,32 @@ impl<'a> Needs<'a> {
             return;
         }
         let peers = self.peers(index, event);
+        let own = (event.host, event.socket);
         match event.op {
             Op::Send | Op::Recv => self.call(index, event, &peers),
             Op::Established => {
-                self.socket(event.socket, &[Op::Connect]);
+                self.socket(own, &[Op::Connect]);
                 for &peer in &peers {
                     self.socket(peer, &[Op::Connect, Op::Established]);
                 }
                 if !self.has_cause(index, |kind| kind == EdgeKind::Connection) {
-                    self.all(|part| has(part.ops, &[Op::Listen, Op::Unlisten]));
+                    self.all(event.host, |part| has(part.ops, &[Op::Listen, Op::Unlisten]));
                 }
             }
-            Op::Accept => self.socket(event.socket, &[Op::Established]),
+            Op::Accept => self.socket(own, &[Op::Established]),
             Op::Error => {
-                self.socket(event.socket, &[Op::Connect, Op::ResetReceived, Op::Error]);
+                self.socket(own, &[Op::Connect, Op::ResetReceived, Op::Error]);
                 if i32::from(event.error) == libc::ECONNREFUSED {
-                    self.all(|part| has(part.ops, &[Op::Listen, Op::Unlisten]));
+                    self.all(event.host, |part| has(part.ops, &[Op::Listen, Op::Unlisten]));
                 }
             }
             Op::ResetReceived => {
-                self.socket(event.socket, &[Op::Connect, Op::ResetReceived]);
-                for &peer in peers.iter().chain(&[0]) {
+                self.socket(own, &[Op::Connect, Op::ResetReceived]);
+                for &peer in peers.iter().chain(&[(event.host, 0)]) {
                     self.socket(peer, &[Op::ResetSent, Op::Abort]);
                 }
             }
-            Op::ResetSent => self.socket(event.socket, &[Op::Abort, Op::Close]),
+            Op::ResetSent => self.socket(own, &[Op::Abort, Op::Close]),
             _ => {}
         }
         if event.in_kernel_lane() {
@@ -169,7 +174,9 @@ impl<'a> Needs<'a> {
         let earlier = self.causes(index).map(|(cause, _)| self.of(cause).time_ns).min();
         match earlier {
             Some(from_ns) => {
-                self.all(|p| here(p) && p.from_ns <= event.time_ns && from_ns <= p.to_ns);
+                self.all(event.host, |p| {
+                    here(p) && p.from_ns <= event.time_ns && from_ns <= p.to_ns
+                });
             }
             None => {
                 self.nearest_before(event, here);
@@ -179,11 +186,11 @@ impl<'a> Needs<'a> {
 
     fn signal(&mut self, index: EventIndex, event: &Event) {
         let victim = if event.op == Op::Deliver { event.pid } else { event.target };
-        let threads = self.threads_of(victim);
+        let threads = self.threads_of(event.host, victim);
         let meant = |part: &Part| part.targets.iter().any(|target| threads.contains(target));
         let before = |part: &Part| part.from_ns <= event.time_ns;
         if event.signal == KILL {
-            self.all(|part| has(part.ops, &[Op::OomKill]));
+            self.all(event.host, |part| has(part.ops, &[Op::OomKill]));
             self.victims(event);
         }
         if event.op != Op::Deliver {
@@ -196,18 +203,20 @@ impl<'a> Needs<'a> {
         if causes.any(|(cause, kind)| kind == EdgeKind::Signal && kill(cause)) {
             return;
         }
-        self.all(|part| has(part.ops, &[Op::Signal, Op::Fork]) && meant(part) && before(part));
+        let sent = [Op::Signal, Op::Fork];
+        self.all(event.host, |part| has(part.ops, &sent) && meant(part) && before(part));
         if event.signal == KILL {
             let ended = [Op::Exit, Op::Deliver];
             let pid = event.pid;
             let own = |part: &Part| part.threads.iter().any(|t| t.pid == pid);
-            self.all(|part| has(part.ops, &ended) && own(part));
+            self.all(event.host, |part| has(part.ops, &ended) && own(part));
         }
     }
 
     /// Whose threads those were that were killed for memory.
     fn victims(&mut self, event: &Event) {
-        let kills = self.history.events.iter().filter(|e| e.op == Op::OomKill);
+        let here = |e: &&Event| (e.host, e.op) == (event.host, Op::OomKill);
+        let kills = self.history.events.iter().filter(here);
         let victims: BTreeSet<u32> = kills.map(|kill| kill.target).collect();
         for tid in victims {
             self.nearest_before(event, |part| part.threads.iter().any(|t| t.tid == tid));
@@ -215,20 +224,27 @@ impl<'a> Needs<'a> {
     }
 
     /// Numbers of a process's threads, as far as anything names them.
-    fn threads_of(&self, pid: u32) -> HashSet<u32> {
+    fn threads_of(&self, host: u16, pid: u32) -> HashSet<u32> {
         let mut threads = HashSet::from([pid]);
-        threads.extend(self.graph.threads.iter().filter(|t| t.pid == pid).map(|t| t.tid));
-        let tasks = self.history.hosts.iter().flat_map(|host| &host.tasks);
-        threads.extend(tasks.filter(|t| t.pid == pid).map(|t| t.tid));
-        let parts = (0..self.partial.parts()).filter_map(|part| self.partial.index(part));
-        let indexed = parts.flat_map(|part| &part.threads);
+        let known = self.graph.threads.iter().filter(|t| (t.host, t.pid) == (host, pid));
+        threads.extend(known.map(|t| t.tid));
+        let tasks = self.history.hosts.get(usize::from(host)).map_or(&[][..], |h| &h.tasks);
+        threads.extend(tasks.iter().filter(|t| t.pid == pid).map(|t| t.tid));
+        let indexed = self.indexes(host).flat_map(|part| &part.threads);
         threads.extend(indexed.filter(|t| t.pid == pid).map(|t| t.tid));
         threads
     }
 
-    /// Cookies of the other end, as far as it was read. Where unread parts have a socket whose numbers
+    /// The indexes of a host's parts, read or not.
+    fn indexes(&self, host: u16) -> impl Iterator<Item = &'a Part> + use<'a> {
+        let partial = self.partial;
+        let own = (0..partial.parts()).filter(move |&part| partial.host(part) == host);
+        own.filter_map(|part| partial.index(part))
+    }
+
+    /// Sockets of the other end, on any host, as far as it was read. Where unread parts have a socket whose numbers
     /// mirror those of this one, the newest of them is needed.
-    fn peers(&mut self, index: EventIndex, event: &Event) -> Vec<u64> {
+    fn peers(&mut self, index: EventIndex, event: &Event) -> Vec<Socket> {
         let Some(number) = self.graph.endpoint_of(self.history, index) else { return Vec::new() };
         let endpoint = &self.graph.endpoints[number as usize];
         if endpoint.proof == Known::Unknown {
@@ -236,11 +252,11 @@ impl<'a> Needs<'a> {
             return Vec::new();
         }
         let ends = self.graph.endpoints.iter().filter(|end| end.proof != Known::Unknown);
-        let read: HashSet<u64> = ends
+        let read: HashSet<Socket> = ends
             .filter(|end| mirror((end.iss, end.irs), (endpoint.iss, endpoint.irs)))
-            .map(|end| end.socket)
+            .map(|end| (end.host, end.socket))
             .collect();
-        let mut newest: BTreeMap<u64, (u64, usize)> = BTreeMap::new();
+        let mut newest: BTreeMap<Socket, (u64, usize)> = BTreeMap::new();
         for number in self.partial.unread(|_| true) {
             let Some(part) = self.partial.index(number) else { continue };
             for socket in &part.sockets {
@@ -249,8 +265,9 @@ impl<'a> Needs<'a> {
                     Numbers::Several => true,
                     Numbers::Known { iss, irs } => mirror((iss, irs), (endpoint.iss, endpoint.irs)),
                 };
-                if mirrors && socket.cookie != event.socket && !read.contains(&socket.cookie) {
-                    let known = newest.entry(socket.cookie).or_insert((part.to_ns, number));
+                let other = (self.partial.host(number), socket.cookie);
+                if mirrors && other != (event.host, event.socket) && !read.contains(&other) {
+                    let known = newest.entry(other).or_insert((part.to_ns, number));
                     *known = (*known).max((part.to_ns, number));
                 }
             }
@@ -258,17 +275,19 @@ impl<'a> Needs<'a> {
         self.found.extend(newest.into_values().map(|(_, part)| part));
         self.graph
             .peers(number)
-            .map(|(peer, _)| self.graph.endpoints[peer as usize].socket)
+            .map(|(peer, _)| &self.graph.endpoints[peer as usize])
+            .map(|peer| (peer.host, peer.socket))
             .collect()
     }
 
-    fn call(&mut self, index: EventIndex, event: &Event, peers: &[u64]) {
+    fn call(&mut self, index: EventIndex, event: &Event, peers: &[Socket]) {
+        let own = (event.host, event.socket);
         if event.op == Op::Recv && event.flags.has(Flags::EOF) {
             if !self.has_cause(index, |kind| kind == EdgeKind::Close) {
                 peers.iter().for_each(|&peer| self.socket(peer, &[Op::Close]));
             }
         } else if event.error != 0 && !is_wait(event.error) {
-            self.socket(event.socket, &[Op::Error, Op::ResetReceived]);
+            self.socket(own, &[Op::Error, Op::ResetReceived]);
         } else if event.op == Op::Recv && event.has_range() {
             self.bytes(index, event, peers);
         }
@@ -279,7 +298,7 @@ impl<'a> Needs<'a> {
     }
 
     /// The senders of the bytes, and where they and the receive lie in the stream.
-    fn bytes(&mut self, index: EventIndex, event: &Event, peers: &[u64]) {
+    fn bytes(&mut self, index: EventIndex, event: &Event, peers: &[Socket]) {
         self.placed(index, event);
         let (mut covered, mut senders) = (Vec::new(), Vec::new());
         let sides = [Side::Begin, Side::End].into_iter();
@@ -307,8 +326,9 @@ impl<'a> Needs<'a> {
                 // Where several threads sent, what each reports may lie above its bytes.
                 self.socket(peer, &[Op::Send]);
             }
-            self.all(|part| {
-                let sent = part.socket(peer).and_then(|s| s.sent.clone());
+            let (host, cookie) = peer;
+            self.all(host, |part| {
+                let sent = part.socket(cookie).and_then(|s| s.sent.clone());
                 sent.is_some_and(|s| {
                     s.start <= event.stream_end + 1 && event.stream_start <= s.end + 1
                 })
@@ -321,11 +341,13 @@ impl<'a> Needs<'a> {
     fn placed(&mut self, index: EventIndex, event: &Event) {
         let (cookie, op) = (event.socket, event.op);
         let uses = |part: &Part| part.socket(cookie).is_some_and(|s| has(s.ops, &[op]));
-        if self.partial.unread(uses).next().is_none() {
+        if self.partial.unread_of(event.host, uses).next().is_none() {
             return;
         }
-        if self.user(cookie, op) == User::Several {
-            self.all(uses);
+        // Where a counted call lies depends on those after it as well.
+        let counted = event.protocol.is_some_and(Protocol::is_counted);
+        if counted || self.user((event.host, cookie), op) == User::Several {
+            self.all(event.host, uses);
             return;
         }
         let Some(endpoint) = self.graph.endpoint_of(self.history, index) else { return };
@@ -333,7 +355,7 @@ impl<'a> Needs<'a> {
         let before = self.graph.events_of_endpoint(endpoint).iter().rev().filter(|&&e| e < index);
         let mut before = before.map(|&e| self.of(e)).filter(|e| e.op == op && e.has_range());
         match before.next() {
-            Some(previous) => self.all(|part| {
+            Some(previous) => self.all(event.host, |part| {
                 uses(part) && part.from_ns <= event.time_ns && previous.time_ns <= part.to_ns
             }),
             None => {
@@ -343,9 +365,8 @@ impl<'a> Needs<'a> {
     }
 
     /// Who uses a direction of a socket in the whole recording.
-    fn user(&self, cookie: u64, op: Op) -> User {
-        let parts = (0..self.partial.parts()).filter_map(|part| self.partial.index(part));
-        let sockets = parts.filter_map(|part| part.socket(cookie));
+    fn user(&self, (host, cookie): Socket, op: Op) -> User {
+        let sockets = self.indexes(host).filter_map(|part| part.socket(cookie));
         let users = sockets.map(|s| if op == Op::Send { s.sender } else { s.receiver });
         users.fold(User::Nobody, User::and)
     }
@@ -364,7 +385,7 @@ impl<'a> Needs<'a> {
         let (cookie, pid, tid) = (event.socket, event.pid, event.tid);
         let both = |part: &Part| part.socket(cookie).is_some() && part.has_thread(pid, tid);
         if !earlier && !self.nearest_before(event, both) {
-            self.socket(cookie, &[Op::Established, Op::Accept]);
+            self.socket((event.host, cookie), &[Op::Established, Op::Accept]);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Finds the event that a question is about, reading parts from the newest backwards.
 
-use crate::event::{Event, EventIndex};
+use crate::event::{Event, EventIndex, Ring};
 use crate::explain::{is_wait, last_error, last_match};
 use crate::pattern::{Key, Pattern, Relation, Test, Value};
 use crate::recording::index::Part;
@@ -16,33 +16,40 @@ pub(super) fn find(
     pattern: Option<&Pattern>,
 ) -> Result<Option<EventIndex>, ReadError> {
     let mut parts: Vec<usize> = partial.unread(|part| may_hold(part, pattern)).collect();
-    // The newest last. Without an index nothing is known: look there first.
-    parts.sort_by_key(|&part| partial.index(part).map_or(u64::MAX, |p| p.to_ns));
+    // The newest last, by the wall clocks, since hosts' own clocks cannot be compared. Without an index nothing is
+    // known: look there first.
+    let until = |partial: &Partial, part: usize| match partial.index(part) {
+        Some(index) => partial.wall_ns(partial.host(part), index.to_ns),
+        None => i128::MAX,
+    };
+    parts.sort_by_key(|&part| until(partial, part));
     let mut best: Option<(Event, Vec<usize>)> = None;
     while let Some(&newest) = parts.last() {
-        let to_ns = partial.index(newest).map_or(u64::MAX, |p| p.to_ns);
-        if best.as_ref().is_some_and(|(event, _)| to_ns < event.time_ns) {
+        let wall_ns = |event: &Event| partial.wall_ns(event.host, event.time_ns);
+        if best.as_ref().is_some_and(|(event, _)| until(partial, newest) < wall_ns(event)) {
             break;
         }
         let these = parts.split_off(parts.len().saturating_sub(AT_ONCE));
-        partial.forget()?;
+        partial.forget();
         partial.read(&these)?;
         let Some(found) = last_of(partial, pattern) else { continue };
         let found = partial.history().events[found as usize];
+        let order = |event: &Event| order(partial, event);
         if best.as_ref().is_none_or(|(event, _)| order(event) < order(&found)) {
             best = Some((found, these));
         }
     }
     let Some((event, parts)) = best else { return Ok(None) };
     if parts.iter().any(|&part| !partial.is_read(part)) {
-        partial.forget()?;
+        partial.forget();
         partial.read(&parts)?;
     }
     Ok(partial.find(&event))
 }
 
-fn order(event: &Event) -> (u64, u16, crate::event::Ring, u64) {
-    (event.time_ns, event.cpu, event.ring, event.position)
+fn order(partial: &Partial, event: &Event) -> (i128, u16, u64, u16, Ring, u64) {
+    let wall_ns = partial.wall_ns(event.host, event.time_ns);
+    (wall_ns, event.host, event.time_ns, event.cpu, event.ring, event.position)
 }
 
 fn last_of(partial: &Partial, pattern: Option<&Pattern>) -> Option<EventIndex> {

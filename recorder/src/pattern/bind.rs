@@ -4,7 +4,7 @@
 use super::value::{Glob, Lane, TimeOfDay, Value};
 use super::{Key, Kind, Pattern, Relation, Test};
 use crate::container::Container;
-use crate::event::{Address, Event, Flags, History, Name, Proof};
+use crate::event::{Address, Event, Flags, History, Name, Proof, SocketAddress};
 
 const DAY_NS: i128 = 86_400_000_000_000;
 
@@ -179,7 +179,8 @@ fn check(test: &Test, history: &History) -> Check {
                 insert(&mut set, test.key, value, history);
             }
             // A name that is missing is the empty text.
-            let empty = test.values.iter().any(|v| matches!(v, Value::Text(g) if g.matches("")));
+            let empty = test.key.kind() == Kind::Text
+                && test.values.iter().any(|v| matches!(v, Value::Text(g) if g.matches("")));
             Check::Set { set, none: none || empty, any }
         }
     }
@@ -268,13 +269,21 @@ fn insert(set: &mut Set, key: Key, value: &Value, history: &History) {
             let hosts = history.hosts.iter().zip(0..);
             hosts.filter(|(host, _)| glob.matches(&host.name)).for_each(|(_, i)| set.insert(i));
         }
+        Value::Text(glob) if key.kind() == Kind::Address => {
+            let addresses = history.names.addresses().iter().zip(0..);
+            let named = |address: &SocketAddress| matches!(address, SocketAddress::Unix(_));
+            addresses
+                .filter(|(a, _)| named(a) && glob.matches(&a.to_string()))
+                .for_each(|(_, i)| set.insert(i));
+        }
         Value::Text(glob) => {
             let texts = history.names.texts().iter().zip(0..);
             texts.filter(|(text, _)| glob.matches(text)).for_each(|(_, i)| set.insert(i));
         }
         Value::Address(test) => {
             let addresses = history.names.addresses().iter().zip(0..);
-            addresses.filter(|(a, _)| test.matches(**a)).for_each(|(_, i)| set.insert(i));
+            let matches = |a: &SocketAddress| a.ip().is_some_and(|a| test.matches(a));
+            addresses.filter(|(a, _)| matches(a)).for_each(|(_, i)| set.insert(i));
         }
         Value::Op(op) => set.insert(*op as u32),
         Value::Protocol(protocol) => set.insert(*protocol as u32),

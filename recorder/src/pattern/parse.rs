@@ -289,6 +289,9 @@ fn value(key: Key, written: &Written) -> Result<Vec<Value>, Problem> {
         }
         Kind::Duration => duration_ns(&written.text).map(Value::Number),
         Kind::TimeOfDay => time_of_day(&written.text).map(Value::TimeOfDay),
+        Kind::Address if written.text.starts_with("unix:") => {
+            Some(Value::Text(written.glob.clone()))
+        }
         Kind::Address => address(&written.text).map(Value::Address),
     };
     match value {

@@ -131,10 +131,11 @@ pub enum FlagName {
     LastThread,
     AfterGap,
     Active,
+    Unsure,
 }
 
 impl FlagName {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Peek,
         Self::Eof,
         Self::Urgent,
@@ -143,6 +144,7 @@ impl FlagName {
         Self::LastThread,
         Self::AfterGap,
         Self::Active,
+        Self::Unsure,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -155,6 +157,7 @@ impl FlagName {
             Self::LastThread => "last_thread",
             Self::AfterGap => "after_gap",
             Self::Active => "active",
+            Self::Unsure => "unsure",
         }
     }
 
@@ -168,6 +171,7 @@ impl FlagName {
             Self::LastThread => Flags::LAST_THREAD,
             Self::AfterGap => Flags::AFTER_GAP,
             Self::Active => Flags::ACTIVE,
+            Self::Unsure => Flags::UNSURE,
         }
     }
 }

@@ -1,6 +1,5 @@
 //! From the columns of one row group back to events.
 
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -190,7 +189,7 @@ impl Columns {
             text => Some(names.intern(text)),
         })?;
         let cgroups = interned(&self.cgroup, |text| Some(names.intern(text)))?;
-        let mut address = |text: &str| Some(names.intern_address(text.parse::<SocketAddr>().ok()?));
+        let mut address = |text: &str| Some(names.intern_socket_address(text.parse().ok()?));
         let locals = interned(&self.local, &mut address)?;
         let remotes = interned(&self.remote, &mut address)?;
         let ops = interned(&self.op, Op::parse)?;

@@ -73,7 +73,7 @@ fn take_cgroup(texts: &mut Texts, names: &Names, cgroup: Name) -> Name {
 }
 
 fn take_address(texts: &mut Texts, names: &Names, address: Address) -> Address {
-    match names.address(address) {
+    match names.socket_address(address) {
         None => Address::NONE,
         Some(socket) => Address(texts.index(address.0, || socket.to_string())),
     }

@@ -116,6 +116,7 @@ pub fn open(paths: &[PathBuf]) -> Result<Recording, ReadError> {
         return Err(ReadError::TooManyHosts { hosts: hosts.len() });
     }
     let mut recording = Recording { notes, ..Recording::default() };
+    reserve(hosts.iter().flatten().map(sources::Source::rows).sum(), &mut recording);
     for files in &hosts {
         merge::add_host(files, &mut recording)?;
     }
@@ -185,8 +186,7 @@ pub(super) fn append(
 ) -> Result<(), ReadError> {
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get().min(DECODERS));
     let rows: u64 = numbers.iter().map(|&number| file.parts[number].1.rows).sum();
-    // Rows come from a file: reserve what is plausible, grow for the rest.
-    recording.history.events.reserve(rows.min(1 << 26) as usize);
+    reserve(rows, recording);
     for round in numbers.chunks(threads) {
         let decoded: Vec<Result<Columns, String>> = std::thread::scope(|scope| {
             let workers: Vec<_> = round
@@ -211,6 +211,11 @@ pub(super) fn append(
         }
     }
     Ok(())
+}
+
+/// Rows come from a file: reserve what is plausible, grow for the rest.
+fn reserve(rows: u64, recording: &mut Recording) {
+    recording.history.events.reserve(rows.min(1 << 26) as usize);
 }
 
 fn decode_part(file: &RecordingFile, entry: &(RowGroupMetaData, Part)) -> Result<Columns, String> {

@@ -65,6 +65,11 @@ impl Source {
         (identity(&self.host), from_ns, &self.path)
     }
 
+    /// How many events it says it has.
+    pub(super) fn rows(&self) -> u64 {
+        self.parts.iter().map(|part| part.rows).sum()
+    }
+
     /// The parts have hashes: what agrees in all of them has the same events.
     fn is_copy(&self, other: &Self) -> bool {
         self.parts == other.parts && self.host == other.host

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use expect_test::expect_file;
 use recorder::container::Called;
-use recorder::event::{Event, Flags, Gap, History, Op, Proof, Ring};
+use recorder::event::{Event, Flags, Gap, History, Op, Proof, Protocol, Ring, SocketAddress};
 use recorder::netns::Namespace;
 
 use super::{open, recorded, traffic};
@@ -35,15 +35,23 @@ fn version_1_without_its_end() {
     assert_eq!(Some(read.history.events.len() as u64), events);
 }
 
+/// Protocols other than TCP, and names of Unix sockets.
 #[test]
 fn version_2() {
     let read = open(&golden(2)).expect("the golden recording");
     assert_eq!(read.notes, []);
-    let mut text = text(&read.history);
-    for host in &read.history.hosts {
-        writeln!(text, "{:?}\n{:?}", host.containers, host.namespaces).expect("text");
+    let mut all = text(&read.history);
+    let names = &read.history.names;
+    for e in read.history.events.iter().filter(|e| e.protocol != Some(Protocol::Tcp)) {
+        let address = |a| names.socket_address(a).map_or("-".to_owned(), ToString::to_string);
+        let protocol = e.protocol.map_or("none", Protocol::as_str);
+        writeln!(all, "{} {protocol} {} {}", e.op, address(e.local), address(e.remote))
+            .expect("text");
     }
-    expect_file!["../../data/recording-v2.txt"].assert_eq(&text);
+    for host in &read.history.hosts {
+        writeln!(all, "{:?}\n{:?}", host.containers, host.namespaces).expect("text");
+    }
+    expect_file!["../../data/recording-v2.txt"].assert_eq(&all);
 }
 
 /// The fields that version 1 had. Later versions get a text of their own.
@@ -103,6 +111,7 @@ fn history() -> History {
             local: if n.is_multiple_of(3) { local } else { begin.local },
             tid: if n.is_multiple_of(4) { 0 } else { begin.tid },
             socket: if n > 12 { 0 } else { begin.socket },
+            protocol: Event::blank(op).protocol,
             proof: [Proof::Computed, Proof::Agreed][number % 2],
             error: [0, 104, 4000][number % 3],
             signal: [0, 9, 32, 40][number % 4],
@@ -110,6 +119,20 @@ fn history() -> History {
             result: i64::from(n) - 5,
             flags: Flags(1 << (number % 9)).with(Flags::RANGE),
             ..Event { op, ..begin }
+        });
+    }
+    let name = |name: &str| SocketAddress::Unix(name.to_owned());
+    let path = history.names.intern_socket_address(name("/run/a b.sock"));
+    let hidden = history.names.intern_socket_address(name("@bus,\u{1b}"));
+    for (number, protocol) in Protocol::ALL.into_iter().enumerate() {
+        history.events.push(Event {
+            time_ns: begin.time_ns + 100 + number as u64,
+            position: 100 + number as u64,
+            protocol: Some(protocol),
+            local: if protocol.is_local() { path } else { begin.local },
+            remote: if protocol.is_local() { hidden } else { begin.remote },
+            flags: Flags::UNSURE.with(Flags::RANGE),
+            ..begin
         });
     }
     let gap = Gap { cpu: 1, ring: Ring::Bulk, from_ns: 5, to_ns: 7, events: 3 };

@@ -266,3 +266,18 @@ fn hundreds_of_files() {
     assert!(read.events.is_sorted_by_key(|event| (event.host, event.time_ns)));
     assert_eq!(check(&read, &Graph::build(&read)), []);
 }
+
+/// Old files and new ones are one history.
+#[test]
+fn recordings_of_several_versions() {
+    let folder = tempfile::tempdir().expect("make a folder");
+    let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("data/recording-v1.parquet");
+    let new = folder.path().join("new.parquet");
+    let mut history = traffic::requests(20);
+    history.hosts[0] = traffic::host("beta");
+    std::fs::write(&new, recorded(&history, 50)).expect("write a file");
+    let old = read::open(std::slice::from_ref(&golden)).expect("the golden file").history;
+    let both = read::open(&[golden.clone(), new.clone()]).expect("two recordings").history;
+    assert_eq!(both.hosts.len(), 2);
+    assert_eq!(both.events.len(), old.events.len() + 20);
+}

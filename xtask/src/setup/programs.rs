@@ -21,7 +21,7 @@ const fn program(name: &'static str, package: &'static str, why: &'static str) -
     Program { name, package, why }
 }
 
-const PROGRAMS: [Program; 13] = [
+const PROGRAMS: [Program; 15] = [
     program("nginx", "nginx", "demo, tests of a proxy"),
     program("redis-server", "redis-server", "demo, tests and benchmarks under load"),
     program("redis-cli", "redis-tools", "tests"),
@@ -35,6 +35,8 @@ const PROGRAMS: [Program; 13] = [
     program("ip", "iproute2", "tests across network namespaces"),
     program("nft", "nftables", "tests with address translation and loss"),
     program("openssl", "openssl", "tests of TLS"),
+    program("prometheus", "prometheus", "tests of alerts"),
+    program("prometheus-alertmanager", "prometheus-alertmanager", "tests of alerts"),
 ];
 
 /// Documents promise one-liners for pandas and DuckDB, and a test runs them in an environment of its own.

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::group::Job;
 use super::image::{Files, Image};
-use super::verdict::Report;
+use super::verdict::{Report, Took};
 use crate::process::{is_root, root, say};
 
 pub const QEMU: &str = "qemu-system-x86_64";
@@ -30,11 +30,16 @@ const VIRTIOFSD: [&str; 3] =
 /// Boots the kernel, runs the command in it, and tells what it said. A guest that cannot be booted is a failed report.
 pub fn run(job: Job) -> Report {
     let begun = Instant::now();
-    let outcome = Guest::boot(&job).and_then(|mut guest| guest.watch(&job));
-    let elapsed = begun.elapsed();
+    let mut cpu = Duration::ZERO;
+    let outcome = Guest::boot(&job).and_then(|mut guest| {
+        let outcome = guest.watch(&job);
+        cpu = guest.cpu;
+        outcome
+    });
+    let took = Took { elapsed: begun.elapsed(), cpu };
     let report = match outcome {
-        Ok((output, end)) => Report::of(job, &output, end, elapsed),
-        Err(error) => Report::of(job, "", Err(format!("{error:#}")), elapsed),
+        Ok((output, end)) => Report::of(job, &output, end, took),
+        Err(error) => Report::of(job, "", Err(format!("{error:#}")), took),
     };
     say(format_args!("{report}"));
     report
@@ -45,6 +50,8 @@ struct Guest {
     qemu: Child,
     /// Serves the host's files over virtiofs.
     server: Option<Child>,
+    /// What the emulation has taken so far.
+    cpu: Duration,
 }
 
 impl Guest {
@@ -74,7 +81,7 @@ impl Guest {
         let mut qemu = qemu(job, &folder);
         qemu.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let qemu = qemu.spawn().with_context(|| format!("run {QEMU}"))?;
-        Ok(Self { folder, qemu, server })
+        Ok(Self { folder, qemu, server, cpu: Duration::ZERO })
     }
 
     /// Waits for the end; what the command said, and its status or why there is none.
@@ -83,6 +90,7 @@ impl Guest {
         let mut ended = false;
         while !ended && begun.elapsed() < job.limit {
             thread::sleep(Duration::from_millis(100));
+            self.cpu = cpu_time(self.qemu.id()).unwrap_or(self.cpu);
             ended = self.qemu.try_wait()?.is_some();
         }
         let output = self.file("output");
@@ -113,6 +121,16 @@ impl Drop for Guest {
             let _ = child.wait();
         }
     }
+}
+
+/// What a living process has taken: user and system time, the 14th and 15th word, in hundredths of a second.
+fn cpu_time(pid: u32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // A program's name may hold anything but ends with the last parenthesis.
+    let (_, after) = stat.rsplit_once(')')?;
+    let ticks = after.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
+    let ticks: u64 = ticks.collect::<Result<Vec<_>, _>>().ok()?.iter().sum();
+    (ticks > 0).then(|| Duration::from_millis(ticks * 10))
 }
 
 fn tail(text: &str) -> String {

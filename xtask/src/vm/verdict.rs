@@ -21,12 +21,18 @@ pub struct Report {
     pub tests: BTreeMap<String, Verdict>,
     /// Why there is no good end.
     problem: Option<String>,
-    elapsed: Duration,
+    took: Took,
+}
+
+/// What a boot cost. On a busy machine only the second says how dear it is.
+pub struct Took {
+    pub elapsed: Duration,
+    pub cpu: Duration,
 }
 
 impl Report {
     /// `end` is the exit status, or why the guest did not come to its end.
-    pub fn of(job: Job, output: &str, end: Result<i32, String>, elapsed: Duration) -> Self {
+    pub fn of(job: Job, output: &str, end: Result<i32, String>, took: Took) -> Self {
         let tests = verdicts(output);
         let evasion = tests.iter().find_map(|(name, verdict)| match verdict {
             Verdict::Impossible(why) if job.must_run => Some((name, why)),
@@ -41,7 +47,7 @@ impl Report {
             (Ok(0), None) => None,
             (Ok(status), _) => Some(format!("exit status {status}\n{output}")),
         };
-        Self { job, tests, problem, elapsed }
+        Self { job, tests, problem, took }
     }
 
     pub fn is_good(&self) -> bool {
@@ -66,7 +72,8 @@ impl fmt::Display for Report {
             0 => {}
             failed => write!(f, ", {failed} FAILED")?,
         }
-        write!(f, ", {:.0} s", self.elapsed.as_secs_f64())
+        let Took { elapsed, cpu } = self.took;
+        write!(f, ", {} s, {} s of CPU", elapsed.as_secs(), cpu.as_secs())
     }
 }
 

@@ -14,8 +14,23 @@ pub enum Site {
     Fentry,
     /// A function's exit, by trampoline.
     Fexit,
+    /// A function's entry, by breakpoint.
+    Kprobe,
+    /// A function's return, by its return address.
+    Kretprobe,
     /// A walk over all open files.
     Files,
+    /// A walk over all Unix sockets.
+    UnixSockets,
+    /// Several programs at the root of the control groups.
+    Cgroups,
+}
+
+impl Site {
+    /// Whether its program looks once at what is there.
+    pub const fn is_walk(self) -> bool {
+        matches!(self, Self::Files | Self::UnixSockets)
+    }
 }
 
 /// One program, where it is attached, and what is lost without it.
@@ -44,9 +59,11 @@ pub enum Need {
 impl fmt::Display for Hook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.site {
-            Site::Tracepoint | Site::Files => "",
+            Site::Tracepoint | Site::Files | Site::UnixSockets | Site::Cgroups => "",
             Site::Fentry => "fentry/",
             Site::Fexit => "fexit/",
+            Site::Kprobe => "kprobe/",
+            Site::Kretprobe => "kretprobe/",
         };
         write!(f, "{kind}{}", self.target)
     }
@@ -66,7 +83,7 @@ const fn wanted(target: &'static str, gives: &'static str) -> Hook {
 }
 
 /// The hooks of detail `flow` that every family needs or wants.
-pub static COMMON: [Hook; 15] = [
+pub static COMMON: [Hook; 17] = [
     required("sched_process_fork", "new threads, and who is in scope"),
     required("inet_sock_set_state", "connect, established, listen, close"),
     wanted("sched_process_exec", "programs started"),
@@ -82,6 +99,14 @@ pub static COMMON: [Hook; 15] = [
     wanted("tcp_retransmit_skb", "segments sent again"),
     wanted("inet_sk_error_report", "errors of connections"),
     Hook {
+        site: Site::Cgroups,
+        target: "datagram_peers",
+        program: "sendmsg4",
+        gives: "addresses of datagrams on sockets that are not connected",
+        need: Need::Wanted,
+        fired: None,
+    },
+    Hook {
         site: Site::Files,
         target: "open_sockets",
         program: "open_sockets",
@@ -89,24 +114,42 @@ pub static COMMON: [Hook; 15] = [
         need: Need::Wanted,
         fired: None,
     },
+    Hook {
+        site: Site::UnixSockets,
+        target: "unix_sockets",
+        program: "unix_sockets",
+        gives: "which Unix sockets are older than the recorder",
+        need: Need::Wanted,
+        fired: None,
+    },
 ];
 
 /// Which thread was given a connection: the first of these that is to be had, whatever the family.
-pub static ACCEPT: [Hook; 1] = [Hook {
-    site: Site::Fexit,
-    target: "inet_csk_accept",
-    program: "exit_inet_csk_accept",
-    gives: "which thread accepted",
-    need: Need::Wanted,
-    fired: Some(fired::ACCEPT),
-}];
+pub static ACCEPT: [Hook; 2] = [
+    function(
+        Site::Fexit,
+        "inet_csk_accept",
+        "exit_inet_csk_accept",
+        ACCEPTED,
+        Need::Wanted,
+        fired::ACCEPT,
+    ),
+    function(
+        Site::Kretprobe,
+        "inet_csk_accept",
+        "return_inet_csk_accept",
+        ACCEPTED,
+        Need::Wanted,
+        fired::ACCEPT,
+    ),
+];
 
 static TRACEPOINTS: [Hook; 2] = [
     required("sock_send_length", "bytes sent"),
     required("sock_recv_length", "bytes received, end of stream"),
 ];
 
-const fn trampoline(
+const fn function(
     site: Site,
     target: &'static str,
     program: &'static str,
@@ -117,6 +160,7 @@ const fn trampoline(
     Hook { site, target, program, gives, need, fired: Some(fired) }
 }
 
+const ACCEPTED: &str = "which thread accepted";
 const SENT: &str = "bytes sent";
 const RECEIVED: &str = "bytes received, end of stream";
 const BEGIN: &str = "when a call began";
@@ -126,17 +170,10 @@ static TRAMPOLINES: [Hook; 8] = {
     use Need::{Required, RequiredForV6};
     use Site::{Fentry, Fexit};
     [
-        trampoline(Fexit, "inet_sendmsg", "exit_inet_sendmsg", SENT, Required, fired::SEND),
-        trampoline(Fexit, "inet_recvmsg", "exit_inet_recvmsg", RECEIVED, Required, fired::RECEIVE),
-        trampoline(
-            Fexit,
-            "inet6_sendmsg",
-            "exit_inet6_sendmsg",
-            SENT,
-            RequiredForV6,
-            fired::SEND_V6,
-        ),
-        trampoline(
+        function(Fexit, "inet_sendmsg", "exit_inet_sendmsg", SENT, Required, fired::SEND),
+        function(Fexit, "inet_recvmsg", "exit_inet_recvmsg", RECEIVED, Required, fired::RECEIVE),
+        function(Fexit, "inet6_sendmsg", "exit_inet6_sendmsg", SENT, RequiredForV6, fired::SEND_V6),
+        function(
             Fexit,
             "inet6_recvmsg",
             "exit_inet6_recvmsg",
@@ -144,15 +181,8 @@ static TRAMPOLINES: [Hook; 8] = {
             RequiredForV6,
             fired::RECEIVE_V6,
         ),
-        trampoline(
-            Fentry,
-            "inet_sendmsg",
-            "enter_inet_sendmsg",
-            BEGIN,
-            Required,
-            fired::ENTER_SEND,
-        ),
-        trampoline(
+        function(Fentry, "inet_sendmsg", "enter_inet_sendmsg", BEGIN, Required, fired::ENTER_SEND),
+        function(
             Fentry,
             "inet_recvmsg",
             "enter_inet_recvmsg",
@@ -160,7 +190,7 @@ static TRAMPOLINES: [Hook; 8] = {
             Required,
             fired::ENTER_RECEIVE,
         ),
-        trampoline(
+        function(
             Fentry,
             "inet6_sendmsg",
             "enter_inet6_sendmsg",
@@ -168,7 +198,7 @@ static TRAMPOLINES: [Hook; 8] = {
             RequiredForV6,
             fired::ENTER_SEND_V6,
         ),
-        trampoline(
+        function(
             Fentry,
             "inet6_recvmsg",
             "enter_inet6_recvmsg",
@@ -179,22 +209,103 @@ static TRAMPOLINES: [Hook; 8] = {
     ]
 };
 
+/// Returns first, for the same reason.
+static KPROBES: [Hook; 8] = {
+    use Need::{Required, RequiredForV6};
+    use Site::{Kprobe, Kretprobe};
+    [
+        function(Kretprobe, "inet_sendmsg", "return_inet_sendmsg", SENT, Required, fired::SEND),
+        function(
+            Kretprobe,
+            "inet_recvmsg",
+            "return_inet_recvmsg",
+            RECEIVED,
+            Required,
+            fired::RECEIVE,
+        ),
+        function(
+            Kretprobe,
+            "inet6_sendmsg",
+            "return_inet6_sendmsg",
+            SENT,
+            RequiredForV6,
+            fired::SEND_V6,
+        ),
+        function(
+            Kretprobe,
+            "inet6_recvmsg",
+            "return_inet6_recvmsg",
+            RECEIVED,
+            RequiredForV6,
+            fired::RECEIVE_V6,
+        ),
+        function(Kprobe, "inet_sendmsg", "call_inet_sendmsg", BEGIN, Required, fired::ENTER_SEND),
+        function(
+            Kprobe,
+            "inet_recvmsg",
+            "call_inet_recvmsg",
+            BEGIN,
+            Required,
+            fired::ENTER_RECEIVE,
+        ),
+        function(
+            Kprobe,
+            "inet6_sendmsg",
+            "call_inet6_sendmsg",
+            BEGIN,
+            RequiredForV6,
+            fired::ENTER_SEND_V6,
+        ),
+        function(
+            Kprobe,
+            "inet6_recvmsg",
+            "call_inet6_recvmsg",
+            BEGIN,
+            RequiredForV6,
+            fired::ENTER_RECEIVE_V6,
+        ),
+    ]
+};
+
+const fn idle(site: Site, target: &'static str, program: &'static str) -> Hook {
+    Hook {
+        site,
+        target,
+        program,
+        gives: "what a hook costs by itself",
+        need: Need::Wanted,
+        fired: None,
+    }
+}
+
+static IDLE_TRACEPOINT: [Hook; 1] = [idle(Site::Tracepoint, "sock_recv_length", "idle")];
+static IDLE_TRAMPOLINE: [Hook; 2] = [
+    idle(Site::Fentry, "inet_recvmsg", "idle_enter"),
+    idle(Site::Fexit, "inet_recvmsg", "idle_exit"),
+];
+static IDLE_KPROBE: [Hook; 2] = [
+    idle(Site::Kprobe, "inet_recvmsg", "idle_call"),
+    idle(Site::Kretprobe, "inet_recvmsg", "idle_return"),
+];
+
 /// A way of seeing sends and receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     Tracepoint,
     Trampoline,
+    Kprobe,
 }
 
 impl Family {
     /// In the order in which they are tried: what costs least first.
-    pub const ALL: [Self; 2] = [Self::Tracepoint, Self::Trampoline];
+    pub const ALL: [Self; 3] = [Self::Tracepoint, Self::Trampoline, Self::Kprobe];
 
     /// As in `--hooks` and in the recording.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Tracepoint => "tracepoint",
             Self::Trampoline => "trampoline",
+            Self::Kprobe => "kprobe",
         }
     }
 
@@ -206,6 +317,16 @@ impl Family {
         match self {
             Self::Tracepoint => &TRACEPOINTS,
             Self::Trampoline => &TRAMPOLINES,
+            Self::Kprobe => &KPROBES,
+        }
+    }
+
+    /// Programs that do nothing, where this family sees receives.
+    pub fn idle(self) -> &'static [Hook] {
+        match self {
+            Self::Tracepoint => &IDLE_TRACEPOINT,
+            Self::Trampoline => &IDLE_TRAMPOLINE,
+            Self::Kprobe => &IDLE_KPROBE,
         }
     }
 
@@ -214,6 +335,7 @@ impl Family {
         match self {
             Self::Tracepoint => "sends and receives by socket tracepoints (Linux 6.3)",
             Self::Trampoline => "sends and receives by fentry and fexit, and when they began",
+            Self::Kprobe => "sends and receives by kprobe and kretprobe, and when they began",
         }
     }
 
@@ -222,6 +344,10 @@ impl Family {
         match self {
             Self::Tracepoint => "does not see when calls begin, only bounds it",
             Self::Trampoline => "costs each call a second program",
+            Self::Kprobe => {
+                "does not see calls that began before the recorder, nor on sockets that were never connected \
+                 while it looked; more calls than the kernel has places for at a time are counted as lost"
+            }
         }
     }
 }

@@ -63,12 +63,22 @@ fn tcp_socket(family: i32) -> io::Result<OwnedFd> {
 }
 
 /// What is known to keep attached hooks from firing, and what to do about it.
-pub fn reason() -> Option<&'static str> {
-    let off = |path: &str| std::fs::read_to_string(path).is_ok_and(|text| text.trim() == "0");
-    if off("/proc/sys/kernel/ftrace_enabled") {
-        return Some(
-            "function tracing is switched off: `sysctl kernel.ftrace_enabled=1` allows it",
-        );
+pub fn reason() -> &'static str {
+    if off("/sys/kernel/debug/kprobes/enabled") {
+        return "kprobes are switched off: `echo 1 >/sys/kernel/debug/kprobes/enabled` allows them";
     }
-    None
+    "the kernel accepts it and never runs it"
+}
+
+/// Why functions must not be hooked now. With function tracing switched off hooks are attached without effect,
+/// and attaching and detaching them may end with a kernel that switches tracing off for good.
+pub fn forbidden() -> Option<&'static str> {
+    off("/proc/sys/kernel/ftrace_enabled").then_some(
+        "function tracing is switched off, so that hooks of functions would have no effect: \
+         `sysctl kernel.ftrace_enabled=1` allows it",
+    )
+}
+
+fn off(switch: &str) -> bool {
+    std::fs::read_to_string(switch).is_ok_and(|text| text.trim() == "0")
 }

@@ -97,7 +97,7 @@ fn the_fin_has_a_position_of_its_own() {
     let looked = decoded(kind::RECEIVE, |slot| {
         (slot.result, slot.argument) = (10, libc::MSG_PEEK as u32);
         (slot.sequence, slot.count) = (IRS.wrapping_add(31), 30);
-        slot.aux[0] = call::REPAIRED;
+        slot.aux[0] = probe_ebpf::event::call::REPAIRED;
     });
     check(&looked, expect!["thread: recv 10 peek"]);
     // A peek sees the end and leaves it.

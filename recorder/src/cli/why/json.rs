@@ -75,7 +75,7 @@ pub fn forward(
 /// Null where everything was read.
 fn looked_back(extent: &Extent) -> Value {
     json!({
-        "from_ns": extent.from_ns,
+        "from_ns": extent.from_ns[usize::from(extent.host)],
         "events": extent.events,
         "read": extent.read,
         "settled": extent.settled,

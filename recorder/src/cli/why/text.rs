@@ -231,10 +231,13 @@ fn possible(history: &History, processes: &[Process], out: &mut impl Write) -> R
             .map_or_else(String::new, |ns| format!(", last active {} before", short_duration(ns)));
         let threads = if process.may_threads == 1 { "thread" } else { "threads" };
         let other = if process.must > 0 { "other " } else { "" };
+        let how = match process.may_by_bytes {
+            true => "by messages or bytes that may be the ones",
+            false => "through memory, queues or locks, which are not observed",
+        };
         writeln!(
             out,
-            "possible {}: {} {other}{threads} through memory, queues or locks, which are not observed \
-             ({} events{ago})",
+            "possible {}: {} {other}{threads} {how} ({} events{ago})",
             name(history, process),
             process.may_threads,
             grouped(process.may as u64),
@@ -260,7 +263,8 @@ fn excluded(
 
 /// From when on everything up to the symptom was read.
 fn since(history: &History, extent: &Extent) -> String {
-    clock(history, &Event { time_ns: extent.from_ns, ..Event::blank(Op::Exit) })
+    let (host, time_ns) = (extent.host, extent.from_ns[usize::from(extent.host)]);
+    clock(history, &Event { host, time_ns, ..Event::blank(Op::Exit) })
 }
 
 /// How much of a large recording was read, and whether the rest could change the chain.

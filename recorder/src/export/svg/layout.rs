@@ -217,7 +217,7 @@ fn lanes(excerpt: &Excerpt<'_>, order: &[EventIndex]) -> (HashMap<LaneKey, usize
 fn lane_name(excerpt: &Excerpt<'_>, event: EventIndex, merged: bool) -> String {
     let history = excerpt.history;
     let event = &history.events[event as usize];
-    match history.names.address(event.local) {
+    match describe::address(history, event.local) {
         Some(address) if event.in_kernel_lane() && !merged => format!("kernel {address}"),
         _ if event.in_kernel_lane() => "kernel".to_owned(),
         _ => describe::thread(history, event),

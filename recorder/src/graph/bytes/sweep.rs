@@ -11,6 +11,8 @@ pub(super) struct Span {
     pub hi: u64,
     pub len: u64,
     pub peek: bool,
+    /// Whether it can prove anything.
+    pub sure: bool,
 }
 
 /// What was sent, or received, of a stream.
@@ -21,6 +23,8 @@ pub(super) struct Stream {
     pub filled: Vec<(u64, u64)>,
     /// Where the calls' bytes lie does not follow from what they reported.
     pub bypassed: bool,
+    /// Offsets are sums of what calls moved.
+    pub summed: bool,
 }
 
 impl Stream {
@@ -110,7 +114,8 @@ fn sweep(
             if !wanted(call, other) {
                 continue;
             }
-            if call.must_meet(other) || needed.iter().any(|needed| needed.needs(other)) {
+            let meets = call.must_meet(other) || needed.iter().any(|needed| needed.needs(other));
+            if meets && call.sure && other.sure {
                 found(call.event, other.event, Proof::Must);
             } else if candidates < MAY_MAX {
                 candidates += 1;

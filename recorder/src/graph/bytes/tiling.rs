@@ -57,6 +57,8 @@ pub(super) struct Tiling {
     /// Calls moved more bytes than the counter did: something passes bytes by the stream (sockmap, kTLS), and the
     /// places mean nothing.
     pub bypassed: bool,
+    /// Calls that reported more than this prove nothing.
+    pub settled: u64,
 }
 
 /// Works out the places.
@@ -64,7 +66,7 @@ pub(super) fn tile(calls: &[Call]) -> Tiling {
     if bypassed(calls) {
         return Tiling { places: outer_places(calls), bypassed: true, ..Tiling::default() };
     }
-    let mut tiling = Tiling { places: outer_places(calls), ..Tiling::default() };
+    let mut tiling = Tiling { places: outer_places(calls), settled: u64::MAX, ..Tiling::default() };
     if calls.iter().all(|call| call.thread == 0) {
         let places = calls.iter().zip(&tiling.places).enumerate();
         let below = places.filter(|(_, (call, place))| place.lo < place.hi && !call.peek);

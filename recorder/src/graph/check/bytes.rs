@@ -3,17 +3,20 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{Broken, Known, Violation, causes, mirrored};
-use crate::event::{Event, EventIndex, Flags, Op, Proof as Numbers};
+use crate::event::{Event, EventIndex, Flags, Op, Proof as Numbers, Protocol};
 use crate::graph::{Direction, EdgeKind, Graph, Proof, Side};
 
 type Point = (EventIndex, Side);
 
 pub(super) fn broken(known: &Known<'_>, from: Point, to: Point, proof: Proof) -> Broken {
     let (send, receive) = (known.event(from.0), known.event(to.0));
+    let messages = send.protocol.is_some_and(Protocol::is_datagram);
     let why = if (send.op, receive.op) != (Op::Send, Op::Recv) {
         "it does not lead from a send to a receive"
     } else if (from.1, to.1) != (Side::Begin, Side::End) {
         "it does not lead from a begin to an end"
+    } else if messages {
+        return datagram(known, send, receive, proof);
     } else if !mirrored(send, receive) {
         "the two are not the ends of one connection"
     } else if known.bypassed(send) || known.bypassed(receive) {
@@ -22,10 +25,38 @@ pub(super) fn broken(known: &Known<'_>, from: Point, to: Point, proof: Proof) ->
         "where the bytes lie is unknown"
     } else if !can_meet(known, (from.0, to.0)) {
         "the bytes cannot meet, wherever they lie"
+    } else if proof == Proof::Must
+        && [send, receive].iter().any(|event| known.unsure.contains(&way(event)))
+    {
+        "not all that was moved may have been counted"
     } else if proof == Proof::Must && !known.streams.must_meet(from.0, to.0) {
         "the bytes need not meet"
     } else {
         return None;
+    };
+    Some(("bytes", why))
+}
+
+/// What was received on an address can be what was sent to it; that it is, nothing proves.
+fn datagram(known: &Known<'_>, send: &Event, receive: &Event, proof: Proof) -> Broken {
+    let names = &known.history.names;
+    let why = if proof == Proof::Must {
+        "which message it was is never proven"
+    } else if send.protocol != receive.protocol || send.error != 0 || receive.error != 0 {
+        "the one is no message as the other"
+    } else if send.protocol == Some(Protocol::Udp) {
+        let port = |address| names.address(address).map(|address| address.port());
+        let ports = |local, remote| (port(local), port(remote));
+        if ports(send.local, send.remote) == ports(receive.remote, receive.local) {
+            return None;
+        }
+        "they went different ways"
+    } else if send.host == receive.host
+        && (send.irs == receive.socket as u32 || send.remote == receive.local)
+    {
+        return None;
+    } else {
+        "they went different ways"
     };
     Some(("bytes", why))
 }
@@ -41,8 +72,15 @@ fn range(send: &Event, receive: &Event) -> (u64, u64) {
 fn can_meet(known: &Known<'_>, (send, receive): (EventIndex, EventIndex)) -> bool {
     let floor = |index: EventIndex| known.floors[index as usize];
     let (one, other) = (known.event(send), known.event(receive));
+    if is_counted(one) {
+        return has_bytes(one) && has_bytes(other) && known.streams.can_meet(send, receive);
+    }
     let (_, end) = range(one, other);
     floor(send) < other.stream_end && floor(receive) < end && has_bytes(one) && has_bytes(other)
+}
+
+pub(super) fn is_counted(event: &Event) -> bool {
+    event.protocol.is_some_and(Protocol::is_counted)
 }
 
 pub(super) fn has_bytes(event: &Event) -> bool {
@@ -60,9 +98,9 @@ pub(super) enum Users {
     Many,
 }
 
-type Way = (u16, u64, Op);
+pub(super) type Way = (u16, u64, Op);
 
-fn way(event: &Event) -> Way {
+pub(super) fn way(event: &Event) -> Way {
     (event.host, event.socket, event.op)
 }
 
@@ -103,6 +141,7 @@ pub(super) fn bypassed(events: &[Event], floors: &[u64]) -> HashSet<StreamOf> {
     let mut moved: HashMap<StreamOf, Vec<(u64, u64)>> = HashMap::new();
     for (event, &floor) in events.iter().zip(floors) {
         let uncounted = !event.has_range()
+            && event.protocol == Some(Protocol::Tcp)
             && event.result > 0
             && event.error == 0
             && event.proof != Numbers::Unknown
@@ -147,7 +186,7 @@ fn where_it_may_lie(known: &Known<'_>, send: EventIndex, receive: &Event) -> (u6
 pub(super) fn uncovered(known: &Known<'_>, graph: &Graph) -> Vec<Violation> {
     let events = &known.history.events;
     let mut last_sent: HashMap<(u32, u32), u64> = HashMap::new();
-    for event in events.iter().filter(|e| e.op == Op::Send && has_bytes(e)) {
+    for event in events.iter().filter(|e| e.op == Op::Send && has_bytes(e) && !is_counted(e)) {
         let last = last_sent.entry((event.iss, event.irs)).or_insert(0);
         *last = event.stream_end.max(*last);
     }
@@ -165,8 +204,10 @@ pub(super) fn uncovered(known: &Known<'_>, graph: &Graph) -> Vec<Violation> {
     let mut violations = Vec::new();
     for (index, event) in events.iter().enumerate() {
         let index = index as EventIndex;
+        // What was counted may have been moved up by a call that nobody knows of.
         let exact = event.op == Op::Recv
             && has_bytes(event)
+            && !is_counted(event)
             && alone(known, event)
             && event.stream_start == known.floors[index as usize];
         let stream = (event.irs, event.iss);

@@ -1,7 +1,7 @@
 //! What each kind of edge may join.
 
 use super::{Broken, Known, Violation, bytes, causes, mirrored};
-use crate::event::{Event, EventIndex, Flags, Op};
+use crate::event::{Event, EventIndex, Flags, Op, Protocol};
 use crate::graph::{Edge, EdgeKind, Graph, Proof, Side};
 
 type Point = (EventIndex, Side);
@@ -110,6 +110,10 @@ fn close(known: &Known<'_>, cause: &Event, effect: &Event, proof: Proof) -> Brok
         (Op::Close | Op::Abort, Op::ResetSent) => same || effect.socket == 0,
         (Op::Abort | Op::ResetSent, Op::ResetReceived) => joined,
         (Op::Send, Op::ResetSent) => proof == Proof::May && joined,
+        // A datagram that found nobody.
+        (Op::Send, Op::Error | Op::Send | Op::Recv) => {
+            same && failed && proof == Proof::May && cause.protocol == Some(Protocol::Udp)
+        }
         (Op::ResetReceived, Op::Error) => same,
         (Op::ResetReceived | Op::Error, Op::Send | Op::Recv) => same && failed && same_error,
         (Op::Unlisten, Op::Error) => {

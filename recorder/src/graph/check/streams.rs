@@ -2,9 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::bytes::has_bytes;
+use super::bytes::{has_bytes, is_counted};
 use super::flow::{Limits, fits};
-use crate::event::{Event, EventIndex, Flags, Op, Proof};
+use crate::event::{Event, EventIndex, Flags, History, Op, Proof, Ring};
 
 /// Larger groups of racing calls are not verified.
 const GROUP_MAX: usize = 64;
@@ -19,6 +19,7 @@ struct Group {
 }
 
 /// The groups of all streams.
+#[derive(Default)]
 pub(super) struct Streams {
     groups: Vec<Group>,
     /// By event; `u32::MAX` for what moves no bytes on.
@@ -27,25 +28,35 @@ pub(super) struct Streams {
     trimmed: HashMap<EventIndex, Limits>,
     /// By event: its limits by what it and its thread's call before it reported.
     calls: Vec<Limits>,
+    /// Counted calls that one under way at the end, or lost there, may have moved up.
+    unsettled: HashSet<EventIndex>,
 }
 
 impl Streams {
-    pub(super) fn new(events: &[Event], floors: &[u64]) -> Self {
-        let calls: Vec<Limits> = as_the_peer_counts(events, floors);
+    pub(super) fn new(history: &History, floors: &[u64]) -> Self {
+        let events = &history.events;
+        let mut calls: Vec<Limits> = as_the_peer_counts(events, floors);
         let mut streams: HashMap<(u16, u64, Op, u32), Vec<EventIndex>> = HashMap::new();
+        let mut peeks = streams.clone();
         for (index, event) in events.iter().enumerate() {
-            let moves = has_bytes(event) && !event.flags.has(Flags::PEEK);
-            if moves && matches!(event.op, Op::Send | Op::Recv) {
+            if has_bytes(event) && matches!(event.op, Op::Send | Op::Recv) {
                 let key = (event.host, event.socket, event.op, event.irs);
-                streams.entry(key).or_default().push(index as EventIndex);
+                let all = if event.flags.has(Flags::PEEK) { &mut peeks } else { &mut streams };
+                all.entry(key).or_default().push(index as EventIndex);
             }
         }
         let group = vec![u32::MAX; events.len()];
-        let mut all =
-            Self { groups: Vec::new(), group, trimmed: HashMap::new(), calls: Vec::new() };
+        let mut all = Self { group, ..Self::default() };
         for members in streams.values_mut() {
             members.sort_by_key(|&call| calls[call as usize].end);
-            all.cut(&calls, members);
+            all.cut(events, &calls, members);
+        }
+        for (key, members) in &streams {
+            if is_counted(&events[members[0] as usize]) {
+                let peeks = peeks.get(key).map_or(&[][..], Vec::as_slice);
+                all.unsettled.extend(unsettled(history, members, peeks));
+                as_counted(events, members, peeks, &mut calls);
+            }
         }
         for group in 0..all.groups.len() {
             all.trim(&calls, group);
@@ -55,10 +66,14 @@ impl Streams {
     }
 
     /// Cuts a stream where the calls below fill it, or where none above can reach below.
-    fn cut(&mut self, calls: &[Limits], members: &[EventIndex]) {
+    fn cut(&mut self, events: &[Event], calls: &[Limits], members: &[EventIndex]) {
+        let counted = is_counted(&events[members[0] as usize]);
         let mut lowest = vec![u64::MAX; members.len()];
         for at in (1..members.len()).rev() {
-            lowest[at - 1] = lowest[at].min(calls[members[at] as usize].start);
+            let call = calls[members[at] as usize];
+            // Where calls are counted at their ends, one that was not recorded may have begun at any time.
+            let hole = counted && call.end - call.len > calls[members[at - 1] as usize].end;
+            lowest[at - 1] = lowest[at].min(if hole { 0 } else { call.start });
         }
         let mut group = Group::default();
         for (at, &member) in members.iter().enumerate() {
@@ -68,7 +83,7 @@ impl Streams {
             group.end = call.end;
             group.sum += call.len;
             let next = members.get(at + 1).map(|&next| calls[next as usize].end);
-            let full = group.base + group.sum == group.end && next != Some(group.end);
+            let full = !counted && group.base + group.sum == group.end && next != Some(group.end);
             if full || lowest[at] >= group.end || next.is_none() {
                 let base = group.end;
                 self.groups.push(std::mem::take(&mut group));
@@ -110,8 +125,23 @@ impl Streams {
         self.calls[call as usize].above(group.map_or(0, |group| group.base))
     }
 
+    /// The bytes that a call's lie among.
+    pub(super) fn within(&self, call: EventIndex) -> (u64, u64) {
+        let limits = self.limits(call);
+        (limits.start, limits.end)
+    }
+
+    /// Whether a send's bytes and a receive's meet if they lie somewhere within their limits.
+    pub(super) fn can_meet(&self, send: EventIndex, receive: EventIndex) -> bool {
+        let (sent, received) = (self.within(send), self.within(receive));
+        sent.0 < received.1 && received.0 < sent.1
+    }
+
     /// Whether a send's bytes and a receive's meet wherever they lie.
     pub(super) fn must_meet(&self, send: EventIndex, receive: EventIndex) -> bool {
+        if self.unsettled.contains(&send) || self.unsettled.contains(&receive) {
+            return false;
+        }
         let (sent, received) = (self.limits(send), self.limits(receive));
         let (one, other) = ((sent.start, sent.end), (received.start, received.end));
         let common = one.1.min(other.1).saturating_sub(one.0.max(other.0));
@@ -135,6 +165,77 @@ impl Streams {
         let number = group.members.iter().position(|&member| member == call);
         let limits = group.members.iter().map(|&member| self.limits(member));
         number.is_none_or(|number| fits(&limits.collect::<Vec<_>>(), number, bytes))
+    }
+}
+
+/// The calls that reported more than the last that is known of another thread, which may have been at a call when the
+/// recording ended; all calls, where the end of the recording may be missing.
+fn unsettled<'a>(
+    history: &'a History,
+    members: &'a [EventIndex],
+    peeks: &'a [EventIndex],
+) -> impl Iterator<Item = EventIndex> + 'a {
+    let event = |call: EventIndex| &history.events[call as usize];
+    let calls = || members.iter().chain(peeks).copied();
+    let mut latest: HashMap<u32, u64> = HashMap::new();
+    for call in members.iter().map(|&member| event(member)) {
+        let known = latest.entry(call.tid).or_insert(0);
+        *known = (*known).max(call.stream_end);
+    }
+    let newest = calls().map(|call| event(call).time_ns).max().unwrap_or(0);
+    let settled = match latest.len() {
+        0 | 1 => u64::MAX,
+        _ => latest.values().copied().min().unwrap_or(0),
+    };
+    let torn = history.hosts.get(usize::from(event(members[0]).host)).is_some_and(|host| {
+        let gaps = host.gaps.iter().filter(|gap| gap.ring == Ring::Bulk);
+        gaps.map(|gap| gap.to_ns).any(|to_ns| to_ns >= newest) || host.bulk_window.from_ns > newest
+    });
+    calls().filter(move |&call| torn || event(call).stream_end > settled)
+}
+
+/// Widens the limits of calls that were counted when they had returned: above such a call lies only what began when it
+/// had been counted.
+fn as_counted(
+    events: &[Event],
+    members: &[EventIndex],
+    peeks: &[EventIndex],
+    calls: &mut [Limits],
+) {
+    let of = |call: EventIndex| calls[call as usize];
+    let total = of(members[members.len() - 1]).end;
+    let moved: u64 = members.iter().map(|&member| of(member).len).sum();
+    let tid = |call: EventIndex| events[call as usize].tid;
+    let all = members.iter().chain(peeks).copied();
+    if moved == total && all.clone().all(|call| tid(call) == tid(members[0])) {
+        for call in all {
+            let limits = &mut calls[call as usize];
+            limits.start = limits.end - limits.len;
+        }
+        return;
+    }
+    // By where they began at the earliest, the latest first: what each and those before it moved.
+    let mut begun: Vec<(u64, u64)> =
+        members.iter().map(|&member| (of(member).start, of(member).len)).collect();
+    begun.sort_unstable_by(|one, other| other.cmp(one));
+    let mut sum = 0;
+    for (_, len) in &mut begun {
+        sum += *len;
+        *len = sum;
+    }
+    let begun_after = |count: u64| match begun.partition_point(|&(start, _)| start >= count) {
+        0 => 0,
+        number => begun[number - 1].1,
+    };
+    for &call in members {
+        let limits = &mut calls[call as usize];
+        limits.end = total - begun_after(limits.end).min(total);
+    }
+    for &call in peeks {
+        let limits = &mut calls[call as usize];
+        let start = limits.end - limits.len;
+        let latest = total - begun_after(start + 1).min(total);
+        limits.end = latest.max(limits.start) + limits.len;
     }
 }
 

@@ -1,0 +1,291 @@
+//! What the daemon starts to make a dump: reads the rings it inherits, writes the recording, and explains it.
+//! The daemon gives the folder its name when this has ended well.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write, stdin, stdout};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+
+use crate::capture::snapshot;
+use crate::cli::input::Symptom;
+use crate::cli::why::{json, text};
+use crate::daemon::job::{Done, Job};
+use crate::describe::{clock, describe, lane, printable};
+use crate::event::{EventIndex, History, Host};
+use crate::explain::missing::{Missing, Stop};
+use crate::explain::{missing, short_duration, window};
+use crate::export::{self, Excerpt, SVG_MAX_EVENTS};
+use crate::graph::Graph;
+use crate::incident::{self, Culprit, Incident};
+use crate::lookback::{self, Extent, Limits, Outcome};
+use crate::pattern::Pattern;
+use crate::recording::{read, write::Writer};
+use crate::slice::{Options, Reach};
+
+/// Make a dump, as the daemon says on standard input
+#[derive(Debug, clap::Args)]
+pub struct Arguments {}
+
+pub fn run(_: Arguments) -> Result<ExitCode> {
+    stand_back()?;
+    let job: Job = serde_json::from_reader(stdin()).context("understand the job")?;
+    let path = job.folder.join("recording.parquet");
+    let (host, events) = record(&job, &path)?;
+    let headline = explain(&job, &path, &host)?;
+    let bytes = fs::metadata(&path)?.len();
+    let window = window(&host);
+    let done = Done {
+        events,
+        bytes,
+        window_s: window.to_ns.saturating_sub(window.from_ns) as f64 / 1e9,
+        late_s: late(&job, &host),
+        headline,
+    };
+    serde_json::to_writer(stdout().lock(), &done)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Others go first: for the CPU, and where memory is short. And without the daemon there is nobody to work for.
+fn stand_back() -> Result<()> {
+    set_pdeathsig(Signal::SIGKILL).context("end with the daemon")?;
+    // Where these are refused the dump is made all the same.
+    let _ = fs::write("/proc/self/oom_score_adj", "1000");
+    // SAFETY: a call on numbers.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 10) };
+    Ok(())
+}
+
+/// Writes what the rings hold.
+fn record(job: &Job, path: &Path) -> Result<(Host, u64)> {
+    let rings = job.rings()?;
+    let mut writer = Writer::create(path, &job.source.host())?;
+    let mut count = 0;
+    let host = snapshot::take(&rings, &job.source, job.cut, &mut |names, events| {
+        count += events.len() as u64;
+        Ok(writer.append(names, events)?)
+    })?;
+    let file = writer.finish(&host)?;
+    file.sync_all().with_context(|| format!("write {} to the disk", path.display()))?;
+    Ok((host, count))
+}
+
+/// By how much the window begins after what the dump is about, s.
+fn late(job: &Job, host: &Host) -> Option<f64> {
+    let began_ns = job.began?.as_nanosecond() - i128::from(host.wall_offset_ns);
+    let late_ns = i128::from(window(host).from_ns) - began_ns;
+    (late_ns > 0).then(|| late_ns as f64 / 1e9)
+}
+
+/// Beyond this only the parts are read that explain the symptom.
+const WHOLE: Limits = Limits { whole: 2_000_000, most: 2_000_000 };
+
+/// Writes `why.txt`, `why.json` and `graph.svg`; the first line of the answer.
+fn explain(job: &Job, path: &Path, host: &Host) -> Result<String> {
+    let patterns: Vec<Pattern> =
+        job.symptoms.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
+    let asked: Vec<Option<&Pattern>> = match patterns.is_empty() {
+        true => vec![None],
+        false => patterns.iter().map(Some).chain([None]).collect(),
+    };
+    let files = [path.to_owned()];
+    for pattern in asked {
+        match lookback::look_back(&files, pattern, Options::default(), WHOLE)? {
+            Outcome::Whole => break,
+            Outcome::NoMatch { .. } => {}
+            Outcome::Found(part) => {
+                let lookback::LookedBack { history, graph, symptom, matched, extent, .. } = *part;
+                let incident =
+                    incident::explain(&history, &graph, symptom, matched, Options::default());
+                let found = Found { job, history: &history, graph: &graph, extent: Some(&extent) };
+                return found.write(Some(&incident), host);
+            }
+        }
+    }
+    let history = read::open(&files)?.history;
+    let graph = Graph::build(&history);
+    let incident = incident::find(&history, &graph, &patterns, Options::default());
+    Found { job, history: &history, graph: &graph, extent: None }.write(incident.as_ref(), host)
+}
+
+/// An event that should have happened, and what is known about it.
+type Asked = (Pattern, Option<Missing>);
+
+/// The thread that a request certainly reached last, and that still has it.
+fn furthest(missing: &Missing) -> Option<&Stop> {
+    let waiting = missing.frontier.iter().filter(|stop| stop.must && !stop.ended);
+    waiting.max_by_key(|stop| stop.reached)
+}
+
+/// What an answer is about.
+struct Found<'a> {
+    job: &'a Job,
+    history: &'a History,
+    graph: &'a Graph,
+    extent: Option<&'a Extent>,
+}
+
+impl Found<'_> {
+    fn write(&self, incident: Option<&Incident>, host: &Host) -> Result<String> {
+        let file = |name: &str| -> io::Result<BufWriter<File>> {
+            Ok(BufWriter::new(File::create(self.job.folder.join(name))?))
+        };
+        let missing = self.missing()?;
+        let headline = match missing.as_ref().and_then(|(_, missing)| furthest(missing.as_ref()?)) {
+            Some(stop) => self.silent(stop),
+            None => self.headline(incident),
+        };
+        let mut text = file("why.txt").context("make why.txt")?;
+        self.text(incident, missing.as_ref(), host, &headline, &mut text)
+            .context("write why.txt")?;
+        text.flush().context("write why.txt")?;
+        if let Some(incident) = incident {
+            let mut answer = Vec::new();
+            json::why(
+                self.history,
+                &symptom(incident),
+                &incident.answer,
+                self.extent,
+                &mut answer,
+            )?;
+            let mut json = file("why.json").context("make why.json")?;
+            self.json(incident, &answer, &mut json).context("write why.json")?;
+            let mut picture = file("graph.svg").context("make graph.svg")?;
+            self.picture(incident, &mut picture).context("write graph.svg")?;
+        }
+        Ok(headline)
+    }
+
+    /// The likeliest culprit, in one line.
+    fn headline(&self, incident: Option<&Incident>) -> String {
+        let Some(incident) = incident else {
+            return "nothing failed in the window".to_owned();
+        };
+        match incident.culprits.first() {
+            Some(culprit) => self.told(culprit),
+            None => "culprit  none seen: nobody died, and no connection was reset or refused, before the symptom"
+                .to_owned(),
+        }
+    }
+
+    fn told(&self, culprit: &Culprit) -> String {
+        let event = &self.history.events[culprit.event as usize];
+        let label = if culprit.reach == Reach::Must { "culprit" } else { "possibly" };
+        let sure = match (culprit.reach, culprit.step) {
+            (Reach::Must, Some(0)) => "the symptom itself".to_owned(),
+            (Reach::Must, Some(1)) => "certain, one step before the symptom".to_owned(),
+            (Reach::Must, Some(step)) => format!("certain, {step} steps before the symptom"),
+            (Reach::Must, None) => "certain, beside the chain".to_owned(),
+            _ => "nothing proves it".to_owned(),
+        };
+        format!(
+            "{label:<8} {}  {}  {}: {}; {sure}",
+            clock(self.history, event),
+            lane(self.history, event),
+            describe(self.history, event),
+            culprit.cause.told(),
+        )
+    }
+
+    fn text(
+        &self,
+        incident: Option<&Incident>,
+        missing: Option<&Asked>,
+        host: &Host,
+        headline: &str,
+        out: &mut impl Write,
+    ) -> Result<()> {
+        let job = self.job;
+        writeln!(out, "incident {}, told by {}", printable(&job.name), job.told_by)?;
+        writeln!(out, "{headline}")?;
+        if let Some(incident) = incident {
+            for culprit in incident.culprits.iter().skip(1).take(2) {
+                writeln!(out, "{}", self.told(culprit))?;
+            }
+        }
+        if let Some(late_s) = late(job, host) {
+            writeln!(
+                out,
+                "late     the window begins {} after what this is about: larger rings would have held the cause",
+                short_duration((late_s * 1e9) as u64),
+            )?;
+        }
+        writeln!(out)?;
+        if let Some(incident) = incident {
+            text::why(self.history, &symptom(incident), &incident.answer, self.extent, out)?;
+        }
+        if let Some((pattern, missing)) = missing {
+            writeln!(out)?;
+            match missing {
+                Some(missing) => text::missing(self.history, pattern, missing, out)?,
+                None => writeln!(out, "missing  {pattern}: its threads asked nobody for anything")?,
+            }
+        }
+        Ok(())
+    }
+
+    /// What is known about the event that did not happen, if one was asked about.
+    fn missing(&self) -> Result<Option<Asked>> {
+        let Some(text) = &self.job.missing else { return Ok(None) };
+        let pattern: Pattern = text.parse()?;
+        let found = missing::missing(self.history, self.graph, &pattern, Options::default());
+        Ok(Some((pattern, found)))
+    }
+
+    /// Where a request got to and no further, in one line.
+    fn silent(&self, stop: &Stop) -> String {
+        let event = &self.history.events[stop.last as usize];
+        format!(
+            "culprit  {}  {}  {}: the request got there, then nothing for {}",
+            clock(self.history, event),
+            lane(self.history, event),
+            describe(self.history, event),
+            short_duration(stop.silent_ns),
+        )
+    }
+
+    /// The answer as `why --json` gives it, and the culprits.
+    fn json(&self, incident: &Incident, answer: &[u8], out: &mut impl Write) -> Result<()> {
+        let mut answer: serde_json::Value = serde_json::from_slice(answer)?;
+        let culprits = incident.culprits.iter().map(|culprit| {
+            serde_json::json!({
+                "event": export::EventRow::new(self.history, culprit.event),
+                "cause": culprit.cause.as_str(),
+                "proof": if culprit.reach == Reach::Must { "must" } else { "may" },
+                "step": culprit.step,
+            })
+        });
+        answer["culprits"] = culprits.collect();
+        answer["incident"] =
+            serde_json::json!({ "name": self.job.name, "told_by": self.job.told_by });
+        serde_json::to_writer_pretty(&mut *out, &answer)?;
+        writeln!(out)?;
+        Ok(out.flush()?)
+    }
+
+    /// The chain, and what else must have led to the symptom and is nearest to it.
+    fn picture(&self, incident: &Incident, out: &mut impl Write) -> Result<()> {
+        const NEAREST: usize = 120;
+        let slice = &incident.answer.slice;
+        let near = slice.order.iter().copied().filter(|&e| slice.reach(e) == Reach::Must);
+        let mut selection: Vec<EventIndex> = near.take(NEAREST).collect();
+        selection.extend(incident.answer.chain.iter().map(|step| step.event));
+        selection.truncate(SVG_MAX_EVENTS);
+        selection.sort_unstable();
+        selection.dedup();
+        let excerpt = Excerpt {
+            history: self.history,
+            graph: self.graph,
+            selection: &selection,
+            interval_edges: false,
+        };
+        Ok(export::svg(&excerpt, out)?)
+    }
+}
+
+const fn symptom(incident: &Incident) -> Symptom {
+    Symptom { event: incident.symptom, matched: incident.matched }
+}

@@ -1,0 +1,132 @@
+//! `wherefore status`.
+
+use std::io::{Write, stdout};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::capture::Coverage;
+use crate::cli::{Hinted, record::grouped};
+use crate::daemon::client;
+use crate::daemon::config::SOCKET;
+use crate::daemon::status::Status;
+use crate::event::Ring;
+use crate::quantity::Size;
+
+/// Say how the daemon stands: how far back its rings reach, what it costs, what it was asked for, what it lost
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Where the daemon answers
+    #[arg(long, value_name = "PATH", default_value = SOCKET)]
+    socket: PathBuf,
+    /// Measure the probes for a second
+    #[arg(long)]
+    measure: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(arguments: Arguments) -> Result<ExitCode> {
+    let query = if arguments.measure { "?measure_ms=1000" } else { "" };
+    let answer = asked(&arguments.socket, "GET", &format!("/v1/status{query}"), Vec::new())?;
+    let status: Status = serde_json::from_slice(&answer).context("understand the daemon")?;
+    let mut out = stdout().lock();
+    if arguments.json {
+        serde_json::to_writer_pretty(&mut out, &status)?;
+        writeln!(out)?;
+    } else {
+        text(&status, &mut out)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Asks the daemon; a refusal is an error.
+pub fn asked(socket: &std::path::Path, method: &str, path: &str, body: Vec<u8>) -> Result<Vec<u8>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let answer = runtime.block_on(client::ask(socket, method, path, body));
+    let (status, body) = answer.map_err(|error| {
+        error.context(Hinted {
+            message: "is the daemon running?".to_owned(),
+            hint: "start it with `wherefore daemon`; --socket says where it answers".to_owned(),
+        })
+    })?;
+    if status.is_success() {
+        return Ok(body.to_vec());
+    }
+    let said: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+    bail!("the daemon refused: {}", said["error"].as_str().unwrap_or(status.as_str()));
+}
+
+fn text(status: &Status, out: &mut impl Write) -> Result<()> {
+    let uptime = Duration::from_secs_f64(status.uptime_s);
+    writeln!(
+        out,
+        "daemon   {} recording {} on Linux {}, {} CPUs, for {}",
+        status.pid,
+        status.scope,
+        status.kernel,
+        status.cpus,
+        stretch(uptime.as_secs_f64())
+    )?;
+    for ring in &status.rings {
+        writeln!(out, "{}", window(ring))?;
+    }
+    writeln!(
+        out,
+        "memory   {}, and {} of rings; {:.2} s of CPU so far",
+        Size(status.resident_bytes),
+        Size(status.ring_bytes),
+        status.cpu_s
+    )?;
+    if let Some(cost) = &status.cost {
+        let (runs, ns, share) = (cost.runs, cost.ns_per_run, cost.share_of_a_cpu * 100.0);
+        writeln!(
+            out,
+            "cost     {ns:.0} ns per event by the kernel's count, {share:.3} % of a CPU ({} events)",
+            grouped(runs)
+        )?;
+    }
+    let missing = status.missing_hooks.iter().map(|hook| format!("; missing: {hook}"));
+    writeln!(out, "hooks    {}{}", status.hooks.len(), missing.collect::<String>())?;
+    writeln!(out, "lost     {} events", grouped(status.lost))?;
+    writeln!(out, "triggers {}", status.triggers.join(", "))?;
+    let dumps = &status.dumps;
+    writeln!(
+        out,
+        "dumps    {} in {}, {} of {}; {} made, {} refused, {} failed, {} too late",
+        dumps.held,
+        dumps.directory,
+        Size(dumps.bytes),
+        Size(dumps.quota_bytes),
+        dumps.counts.kept,
+        dumps.counts.refused,
+        dumps.counts.failed,
+        dumps.counts.late,
+    )?;
+    Ok(())
+}
+
+fn window(ring: &Coverage) -> String {
+    let what = match ring.ring {
+        Ring::Bulk => "sends and receives",
+        Ring::Rare => "all else",
+    };
+    let fits = ring.fits_s.map_or_else(
+        || "nothing has happened yet".to_owned(),
+        |fits_s| format!("at {:.0}/s it lasts {}", ring.per_second, stretch(fits_s)),
+    );
+    format!("window   {} of {what} in {}; {fits}", stretch(ring.window_s), Size(ring.bytes))
+}
+
+/// A stretch of time in the unit that fits: `12.5 s`, `3.2 min`, `26 h`.
+fn stretch(seconds: f64) -> String {
+    match seconds {
+        s if s < 120.0 => format!("{s:.1} s"),
+        s if s < 7200.0 => format!("{:.1} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
+        s => format!("{:.0} days", s / 86_400.0),
+    }
+}

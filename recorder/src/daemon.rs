@@ -1,0 +1,314 @@
+//! The always-on recorder: the probes fill their rings, and nothing here runs until somebody asks: a person
+//! through the API, a signal, or an alert. Then a worker process reads the rings and explains what it finds.
+//!
+//! One task owns everything and takes one request after the other, so that nothing has to be locked:
+//!
+//! ```text
+//!   API ─────────┐
+//!   SIGUSR2 ─────┼──▶ Ask ──▶ Daemon ──▶ worker ──▶ dumps/<time>-<name>/
+//!   Alertmanager ┘
+//! ```
+
+pub mod api;
+pub mod client;
+pub mod config;
+pub mod job;
+mod metrics;
+mod server;
+pub mod status;
+mod store;
+
+use std::collections::VecDeque;
+use std::fs;
+use std::future::pending;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+use sd_notify::NotifyState;
+use serde::{Deserialize, Serialize};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::capture::attach::Settings;
+use crate::capture::snapshot::Cut;
+use crate::capture::{Capture, clock};
+use crate::trigger::Firing;
+use config::Config;
+use job::{Done, Job, Worker};
+use status::{Counts, Status};
+use store::{Draft, Refusal, Store};
+
+/// What the daemon is asked, and where the answer goes.
+pub enum Ask {
+    /// How things stand; with the probes' cost, if so long is measured.
+    Status(Option<Duration>, oneshot::Sender<Result<Status>>),
+    /// Keep the window.
+    Dump(Box<Firing>, oneshot::Sender<Result<Dumped, Refusal>>),
+}
+
+/// What became of a dump that was admitted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dumped {
+    Kept { folder: PathBuf, done: Done },
+    Failed { why: String },
+}
+
+/// Requests that wait for the daemon to take them.
+pub const ASKS: usize = 64;
+/// Dumps that wait for the one that is being made.
+const MOST_WAITING: usize = 8;
+
+struct Wanted {
+    firing: Firing,
+    reply: oneshot::Sender<Result<Dumped, Refusal>>,
+}
+
+/// The dump that is being made.
+struct Making {
+    wanted: Wanted,
+    draft: Draft,
+}
+
+struct Daemon {
+    config: Config,
+    capture: Capture,
+    store: Store,
+    started: Instant,
+    counts: Counts,
+    /// When events were counted as unwritten, so that a dump need not answer for those before its window.
+    unwritten: VecDeque<(u64, u64)>,
+    waiting: VecDeque<Wanted>,
+    last: Option<Dumped>,
+}
+
+/// Runs until it is told to stop by SIGTERM or SIGINT.
+///
+/// # Errors
+/// When the probes, the API or the folder for dumps cannot be set up.
+pub async fn run(config: Config, ready: impl FnOnce(&Config)) -> Result<()> {
+    let store = Store::open(&config.dumps)?;
+    let (ask, asked) = mpsc::channel(ASKS);
+    // Before the probes: a second daemon is told so at once, and harms nothing.
+    let api = server::Server::open(&config, ask)?;
+    let settings =
+        Settings { ring_bytes: config.ring.0, probe_log: false, record_self: false, family: None };
+    let capture = Capture::start(config.scope(), settings)?;
+    give_back_memory();
+    let daemon = Daemon {
+        config,
+        capture,
+        store,
+        started: Instant::now(),
+        counts: Counts::default(),
+        unwritten: VecDeque::new(),
+        waiting: VecDeque::new(),
+        last: None,
+    };
+    api.serve();
+    ready(&daemon.config);
+    // For systemd, where it waits for this; nobody else hears it.
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    daemon.serve(asked).await
+}
+
+/// Reading the kernel's types took tens of MiB that are of no use any more.
+fn give_back_memory() {
+    // SAFETY: it only looks through the allocator's own free memory.
+    unsafe { libc::malloc_trim(0) };
+}
+
+impl Daemon {
+    async fn serve(mut self, mut asked: mpsc::Receiver<Ask>) -> Result<()> {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut dump = signal(SignalKind::user_defined2())?;
+        // The dump in the making: first it waits, then its worker runs.
+        let mut due: Option<tokio::time::Instant> = None;
+        let mut making: Option<Making> = None;
+        let mut worker: Option<tokio::task::JoinHandle<Result<Done>>> = None;
+        loop {
+            if due.is_none() && making.is_none() {
+                due = self.waiting.front().map(|wanted| self.due(&wanted.firing));
+            }
+            tokio::select! {
+                Some(ask) = asked.recv() => self.take(ask),
+                _ = dump.recv() => self.signalled(),
+                () = until(due) => {
+                    due = None;
+                    (making, worker) = self.begin().unzip();
+                }
+                done = ended(&mut worker) => {
+                    worker = None;
+                    if let Some(making) = making.take() {
+                        self.conclude(making, done);
+                    }
+                }
+                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break,
+            }
+        }
+        if let Some(making) = making {
+            making.draft.discard();
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, ask: Ask) {
+        match ask {
+            Ask::Status(measure, reply) => {
+                let status = self.status(measure);
+                // Whoever asked may have gone.
+                let _ = reply.send(status);
+            }
+            Ask::Dump(firing, reply) => self.want(*firing, reply),
+        }
+    }
+
+    /// SIGUSR2: whoever sent it looks at the folder, not for an answer.
+    fn signalled(&mut self) {
+        let (reply, _) = oneshot::channel();
+        self.want(Firing::new("signal", "signal"), reply);
+    }
+
+    fn want(&mut self, firing: Firing, reply: oneshot::Sender<Result<Dumped, Refusal>>) {
+        let now = Instant::now();
+        self.counts.triggered += 1;
+        let refusal = match self.store.admit(&firing, now) {
+            Err(refusal) => refusal,
+            Ok(()) if self.waiting.len() >= MOST_WAITING => {
+                Refusal::Busy { waiting: self.waiting.len() }
+            }
+            Ok(()) => {
+                self.store.count(&firing, now);
+                self.waiting.push_back(Wanted { firing, reply });
+                return;
+            }
+        };
+        log::info!("no dump for {}: {refusal}", firing.name);
+        self.counts.refused += 1;
+        let _ = reply.send(Err(refusal));
+    }
+
+    fn due(&self, firing: &Firing) -> tokio::time::Instant {
+        let after = firing.after_ms.map_or(self.config.dumps.after.0, Duration::from_millis);
+        tokio::time::Instant::now() + after
+    }
+
+    /// Starts the worker for the dump that has waited longest.
+    fn begin(&mut self) -> Option<(Making, tokio::task::JoinHandle<Result<Done>>)> {
+        let wanted = self.waiting.pop_front()?;
+        let started = self.store.draft(&wanted.firing, Timestamp::now()).and_then(|draft| {
+            let worker = self.start_worker(&wanted.firing, &draft);
+            match worker {
+                Ok(worker) => Ok((draft, worker)),
+                Err(error) => {
+                    draft.discard();
+                    Err(error)
+                }
+            }
+        });
+        match started {
+            Ok((draft, worker)) => Some((Making { wanted, draft }, tokio::spawn(worker.end()))),
+            Err(error) => {
+                self.fail(wanted, &error);
+                None
+            }
+        }
+    }
+
+    fn start_worker(&mut self, firing: &Firing, draft: &Draft) -> Result<Worker> {
+        let said = serde_json::to_vec_pretty(&serde_json::json!({
+            "name": firing.name,
+            "source": firing.source,
+            "began": firing.began,
+            "symptoms": firing.symptoms,
+            "missing": firing.missing,
+            "said": firing.said,
+        }))?;
+        let path = draft.folder.join("trigger.json");
+        fs::write(&path, said).with_context(|| format!("write {}", path.display()))?;
+        let mut source = self.capture.source();
+        let since_ns = firing.since.map_or(0, |since| {
+            let wall_ns = since.as_nanosecond() as i64;
+            wall_ns.saturating_sub(source.wall_offset_ns).max(0) as u64
+        });
+        let window_ns = self.capture.coverage().map(|c| (c.window_s * 1e9) as u64);
+        let oldest_ns = clock::monotonic_ns().saturating_sub(window_ns[0].max(window_ns[1]));
+        source.unwritten -= self.unwritten_before(since_ns.max(oldest_ns));
+        let job = Job {
+            source,
+            cut: Cut { since_ns, ..Cut::ALL },
+            maps: [-1; 3],
+            folder: draft.folder.clone(),
+            name: firing.name.clone(),
+            told_by: firing.source.to_owned(),
+            symptoms: firing.symptoms.clone(),
+            missing: firing.missing.clone(),
+            began: firing.began,
+        };
+        Worker::start(job, self.capture.maps()?)
+    }
+
+    /// Events that are known to have been unwritten before a time.
+    fn unwritten_before(&self, time_ns: u64) -> u64 {
+        let before = self.unwritten.iter().rev().find(|(at_ns, _)| *at_ns <= time_ns);
+        before.map_or(0, |(_, unwritten)| *unwritten)
+    }
+
+    /// Notes how many events could not be written up to now.
+    fn note_unwritten(&mut self) {
+        const MOST: usize = 1024;
+        let unwritten = self.capture.source().unwritten;
+        self.unwritten.push_back((clock::monotonic_ns(), unwritten));
+        let surplus = self.unwritten.len().saturating_sub(MOST);
+        self.unwritten.drain(..surplus);
+    }
+
+    fn conclude(&mut self, making: Making, done: Result<Done>) {
+        let Making { wanted, draft } = making;
+        self.note_unwritten();
+        let kept = match done {
+            Ok(done) => self.store.keep(draft, &wanted.firing).map(|folder| (folder, done)),
+            Err(error) => {
+                draft.discard();
+                Err(error)
+            }
+        };
+        match kept {
+            Ok((folder, done)) => {
+                log::info!("{}: {}", folder.display(), done.headline);
+                self.counts.kept += 1;
+                self.counts.late += u64::from(done.late_s.is_some());
+                let dumped = Dumped::Kept { folder, done };
+                self.last = Some(dumped.clone());
+                let _ = wanted.reply.send(Ok(dumped));
+            }
+            Err(error) => self.fail(wanted, &error),
+        }
+    }
+
+    fn fail(&mut self, wanted: Wanted, error: &anyhow::Error) {
+        log::error!("the dump for {} failed: {error:#}", wanted.firing.name);
+        self.counts.failed += 1;
+        let dumped = Dumped::Failed { why: format!("{error:#}") };
+        self.last = Some(dumped.clone());
+        let _ = wanted.reply.send(Ok(dumped));
+    }
+}
+
+async fn until(due: Option<tokio::time::Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => pending().await,
+    }
+}
+
+async fn ended(worker: &mut Option<tokio::task::JoinHandle<Result<Done>>>) -> Result<Done> {
+    match worker {
+        Some(worker) => worker.await.context("wait for the worker")?,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,206 @@
+//! What can be asked over HTTP; docs/deployment.md is the reference.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::{Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::sync::{mpsc, oneshot};
+
+use super::store::Refusal;
+use super::{Ask, Dumped, metrics};
+use crate::pattern::Pattern;
+use crate::trigger::Firing;
+use crate::trigger::alertmanager::{self, AlertRule, Notification};
+
+/// The way to the daemon.
+#[derive(Clone)]
+pub struct Asker {
+    pub ask: mpsc::Sender<Ask>,
+    pub rules: Arc<[AlertRule]>,
+}
+
+/// What a dump is wanted for. All of it may be left out.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DumpRequest {
+    /// Names the folder.
+    pub name: Option<String>,
+    /// How far back, ms.
+    pub last_ms: Option<u64>,
+    /// How long to go on recording first, ms.
+    pub after_ms: Option<u64>,
+    /// Pattern of the event to explain.
+    pub symptom: Option<String>,
+    /// Pattern of an event that did not happen.
+    pub missing: Option<String>,
+}
+
+/// Larger bodies are refused unread.
+const MOST_BYTES: usize = 1 << 20;
+/// How long a body may take to arrive.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// For those who may use the machine's own socket.
+pub fn router(asker: Asker) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/metrics", get(metrics))
+        .route("/v1/status", get(status))
+        .route("/v1/dump", post(dump))
+        .route("/api/v1/alerts", post(alerts))
+        .with_state(asker)
+}
+
+/// The same for those who have the token.
+pub fn guarded(asker: Asker, token: Arc<str>) -> Router {
+    router(asker).layer(middleware::from_fn_with_state(token, check))
+}
+
+async fn check(State(token): State<Arc<str>>, request: Request, next: Next) -> Response {
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+    let given = given.and_then(|v| v.strip_prefix("Bearer ")).unwrap_or_default();
+    if !same(given.as_bytes(), token.as_bytes()) {
+        return refuse(StatusCode::UNAUTHORIZED, "a bearer token is needed, and this is not it");
+    }
+    next.run(request).await
+}
+
+/// Takes as long for a wrong token as for the right one, so that its letters cannot be guessed one by one.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    let differs = a.iter().zip(b).fold(0, |differs, (a, b)| differs | (a ^ b));
+    a.len() == b.len() && std::hint::black_box(differs) == 0
+}
+
+fn refuse(status: StatusCode, why: impl std::fmt::Display) -> Response {
+    (status, Json(json!({ "error": why.to_string() }))).into_response()
+}
+
+/// The daemon has more to do than it can remember, or is about to end.
+fn busy() -> Response {
+    refuse(StatusCode::SERVICE_UNAVAILABLE, "the daemon is busy; ask again in a moment")
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StatusQuery {
+    /// Measure the probes for so long.
+    measure_ms: Option<u64>,
+}
+
+/// Longer than this nobody else would get an answer.
+const MOST_MEASURE_MS: u64 = 2000;
+
+async fn status(State(asker): State<Asker>, Query(query): Query<StatusQuery>) -> Response {
+    let measure = query.measure_ms.map(|ms| Duration::from_millis(ms.min(MOST_MEASURE_MS)));
+    match ask(&asker, |reply| Ask::Status(measure, reply)).await {
+        Some(Ok(status)) => Json(status).into_response(),
+        Some(Err(error)) => refuse(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")),
+        None => busy(),
+    }
+}
+
+async fn metrics(State(asker): State<Asker>) -> Response {
+    match ask(&asker, |reply| Ask::Status(None, reply)).await {
+        Some(Ok(status)) => {
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics::text(&status))
+                .into_response()
+        }
+        Some(Err(error)) => refuse(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")),
+        None => busy(),
+    }
+}
+
+async fn dump(State(asker): State<Asker>, body: Body) -> Response {
+    let request = match read::<DumpRequest>(body).await {
+        Ok(request) => request,
+        Err(response) => return response,
+    };
+    let firing = match firing(request) {
+        Ok(firing) => firing,
+        Err(why) => return refuse(StatusCode::BAD_REQUEST, why),
+    };
+    match ask(&asker, |reply| Ask::Dump(Box::new(firing), reply)).await {
+        Some(outcome) => told(outcome),
+        None => busy(),
+    }
+}
+
+fn firing(request: DumpRequest) -> Result<Firing, String> {
+    for pattern in [&request.symptom, &request.missing].into_iter().flatten() {
+        pattern.parse::<Pattern>().map_err(|error| error.to_string())?;
+    }
+    let name = request.name.as_deref().unwrap_or("asked");
+    let since = |ms| Timestamp::now().checked_sub(Duration::from_millis(ms));
+    Ok(Firing {
+        // Whoever asks in person means it: only the limits of an hour hold.
+        key: format!("api {}", Timestamp::now()),
+        symptoms: request.symptom.clone().into_iter().collect(),
+        missing: request.missing.clone(),
+        since: request.last_ms.map(since).transpose().map_err(|error| error.to_string())?,
+        after_ms: Some(request.after_ms.unwrap_or(0)),
+        said: json!(request),
+        ..Firing::new(name, "api")
+    })
+}
+
+fn told(outcome: Result<Dumped, Refusal>) -> Response {
+    match outcome {
+        Ok(dumped @ Dumped::Kept { .. }) => Json(dumped).into_response(),
+        Ok(Dumped::Failed { why }) => refuse(StatusCode::INTERNAL_SERVER_ERROR, why),
+        Err(refusal) => refuse(StatusCode::TOO_MANY_REQUESTS, refusal),
+    }
+}
+
+/// Alertmanager tries again when it is told that something failed, and waits meanwhile: so it is answered
+/// at once, and refusals by the limits are no failure.
+async fn alerts(State(asker): State<Asker>, body: Body) -> Response {
+    let said = match read::<serde_json::Value>(body).await {
+        Ok(said) => said,
+        Err(response) => return response,
+    };
+    let notification = match Notification::deserialize(&said) {
+        Ok(notification) => notification,
+        Err(error) => {
+            let why = format!("not a notification of Alertmanager: {error}");
+            log::warn!("{why}");
+            return refuse(StatusCode::BAD_REQUEST, why);
+        }
+    };
+    let Some(firing) = alertmanager::firing(&notification, &asker.rules, said) else {
+        return Json(json!({ "fired": false, "why": "no alert is firing" })).into_response();
+    };
+    let (reply, _) = oneshot::channel();
+    match asker.ask.try_send(Ask::Dump(Box::new(firing), reply)) {
+        Ok(()) => Json(json!({ "fired": true })).into_response(),
+        Err(_) => busy(),
+    }
+}
+
+async fn ask<T>(asker: &Asker, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
+    let (reply, answer) = oneshot::channel();
+    asker.ask.try_send(ask(reply)).ok()?;
+    answer.await.ok()
+}
+
+/// A body as JSON; an empty one is an empty object.
+async fn read<T: for<'a> Deserialize<'a>>(body: Body) -> Result<T, Response> {
+    let bytes = match tokio::time::timeout(PATIENCE, to_bytes(body, MOST_BYTES)).await {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(_)) => {
+            let why = format!("more than {MOST_BYTES} bytes, or broken off");
+            return Err(refuse(StatusCode::PAYLOAD_TOO_LARGE, why));
+        }
+        Err(_) => return Err(refuse(StatusCode::REQUEST_TIMEOUT, "the body did not arrive")),
+    };
+    let text = if bytes.is_empty() { b"{}" } else { &bytes[..] };
+    serde_json::from_slice(text).map_err(|error| refuse(StatusCode::BAD_REQUEST, error))
+}

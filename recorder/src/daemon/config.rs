@@ -1,0 +1,232 @@
+//! The daemon's configuration: a TOML file, all of whose keys have defaults. An unknown key is an error,
+//! with its line and column: a misspelt limit would be no limit.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use crate::capture::Scope;
+use crate::quantity::{Size, Time};
+use crate::trigger::alertmanager::AlertRule;
+
+/// What the daemon does; docs/deployment.md explains each key.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Memory for the kernel's rings. Default: 1/64 of the machine's, between 16 MiB and 1 GiB.
+    pub ring: Size,
+    /// Record this cgroup and those below it; default: the whole machine.
+    pub cgroup: Option<PathBuf>,
+    pub api: Api,
+    pub dumps: Dumps,
+    /// What alerts mean.
+    pub alert: Vec<AlertRule>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Api {
+    pub socket: PathBuf,
+    /// `user`, `user:group` or `:group`.
+    pub owner: Option<String>,
+    pub mode: Mode,
+    pub tcp: Option<Tcp>,
+}
+
+/// Listening beyond the machine's own socket. Never without a token.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tcp {
+    pub listen: SocketAddr,
+    /// A file whose first line is what `Authorization: Bearer` has to say.
+    pub token_file: PathBuf,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dumps {
+    pub directory: PathBuf,
+    /// All dumps together; the oldest make room.
+    pub quota: Size,
+    pub per_hour: usize,
+    /// For so long one symptom gives one dump.
+    pub cooldown: Time,
+    /// How long to go on recording before a triggered dump is made.
+    pub after: Time,
+}
+
+/// Permission bits, written in octal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Mode(pub u32);
+
+impl TryFrom<String> for Mode {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match u32::from_str_radix(&text, 8) {
+            Ok(bits) if bits <= 0o777 => Ok(Self(bits)),
+            _ => {
+                Err(format!("`{text}` are no permission bits: write three octal digits, \"0660\""))
+            }
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            ring: default_ring(memory_bytes()),
+            cgroup: None,
+            api: Api::default(),
+            dumps: Dumps::default(),
+            alert: Vec::new(),
+        }
+    }
+}
+
+/// Where the daemon is asked, unless it or its clients are told otherwise.
+pub const SOCKET: &str = "/run/wherefore/wherefore.sock";
+
+impl Default for Api {
+    fn default() -> Self {
+        Self { socket: SOCKET.into(), owner: None, mode: Mode(0o600), tcp: None }
+    }
+}
+
+impl Default for Dumps {
+    fn default() -> Self {
+        Self {
+            directory: "/var/lib/wherefore/dumps".into(),
+            quota: Size(4 << 30),
+            per_hour: 12,
+            cooldown: Time(Duration::from_secs(300)),
+            after: Time(Duration::from_secs(2)),
+        }
+    }
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// What is wrong, on which line and column.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+        Self::parse(&text).with_context(|| format!("read {}", path.display()))
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        Ok(toml::from_str(text)?)
+    }
+
+    pub fn scope(&self) -> Scope {
+        self.cgroup.clone().map_or(Scope::All, Scope::Cgroup)
+    }
+}
+
+fn default_ring(memory_bytes: u64) -> Size {
+    Size((memory_bytes / 64).clamp(16 << 20, 1 << 30))
+}
+
+fn memory_bytes() -> u64 {
+    let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = info.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    kib.unwrap_or(0) << 10
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    fn refused(text: &str, expected: Expect) {
+        let error = Config::parse(text).expect_err("it is wrong");
+        expected.assert_eq(&format!("{error:#}"));
+    }
+
+    #[test]
+    fn nothing_need_be_said() {
+        assert_eq!(Config::parse("").expect("it is right"), Config::default());
+        assert_eq!(default_ring(24 << 30), Size(384 << 20));
+        assert_eq!((default_ring(1 << 28).0, default_ring(1 << 40).0), (16 << 20, 1 << 30));
+    }
+
+    #[test]
+    fn everything_can_be_said() {
+        let config = Config::parse(
+            "ring = '512MiB'\ncgroup = '/app.slice'\n[api]\nsocket = '/tmp/s'\nowner = 'root:adm'\nmode = '0660'\n\
+             tcp = { listen = '127.0.0.1:9799', token_file = '/etc/token' }\n\
+             [dumps]\ndirectory = '/d'\nquota = '1GiB'\nper_hour = 3\ncooldown = '1m'\nafter = '500ms'\n\
+             [[alert]]\nlabels = { alertname = 'High*' }\nsymptom = 'comm=nginx op=recv'\n",
+        )
+        .expect("it is right");
+        assert_eq!(config.ring, Size(512 << 20));
+        assert_eq!(config.scope(), Scope::Cgroup("/app.slice".into()));
+        assert_eq!((config.api.mode, config.dumps.per_hour), (Mode(0o660), 3));
+        assert_eq!(config.alert.len(), 1);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_place() {
+        refused(
+            "rings = '1GiB'",
+            expect![[r#"
+            TOML parse error at line 1, column 1
+              |
+            1 | rings = '1GiB'
+              | ^^^^^
+            unknown field `rings`, expected one of `ring`, `cgroup`, `api`, `dumps`, `alert`
+        "#]],
+        );
+        refused(
+            "[dumps]\nquota = 'plenty'",
+            expect![[r#"
+            TOML parse error at line 2, column 9
+              |
+            2 | quota = 'plenty'
+              |         ^^^^^^^^
+            `plenty` is no size: unknown unit `plenty`: use KiB, MiB or GiB
+        "#]],
+        );
+        refused(
+            "[api]\nmode = '9'",
+            expect![[r#"
+            TOML parse error at line 2, column 8
+              |
+            2 | mode = '9'
+              |        ^^^
+            `9` are no permission bits: write three octal digits, "0660"
+        "#]],
+        );
+        refused(
+            "[api]\ntcp = { listen = '0.0.0.0:80' }",
+            expect![[r#"
+            TOML parse error at line 2, column 7
+              |
+            2 | tcp = { listen = '0.0.0.0:80' }
+              |       ^^^^^^^^^^^^^^^^^^^^^^^^^
+            missing field `token_file`
+        "#]],
+        );
+        refused(
+            "[[alert]]\nsymptom = 'colour=red'",
+            expect![[r#"
+            TOML parse error at line 2, column 11
+              |
+            2 | symptom = 'colour=red'
+              |           ^^^^^^^^^^^^
+            bad pattern: there is no key `colour`
+                colour=red
+                ^
+            hint: keys: host pid tid comm cgroup op protocol local remote netns socket iss irs stream_start stream_end result error signal target cpu ring position time begin_ns time_ns duration lane flag
+        "#]],
+        );
+    }
+}

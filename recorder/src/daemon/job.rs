@@ -1,0 +1,113 @@
+//! A dump is made by a process of its own, the worker: what it takes in memory is given back when it ends, and
+//! whatever befalls it, the recorder goes on. This is what the two tell each other.
+
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
+use nix::fcntl::{FcntlArg, fcntl};
+use serde::{Deserialize, Serialize};
+use tokio::process::{Child, Command};
+
+use crate::capture::ring::Rings;
+use crate::capture::snapshot::{Cut, Source};
+
+/// What the worker is to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Job {
+    pub source: Source,
+    pub cut: Cut,
+    /// The rings' maps: descriptors that the worker inherits.
+    pub maps: [RawFd; 3],
+    /// Where to put the files.
+    pub folder: PathBuf,
+    pub name: String,
+    pub told_by: String,
+    pub symptoms: Vec<String>,
+    pub missing: Option<String>,
+    pub began: Option<Timestamp>,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Done {
+    pub events: u64,
+    pub bytes: u64,
+    /// How long the complete window is, s.
+    pub window_s: f64,
+    /// By how much the window begins after what it is about; nothing where it holds the beginning.
+    pub late_s: Option<f64>,
+    /// What is most likely to blame, in one line.
+    pub headline: String,
+}
+
+/// The word that makes of the command a worker.
+pub const WORKER: &str = "dump-worker";
+/// Reading 512 MiB of rings takes seconds; a worker that takes longer than this hangs.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// A worker at work.
+pub struct Worker {
+    child: Child,
+    /// It stays open until the worker has its own.
+    _maps: [OwnedFd; 3],
+}
+
+impl Worker {
+    /// Starts one; `job.maps` is filled in here.
+    pub fn start(mut job: Job, maps: [BorrowedFd<'_>; 3]) -> Result<Self> {
+        let inherited = inheritable(maps)?;
+        job.maps = [0, 1, 2].map(|i: usize| inherited[i].as_raw_fd());
+        let program = std::env::current_exe().context("find the recorder's own program")?;
+        let mut child = Command::new(program)
+            .arg(WORKER)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .context("start the worker that makes dumps")?;
+        let stdin = child.stdin.take().context("a pipe to the worker")?;
+        let mut stdin = std::fs::File::from(stdin.into_owned_fd()?);
+        // Far less than a pipe holds.
+        stdin.write_all(&serde_json::to_vec(&job)?).context("tell the worker its job")?;
+        Ok(Self { child, _maps: inherited })
+    }
+
+    /// What came of it, when it has ended.
+    pub async fn end(self) -> Result<Done> {
+        let output = self.child.wait_with_output();
+        let output = tokio::time::timeout(PATIENCE, output)
+            .await
+            .with_context(|| format!("the worker was not done after {} s", PATIENCE.as_secs()))??;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("the worker ended with {}: {}", output.status, said.trim());
+        }
+        serde_json::from_slice(&output.stdout).context("understand the worker")
+    }
+}
+
+/// Descriptors of the same maps that a program started now inherits.
+fn inheritable(maps: [BorrowedFd<'_>; 3]) -> Result<[OwnedFd; 3]> {
+    let inherit = |map: BorrowedFd<'_>| -> Result<OwnedFd> {
+        let fd = fcntl(map.as_fd(), FcntlArg::F_DUPFD(3)).context("hand a ring on")?;
+        // SAFETY: just made, and nobody else has it.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    };
+    let [heads, bulk, rare] = maps;
+    Ok([inherit(heads)?, inherit(bulk)?, inherit(rare)?])
+}
+
+impl Job {
+    /// Maps the rings that the worker inherited.
+    pub fn rings(&self) -> Result<Rings> {
+        // SAFETY: the daemon left these open for this process, and nothing else here knows them.
+        let maps = self.maps.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+        Rings::of([maps[0].as_fd(), maps[1].as_fd(), maps[2].as_fd()], self.source.shape)
+    }
+}

@@ -1,0 +1,66 @@
+//! The status in the text format of Prometheus.
+
+use std::fmt::Write;
+
+use super::status::Status;
+
+/// One line per metric, with its help and type.
+pub fn text(status: &Status) -> String {
+    let mut text = String::new();
+    let mut metric = |name: &str, kind: &str, help: &str, values: &[(String, f64)]| {
+        let _ = writeln!(text, "# HELP wherefore_{name} {help}\n# TYPE wherefore_{name} {kind}");
+        for (labels, value) in values {
+            let _ = writeln!(text, "wherefore_{name}{labels} {value}");
+        }
+    };
+    let one = |value: f64| vec![(String::new(), value)];
+    let rings = |of: fn(&crate::capture::Coverage) -> f64| {
+        let label =
+            |ring: &crate::capture::Coverage| format!("{{ring=\"{}\"}}", ring.ring.as_str());
+        status.rings.iter().map(|ring| (label(ring), of(ring))).collect::<Vec<_>>()
+    };
+    metric(
+        "slots_written_total",
+        "counter",
+        "Slots written into the rings.",
+        &rings(|r| r.written as f64),
+    );
+    metric("window_seconds", "gauge", "How far back a ring is complete.", &rings(|r| r.window_s));
+    metric("ring_bytes", "gauge", "Memory of a ring on all CPUs.", &rings(|r| r.bytes as f64));
+    metric(
+        "lost_events_total",
+        "counter",
+        "Events that could not be written.",
+        &one(status.lost as f64),
+    );
+    metric(
+        "missing_hooks",
+        "gauge",
+        "Hooks that the kernel refused.",
+        &one(status.missing_hooks.len() as f64),
+    );
+    metric(
+        "resident_bytes",
+        "gauge",
+        "Memory of the daemon without its rings.",
+        &one(status.resident_bytes as f64),
+    );
+    metric("cpu_seconds_total", "counter", "CPU time of the daemon.", &one(status.cpu_s));
+    let counts = status.dumps.counts;
+    let outcomes = [("kept", counts.kept), ("refused", counts.refused), ("failed", counts.failed)];
+    let outcomes = outcomes.map(|(name, n)| (format!("{{outcome=\"{name}\"}}"), n as f64));
+    metric(
+        "dumps_total",
+        "counter",
+        "Dumps that were asked for, by what became of them.",
+        &outcomes,
+    );
+    metric(
+        "late_dumps_total",
+        "counter",
+        "Dumps whose window began too late.",
+        &one(counts.late as f64),
+    );
+    metric("dumps_bytes", "gauge", "Size of all dumps held.", &one(status.dumps.bytes as f64));
+    text
+}

@@ -1,0 +1,108 @@
+//! How the daemon stands: what it holds, what it costs, what it was asked for and what it lost.
+
+use std::fs;
+use std::process;
+use std::time::Duration;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use super::{Daemon, Dumped};
+use crate::capture::{Cost, Coverage};
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub pid: u32,
+    pub kernel: String,
+    pub scope: String,
+    pub uptime_s: f64,
+    pub cpus: u32,
+    /// `bulk`, then `rare`.
+    pub rings: Vec<Coverage>,
+    /// Memory that the process itself holds, and that of the rings, bytes.
+    pub resident_bytes: u64,
+    pub ring_bytes: u64,
+    /// CPU time that the process has used, s.
+    pub cpu_s: f64,
+    pub hooks: Vec<String>,
+    pub missing_hooks: Vec<String>,
+    /// Events that the probes could not write.
+    pub lost: u64,
+    /// Where it was asked for.
+    pub cost: Option<Cost>,
+    pub triggers: Vec<String>,
+    pub dumps: DumpsStatus,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DumpsStatus {
+    pub directory: String,
+    /// Dumps in the folder, and their size.
+    pub held: usize,
+    pub bytes: u64,
+    pub quota_bytes: u64,
+    pub waiting: usize,
+    #[serde(flatten)]
+    pub counts: Counts,
+    pub last: Option<Dumped>,
+}
+
+/// What has happened since the daemon began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    pub triggered: u64,
+    pub refused: u64,
+    pub failed: u64,
+    pub kept: u64,
+    /// Of those that were kept, those whose window began after what they are about.
+    pub late: u64,
+}
+
+impl Daemon {
+    pub(super) fn status(&mut self, measure: Option<Duration>) -> Result<Status> {
+        self.note_unwritten();
+        let cost = measure.map(|wait| self.capture.cost(wait)).transpose()?;
+        let source = self.capture.source();
+        let rings = self.capture.coverage().to_vec();
+        let held = self.store.dumps()?;
+        let mut triggers = vec!["api".to_owned(), "SIGUSR2".to_owned()];
+        if let Some(tcp) = &self.config.api.tcp {
+            triggers.push(format!("alertmanager on {}", tcp.listen));
+        }
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: process::id(),
+            kernel: source.host().kernel,
+            scope: source.scope,
+            uptime_s: self.started.elapsed().as_secs_f64(),
+            cpus: source.shape.cpus,
+            ring_bytes: rings.iter().map(|ring| ring.bytes).sum(),
+            rings,
+            resident_bytes: resident_bytes(),
+            cpu_s: crate::capture::clock::process_cpu_ns() as f64 / 1e9,
+            hooks: source.hooks,
+            missing_hooks: source.missing_hooks,
+            lost: source.unwritten,
+            cost,
+            triggers,
+            dumps: DumpsStatus {
+                directory: self.config.dumps.directory.display().to_string(),
+                held: held.len(),
+                bytes: held.iter().map(|(_, bytes)| bytes).sum(),
+                quota_bytes: self.config.dumps.quota.0,
+                waiting: self.waiting.len(),
+                counts: self.counts,
+                last: self.last.clone(),
+            },
+        })
+    }
+}
+
+/// Memory of the process that is its own; the rings, which are mapped, are not.
+fn resident_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok());
+    kib.unwrap_or(0) << 10
+}

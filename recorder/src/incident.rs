@@ -1,0 +1,193 @@
+//! What a person who was woken up needs first: which failure to look at, and what most likely caused it.
+//!
+//! A [`Culprit`] is an event of a kind that ends or hinders others. Ranking, in this order:
+//!
+//! 1. what must have led to the symptom comes before what only may have;
+//! 2. the kind: an out-of-memory kill, a kill, a crash, a reset, a refusal, an unreachable peer, a lost
+//!    packet, a program that gave up ([`Cause`]);
+//! 3. of one kind, what is further from the symptom by the proven chain: the abort before the reset that it sent.
+//!
+//! Without a pattern the symptom is found by the same order: of each kind of failure the last one is tried,
+//! and the one with the best culprit taken, the later one where they are equal.
+
+use std::cmp::Reverse;
+use std::collections::HashSet;
+
+use crate::event::{Event, EventIndex, Flags, History, Op};
+use crate::explain::{self, Answer, is_wait};
+use crate::graph::Graph;
+use crate::pattern::Pattern;
+use crate::slice::{self, Options, Reach};
+
+/// A symptom with its culprits.
+#[derive(Debug)]
+pub struct Incident {
+    pub symptom: EventIndex,
+    /// How many events the pattern matched; 1 where it was found without.
+    pub matched: usize,
+    /// The likeliest first.
+    pub culprits: Vec<Culprit>,
+    pub answer: Answer,
+}
+
+/// An event that may be to blame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Culprit {
+    pub event: EventIndex,
+    pub cause: Cause,
+    pub reach: Reach,
+    /// Its place in the answer's chain, where it is in there.
+    pub step: Option<usize>,
+}
+
+/// Kinds of culprits, the most telling first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cause {
+    OutOfMemory,
+    Killed,
+    Crashed,
+    Reset,
+    Refused,
+    Unreachable,
+    Lost,
+    GaveUp,
+}
+
+impl Cause {
+    /// In words.
+    pub const fn told(self) -> &'static str {
+        match self {
+            Self::OutOfMemory => "the kernel ran out of memory",
+            Self::Killed => "a process was killed or stopped",
+            Self::Crashed => "a process died of a signal",
+            Self::Reset => "a connection was reset",
+            Self::Refused => "nobody listened",
+            Self::Unreachable => "the other end could not be reached",
+            Self::Lost => "packets were lost",
+            Self::GaveUp => "a process ended with an error",
+        }
+    }
+
+    /// For programs.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OutOfMemory => "out_of_memory",
+            Self::Killed => "killed",
+            Self::Crashed => "crashed",
+            Self::Reset => "reset",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+            Self::Lost => "lost",
+            Self::GaveUp => "gave_up",
+        }
+    }
+
+    /// What an event is to blame for; most are for nothing.
+    pub fn of(event: &Event) -> Option<Self> {
+        let error = i32::from(event.error);
+        match event.op {
+            Op::OomKill => Some(Self::OutOfMemory),
+            Op::Signal if event.flags.has(Flags::IGNORED) => None,
+            Op::Signal => deadly(event.signal).then_some(Self::Killed),
+            // Not a death by SIGKILL: so all threads die of a process that ends by itself.
+            Op::Exit if event.signal != 0 => Some(Self::Crashed),
+            Op::Exit if event.result != 0 && event.flags.has(Flags::LAST_THREAD) => {
+                Some(Self::GaveUp)
+            }
+            Op::Abort | Op::ResetSent | Op::ResetReceived => Some(Self::Reset),
+            Op::Unlisten => Some(Self::Refused),
+            Op::Error => match error {
+                libc::ECONNREFUSED => Some(Self::Refused),
+                libc::ETIMEDOUT | libc::EHOSTUNREACH | libc::ENETUNREACH => Some(Self::Unreachable),
+                _ => None,
+            },
+            Op::Retransmit => Some(Self::Lost),
+            _ => None,
+        }
+    }
+}
+
+/// Signals that end or stop a process unless it does something about them.
+fn deadly(signal: u8) -> bool {
+    let harmless =
+        [libc::SIGCHLD, libc::SIGURG, libc::SIGWINCH, libc::SIGCONT, libc::SIGALRM, libc::SIGPROF];
+    signal != 0 && !harmless.contains(&i32::from(signal)) && i32::from(signal) < 32
+}
+
+/// Failures of different kinds that are looked at where no pattern says which is meant.
+const MOST_CANDIDATES: usize = 32;
+/// Culprits that are told.
+const MOST_CULPRITS: usize = 5;
+
+/// Explains the last event that matches the first pattern that matches anything; without patterns, or where
+/// none matches, the failure that can be explained best. `None`: nothing failed.
+pub fn find(
+    history: &History,
+    graph: &Graph,
+    patterns: &[Pattern],
+    options: Options,
+) -> Option<Incident> {
+    let matched = |pattern: &Pattern| explain::last_match(history, &pattern.bind(history));
+    let asked = patterns.iter().find_map(matched);
+    let (symptom, matched) = asked.or_else(|| Some((worst_failure(history, graph)?, 1)))?;
+    Some(explain(history, graph, symptom, matched, options))
+}
+
+/// Explains one event.
+pub fn explain(
+    history: &History,
+    graph: &Graph,
+    symptom: EventIndex,
+    matched: usize,
+    options: Options,
+) -> Incident {
+    let answer = explain::why(history, graph, symptom, options);
+    Incident { symptom, matched, culprits: culprits(history, &answer), answer }
+}
+
+fn worst_failure(history: &History, graph: &Graph) -> Option<EventIndex> {
+    let mut kinds = HashSet::new();
+    let mut candidates: Vec<EventIndex> = Vec::new();
+    for (index, event) in history.events.iter().enumerate().rev() {
+        let failed = event.error != 0 && !is_wait(event.error) && !event.in_kernel_lane();
+        let ended = event.op == Op::Exit && Cause::of(event).is_some();
+        if (failed || ended) && kinds.insert((event.comm, event.op, event.error, event.signal)) {
+            candidates.push(index as EventIndex);
+        }
+        if candidates.len() == MOST_CANDIDATES {
+            break;
+        }
+    }
+    let best = |symptom: &EventIndex| {
+        let steps = slice::trace(history, graph, *symptom).steps;
+        let cause = steps.iter().filter_map(|s| Cause::of(&history.events[s.event as usize])).min();
+        let time_ns = crate::describe::wall_ns(history, &history.events[*symptom as usize]);
+        (cause.is_none(), cause, Reverse(time_ns))
+    };
+    candidates.into_iter().min_by_key(best).or_else(|| explain::last_error(history))
+}
+
+fn culprits(history: &History, answer: &Answer) -> Vec<Culprit> {
+    let mut found: Vec<Culprit> = Vec::new();
+    for &event in &answer.slice.order {
+        let Some(cause) = Cause::of(&history.events[event as usize]) else { continue };
+        let step = answer.chain.iter().position(|step| step.event == event);
+        found.push(Culprit { event, cause, reach: answer.slice.reach(event), step });
+    }
+    let certainty = |c: &Culprit| (Reverse(c.reach), c.step.is_none());
+    found.sort_by_key(|c| {
+        let time_ns = history.events[c.event as usize].time_ns;
+        (certainty(c), c.cause, Reverse(c.step), Reverse(time_ns))
+    });
+    // One of a kind from one process: the first tells.
+    let mut told = HashSet::new();
+    found.retain(|culprit| {
+        let event = &history.events[culprit.event as usize];
+        told.insert((culprit.cause, event.host, event.pid))
+    });
+    found.truncate(MOST_CULPRITS);
+    found
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,50 @@
+//! What makes the daemon keep its window: each source of triggers is a file below, and all of them hand over
+//! the same thing, a [`Firing`].
+
+pub mod alertmanager;
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+/// A reason to make a dump now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Firing {
+    /// Names the folder: `HighErrorRate`.
+    pub name: String,
+    /// Who says so: `api`, `signal`, `alertmanager`.
+    pub source: &'static str,
+    /// What two firings share that are about the same symptom: one dump per cool-down is made for it.
+    pub key: String,
+    /// Occurrences that this is about; of each, one dump is made and no more. Empty: nobody counts them.
+    pub occurrences: Vec<String>,
+    /// Patterns of events to explain; the first that something matches is taken.
+    pub symptoms: Vec<String>,
+    /// An event that should have happened and did not.
+    pub missing: Option<String>,
+    /// Nothing from before this is needed.
+    pub since: Option<Timestamp>,
+    /// When it began, as far as the source knows: a window that begins later has lost the cause.
+    pub began: Option<Timestamp>,
+    /// How long to go on recording, ms; by default what the configuration says.
+    pub after_ms: Option<u64>,
+    /// What the source had to say, kept beside the recording.
+    pub said: Value,
+}
+
+impl Firing {
+    /// One of which nothing is known but its name and where it comes from.
+    pub fn new(name: &str, source: &'static str) -> Self {
+        Self {
+            name: name.to_owned(),
+            source,
+            key: format!("{source} {name}"),
+            occurrences: Vec::new(),
+            symptoms: Vec::new(),
+            missing: None,
+            since: None,
+            began: None,
+            after_ms: None,
+            said: Value::Null,
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Alertmanager's webhook: a group of alerts becomes at most one firing. What is resolved, and what was
+//! dumped before, fires nothing.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::Firing;
+use crate::pattern::{Glob, Pattern};
+use crate::quantity::Time;
+
+/// What alerts with certain labels mean: a part of the configuration.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AlertRule {
+    /// Labels that an alert must have; `*` stands for anything.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Which event to explain. `{label}` stands for the alert's label of that name.
+    pub symptom: Option<Symptom>,
+    /// The event that did not happen.
+    pub missing: Option<Symptom>,
+    /// How long before the alert began its cause may lie: the rule's own `for` and range, and the intervals
+    /// of scraping and evaluation.
+    #[serde(default = "lookback")]
+    pub lookback: Time,
+}
+
+const fn lookback() -> Time {
+    Time(Duration::from_secs(600))
+}
+
+/// A pattern with labels to be filled in.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Symptom(String);
+
+impl TryFrom<String> for Symptom {
+    type Error = String;
+
+    /// Whether it is a pattern can be told before an alert comes: with an address for every label.
+    fn try_from(text: String) -> Result<Self, String> {
+        let symptom = Self(text);
+        let tried = symptom.filled(|_| Some("127.0.0.1:1"));
+        let tried = tried.ok_or_else(|| format!("`{}` has a `{{` without a `}}`", symptom.0))?;
+        match tried.parse::<Pattern>() {
+            Ok(_) => Ok(symptom),
+            // A label may stand where only some of its values are allowed.
+            Err(_) if symptom.0.contains('{') => Ok(symptom),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+impl Symptom {
+    /// With labels' values in their places; nothing where a label is missing or could say more than one
+    /// value.
+    fn of(&self, alert: &Alert) -> Option<String> {
+        let plain = |value: &&str| {
+            let allowed = |c: char| c.is_alphanumeric() || "._:/-[]@".contains(c);
+            !value.is_empty() && value.chars().all(allowed)
+        };
+        let filled =
+            self.filled(|name| alert.labels.get(name).map(String::as_str).filter(plain))?;
+        filled.parse::<Pattern>().is_ok().then_some(filled)
+    }
+
+    fn filled<'a>(&self, value: impl Fn(&str) -> Option<&'a str>) -> Option<String> {
+        let mut text = String::new();
+        let mut rest = self.0.as_str();
+        while let Some((before, after)) = rest.split_once('{') {
+            let (name, after) = after.split_once('}')?;
+            text.push_str(before);
+            text.push_str(value(name)?);
+            rest = after;
+        }
+        Some(text + rest)
+    }
+}
+
+/// What Alertmanager posts, version 4: what of it is needed.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Notification {
+    #[serde(default)]
+    alerts: Vec<Alert>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Alert {
+    status: String,
+    labels: BTreeMap<String, String>,
+    starts_at: Timestamp,
+    #[serde(default)]
+    fingerprint: String,
+}
+
+/// Of one group more are not looked at.
+const MOST_ALERTS: usize = 1000;
+
+/// What a notification asks for; nothing when all its alerts are resolved.
+pub fn firing(
+    notification: &Notification,
+    rules: &[AlertRule],
+    said: serde_json::Value,
+) -> Option<Firing> {
+    let all = notification.alerts.iter().take(MOST_ALERTS);
+    let mut alerts: Vec<&Alert> = all.filter(|alert| alert.status == "firing").collect();
+    alerts.sort_by_key(|alert| alert.starts_at);
+    let first = alerts.first()?;
+    let rule_of = |alert: &&Alert| rules.iter().find(|rule| rule.applies(alert));
+    let lookback = alerts.iter().filter_map(rule_of).map(|rule| rule.lookback).max_by_key(|t| t.0);
+    let symptoms = alerts.iter().filter_map(|alert| rule_of(alert)?.symptom.as_ref()?.of(alert));
+    let missing = alerts.iter().find_map(|alert| rule_of(alert)?.missing.as_ref()?.of(alert));
+    let name = first.labels.get("alertname").map_or("alert", String::as_str);
+    let mut keys: Vec<String> = alerts.iter().map(|alert| alert.identity()).collect();
+    keys.sort();
+    Some(Firing {
+        key: keys.join(" "),
+        occurrences: alerts.iter().map(|a| format!("{} {}", a.identity(), a.starts_at)).collect(),
+        symptoms: symptoms.collect(),
+        missing,
+        since: first.starts_at.checked_sub(lookback.unwrap_or_else(self::lookback).0).ok(),
+        began: Some(first.starts_at),
+        said,
+        ..Firing::new(name, "alertmanager")
+    })
+}
+
+impl AlertRule {
+    fn applies(&self, alert: &Alert) -> bool {
+        self.labels.iter().all(|(name, wanted)| {
+            alert.labels.get(name).is_some_and(|value| glob(wanted).matches(value))
+        })
+    }
+}
+
+fn glob(text: &str) -> Glob {
+    Glob { pieces: text.split('*').map(str::to_owned).collect() }
+}
+
+impl Alert {
+    /// What it is about: not when.
+    fn identity(&self) -> String {
+        if !self.fingerprint.is_empty() {
+            return self.fingerprint.clone();
+        }
+        let labels = self.labels.iter().map(|(name, value)| format!("{name}={value}"));
+        labels.collect::<Vec<_>>().join(",")
+    }
+}
+
+#[cfg(test)]
+mod tests;

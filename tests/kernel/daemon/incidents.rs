@@ -1,0 +1,193 @@
+//! Staged incidents with real programs: the culprit stands in the first five lines of the answer.
+
+use std::fs;
+
+use super::running::Running;
+
+/// Free ports, and programs that answer before the play goes on.
+const PROGRAMS: &str = "
+import subprocess, tempfile
+
+def free():
+    with socket.create_server(('127.0.0.1', 0)) as s:
+        return s.getsockname()[1]
+
+def await_port(port):
+    for _ in range(500):
+        try:
+            return socket.create_connection(('127.0.0.1', port)).close()
+        except OSError:
+            time.sleep(0.01)
+    raise TimeoutError(f'nobody listens on {port}')
+
+def serve(port, answer, accepted=1):
+    listener = socket.create_server(('127.0.0.1', port))
+    for _ in range(accepted):
+        connection, _ = listener.accept()
+        answer(connection)
+
+def accepting(comm, port, answer):
+    # The first connection only asks whether somebody listens.
+    def act():
+        seen = []
+        serve(port, lambda c: answer(c) if seen else seen.append(c), 2)
+    pid = child(comm, act)
+    await_port(port)
+    return pid
+
+def kill(comm, pid, signal):
+    def act():
+        os.kill(pid, signal)
+    os.waitpid(child(comm, act), 0)
+";
+
+/// Stages it, asks, and checks the first five lines.
+fn check(script: &str, question: &[&str], expected: &[&str]) {
+    let daemon = Running::start("");
+    daemon.play(&format!("{PROGRAMS}\n{script}"));
+    let folder = daemon.dump(question);
+    let why = fs::read_to_string(folder.join("why.txt")).expect("an answer");
+    let first = why.lines().take(5).collect::<Vec<_>>().join("\n");
+    for word in expected {
+        assert!(first.contains(word), "`{word}` is not in the first lines of\n{why}");
+    }
+}
+
+#[test]
+fn a_killed_worker_behind_nginx() {
+    check(
+        "
+backend, port = free(), free()
+folder = tempfile.mkdtemp()
+open(folder + '/conf', 'w').write(f'''
+daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/log;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/a; proxy_temp_path {folder}/b; fastcgi_temp_path {folder}/c;
+    uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{ proxy_pass http://127.0.0.1:{backend}; proxy_buffering off; }}
+    }}
+}}''')
+
+def answer(connection):
+    connection.recv(4096)
+    connection.send(b'HTTP/1.1 200 OK\\r\\ncontent-length: 1000\\r\\n\\r\\n' + b'x' * 100)
+    time.sleep(10)
+
+worker = accepting('worker', backend, answer)
+nginx = subprocess.Popen(['nginx', '-c', folder + '/conf', '-e', folder + '/log'])
+await_port(port)
+curl = subprocess.Popen(['curl', '-s', '-o', '/dev/null', f'http://127.0.0.1:{port}/'])
+time.sleep(0.3)
+kill('somebody', worker, signal.SIGKILL)
+assert curl.wait() == 18
+nginx.terminate()
+nginx.wait()
+",
+        &["comm=curl op=recv"],
+        &["somebody[", "SIGKILL", "certain"],
+    );
+}
+
+#[test]
+fn a_redis_that_was_ended_refuses_connections() {
+    check(
+        "
+port = free()
+redis = subprocess.Popen(['redis-server', '--port', str(port), '--save', '', '--bind', '127.0.0.1'],
+                         stdout=subprocess.DEVNULL)
+await_port(port)
+kill('operator', redis.pid, signal.SIGTERM)
+redis.wait()
+refused = subprocess.run(['redis-cli', '-p', str(port), 'get', 'x'], stderr=subprocess.DEVNULL)
+assert refused.returncode == 1
+",
+        &["comm=redis-cli error=ECONNREFUSED"],
+        &["operator[", "SIGTERM", "certain"],
+    );
+}
+
+#[test]
+fn a_reset_in_the_middle_of_an_answer() {
+    check(
+        "
+def answer(connection):
+    connection.recv(9)
+    connection.send(b'half of')
+    time.sleep(0.1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+    connection.close()
+
+port = free()
+accepting('rude', port, answer)
+rename('client')
+connection = socket.create_connection(('127.0.0.1', port))
+connection.send(b'a request')
+connection.recv(100)
+assert seen(connection.recv, 100) == 'ECONNRESET'
+",
+        &[],
+        &["rude[", "a connection was reset", "certain"],
+    );
+}
+
+#[test]
+fn a_slow_backend_that_makes_its_client_give_up() {
+    check(
+        "
+def slow(connection):
+    connection.recv(9)
+    time.sleep(1.5)
+
+def forward(connection):
+    upstream.send(connection.recv(9))
+    upstream.recv(9)
+
+backend, port = free(), free()
+accepting('slow', backend, slow)
+upstream = socket.create_connection(('127.0.0.1', backend))
+accepting('proxy', port, forward)
+upstream.close()
+rename('client')
+connection = socket.create_connection(('127.0.0.1', port))
+connection.send(b'a request')
+connection.settimeout(0.6)
+try:
+    connection.recv(9)
+    raise AssertionError('it answered')
+except TimeoutError:
+    pass
+",
+        &["--missing", "comm=client op=recv result>0"],
+        &["slow[", "then nothing for", "the request got there"],
+    );
+}
+
+#[test]
+fn a_client_that_closes_too_early() {
+    check(
+        "
+def answer(connection):
+    connection.recv(9)
+    time.sleep(0.2)
+    for _ in range(20):
+        connection.send(b'x' * 10_000)
+        time.sleep(0.01)
+
+def impatient():
+    connection = socket.create_connection(('127.0.0.1', port))
+    connection.send(b'a request')
+    connection.close()
+
+port = free()
+server = accepting('server', port, answer)
+os.waitpid(child('impatient', impatient), 0)
+os.waitpid(server, 0)
+",
+        &["comm=server error=*"],
+        &["impatient", "a connection was reset"],
+    );
+}

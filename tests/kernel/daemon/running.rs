@@ -1,0 +1,285 @@
+//! A daemon that runs for a test, with a folder, a socket and limits of its own.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use recorder::capture::procfs;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::recorded::{python_command, require_root};
+
+pub const TOKEN: &str = "a-token-for-tests-only-0123456789";
+
+/// Many small messages over one connection.
+pub const LOAD: &str = "
+def server(connection, turn):
+    for _ in range(60_000):
+        connection.send(connection.recv(1))
+
+def client(connection, turn):
+    for _ in range(60_000):
+        connection.send(b'x')
+        connection.recv(1)
+
+play(server, client)
+";
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub struct Running {
+    home: TempDir,
+    child: Child,
+    /// What it records: nothing else of this machine.
+    cgroup: Option<PathBuf>,
+    /// Where it listens for TCP, if it does.
+    pub port: u16,
+}
+
+impl Running {
+    /// Starts one that records a cgroup of its own; `more` is added to its configuration.
+    pub fn start(more: &str) -> Self {
+        Self::with(more, 0, Some(new_cgroup()))
+    }
+
+    pub fn with_tcp() -> Self {
+        Self::with("", free_port(), None)
+    }
+
+    pub fn with_tcp_and_scope(more: &str) -> Self {
+        Self::with(more, free_port(), Some(new_cgroup()))
+    }
+
+    pub fn on_the_whole_machine() -> Self {
+        Self::with("", 0, None)
+    }
+
+    fn with(more: &str, port: u16, cgroup: Option<PathBuf>) -> Self {
+        require_root();
+        let home = tempfile::tempdir().expect("a folder");
+        let scope = cgroup.as_ref().map(|path| format!("cgroup = '{}'\n", path.display()));
+        let path = |name: &str| home.path().join(name).display().to_string();
+        fs::write(path("token"), TOKEN).expect("it is written");
+        let tcp = match port {
+            0 => String::new(),
+            port => format!(
+                "tcp = {{ listen = '127.0.0.1:{port}', token_file = '{}' }}\n",
+                path("token")
+            ),
+        };
+        let config = format!(
+            "ring = '16MiB'\n{}[api]\nsocket = '{}'\n{tcp}\
+             [dumps]\ndirectory = '{}'\nper_hour = 3\nafter = '50ms'\n{more}",
+            scope.unwrap_or_default(),
+            path("socket"),
+            path("dumps"),
+        );
+        fs::write(path("config.toml"), config).expect("it is written");
+        let child = spawn(home.path());
+        let running = Self { home, child, cgroup, port };
+        running.wait_until_it_answers();
+        running
+    }
+
+    fn wait_until_it_answers(&self) {
+        let begun = Instant::now();
+        while UnixStream::connect(self.path("socket")).is_err()
+            || !self
+                .http("GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+                .contains("200 OK")
+        {
+            assert!(begun.elapsed() < PATIENCE, "the daemon does not answer");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Runs a play in its scope; it must end well.
+    pub fn play(&self, script: &str) {
+        let play = python_command(script);
+        let mut command = Command::new("sh");
+        if let Some(cgroup) = &self.cgroup {
+            command.args(["-c", "echo $$ > $0/cgroup.procs && exec \"$@\""]).arg(cgroup);
+        } else {
+            command.args(["-c", "exec \"$@\"", "sh"]);
+        }
+        let output = command.arg(play.get_program()).args(play.get_args()).output();
+        let output = output.expect("a shell starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Runs a client; it must be answered.
+    pub fn ask(&self, words: &[&str]) -> String {
+        let output = self.client(words).output().expect("it starts");
+        let (out, err) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{words:?}: {out}{err}");
+        out.into_owned()
+    }
+
+    /// Runs a client; it must be refused.
+    pub fn refused(&self, words: &[&str]) -> String {
+        let output = self.client(words).output().expect("it starts");
+        assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stdout));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    fn client(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(tests::command::wherefore());
+        command.arg(words[0]).arg("--socket").arg(self.path("socket")).args(&words[1..]);
+        command
+    }
+
+    /// Has it make a dump; its folder.
+    pub fn dump(&self, words: &[&str]) -> PathBuf {
+        let words: Vec<&str> = ["dump"].iter().chain(words).copied().collect();
+        let said = self.ask(&words);
+        PathBuf::from(said.lines().next().expect("a folder"))
+    }
+
+    /// Names of all that lies in the folder of dumps.
+    pub fn dumps(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.path("dumps")).expect("the folder is there");
+        entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect()
+    }
+
+    /// A dump whose name ends so.
+    pub fn wait_for(&self, end: &str) -> PathBuf {
+        let begun = Instant::now();
+        loop {
+            if let Some(name) =
+                self.dumps().into_iter().find(|n| n.ends_with(end) && !n.starts_with('.'))
+            {
+                return self.path("dumps").join(name);
+            }
+            assert!(begun.elapsed() < PATIENCE, "no dump {end}: {:?}", self.dumps());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(self.path("socket")).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a time");
+        stream
+    }
+
+    pub fn http(&self, request: &str) -> String {
+        let mut stream = self.connect();
+        // A body that is refused need not be read to its end.
+        let _ = stream.write_all(request.as_bytes());
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    pub fn post(&self, path: &str, body: &str) -> String {
+        self.http(&format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        ))
+    }
+
+    /// CPU time used so far, in the kernel's ticks.
+    pub fn cpu_ticks(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("it lives");
+        let fields: Vec<&str> =
+            stat.rsplit(')').next().expect("fields").split_whitespace().collect();
+        fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum()
+    }
+
+    /// What a second daemon with the same configuration says.
+    pub fn start_again_refused(&self) -> String {
+        let output = command(self.home.path()).output().expect("it starts");
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    pub fn kill_and_start_again(&mut self) {
+        self.child.kill().expect("it lives");
+        self.child.wait().expect("it is our child");
+        self.child = spawn(self.home.path());
+        self.wait_until_it_answers();
+    }
+}
+
+fn command(home: &Path) -> Command {
+    let mut command = Command::new(tests::command::wherefore());
+    command.arg("daemon").arg("--config").arg(home.join("config.toml"));
+    command
+}
+
+fn spawn(home: &Path) -> Child {
+    let log = fs::File::create(home.join("log")).expect("a file");
+    command(home).stdin(Stdio::null()).stderr(log).spawn().expect("it starts")
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = kill(Pid::from_raw(self.pid() as i32), Signal::SIGTERM);
+        let status = self.child.wait();
+        if let Some(cgroup) = &self.cgroup {
+            let _ = fs::remove_dir(cgroup);
+        }
+        if thread::panicking() {
+            let log = fs::read_to_string(self.path("log")).unwrap_or_default();
+            eprint_log(&log);
+        } else {
+            assert!(status.is_ok_and(|status| status.success()), "SIGTERM ends it in good order");
+            assert!(!self.path("socket").exists(), "the socket is removed");
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "what a daemon said helps where its test failed")]
+fn eprint_log(log: &str) {
+    eprintln!("the daemon said:\n{log}");
+}
+
+fn free_port() -> u16 {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    free.local_addr().expect("it has one").port()
+}
+
+/// Each test has another.
+fn new_cgroup() -> PathBuf {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let mount = procfs::cgroup_mount().expect("a cgroup2 mount");
+    let path = mount.join(format!("wf-daemon-{}-{number}", std::process::id()));
+    fs::create_dir(&path).expect("a cgroup");
+    path
+}
+
+pub fn wherefore(words: &[&str]) -> String {
+    let output = Command::new(tests::command::wherefore()).args(words).output().expect("it starts");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+pub fn json(path: &Path) -> Value {
+    let text =
+        fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// The time now, as Alertmanager writes it.
+pub fn now() -> String {
+    let output = Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ"]).output();
+    String::from_utf8_lossy(&output.expect("date starts").stdout).trim().to_owned()
+}
