@@ -299,7 +299,9 @@ mod tests {
             died of SIGTERM
             kill 4301 SIGTERM
             took SIGTERM
-            out of memory: kill 4301"#]]
+            out of memory: kill 4301
+            bind on 127.0.0.1:8080
+            fault ``: SIGTERM"#]]
         .assert_eq(&texts.join("\n"));
     }
 
