@@ -115,6 +115,17 @@ pub struct Offsets {
     pub tcp_copied_seq: u32,
     pub tcp_rcv_nxt: u32,
     pub tcp_bytes_received: u32,
+    /// This and those of `mptcp_sock`: 0 where there is none. The compiler adds an offset to a typed pointer before it
+    /// tests whether it should, and the verifier refuses what is out of bounds.
+    pub tcp_is_mptcp: u32,
+    pub mptcp_write_seq: u32,
+    pub mptcp_snd_nxt: u32,
+    pub mptcp_bytes_sent: u32,
+    pub mptcp_ack_seq: u32,
+    pub mptcp_bytes_received: u32,
+    pub mptcp_bytes_consumed: u32,
+    pub mptcp_remote_key: u32,
+    pub mptcp_first: u32,
     pub tcp_repair: u32,
     /// The bit of the byte at `tcp_repair`; 0 where there is none.
     pub tcp_repair_mask: u32,

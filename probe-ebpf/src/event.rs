@@ -152,6 +152,11 @@ pub mod kind {
     pub const SOCKET: u8 = 15;
     /// A thread took a connection from a listener.
     pub const ACCEPT: u8 = 16;
+    /// A fault fired: `result` is the negative errno or the signal, `argument` the rule. In the thread whose
+    /// call it changes, or in a socket's lane.
+    pub const FAULT: u8 = 32;
+    /// A call that a fault changed has ended: `result` is what it returned, `argument` the rule.
+    pub const CALL: u8 = 33;
     /// Not an event: a piece of the path of a cgroup that was made. `socket` is the cgroup's number,
     /// `sequence` where in the path the piece lies; the detail is up to 63 bytes and a 0, and goes on in
     /// the next piece if there are 63.
@@ -173,6 +178,7 @@ pub mod protocol {
     pub const UNIX_DGRAM: u8 = 4;
     pub const UNIX_SEQPACKET: u8 = 5;
     pub const PIPE: u8 = 6;
+    pub const MPTCP: u8 = 7;
 }
 
 /// Bits that qualify a send or receive, in the first byte of [`Slot::aux`].
@@ -185,6 +191,8 @@ pub mod call {
     pub const UNSURE: u8 = 4;
     /// A Unix socket's: a peek at an offset that the program chose (`SO_PEEK_OFF`).
     pub const AHEAD: u8 = 8;
+    /// The kernel does not tell where in the stream the bytes lie.
+    pub const UNPLACED: u8 = 16;
 }
 
 /// States of a TCP socket, as in [`kind::STATE`]'s `aux` (`include/net/tcp_states.h`).
@@ -197,6 +205,7 @@ pub mod state {
     pub const CLOSE_WAIT: u8 = 8;
     pub const LAST_ACK: u8 = 9;
     pub const LISTEN: u8 = 10;
+    pub const CLOSING: u8 = 11;
 }
 
 /// Bits of [`Slot::flags`].

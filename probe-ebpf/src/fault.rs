@@ -19,20 +19,16 @@ pub mod hook {
     pub const BIND: u32 = 1;
     /// A datagram is sent to an address.
     pub const SENDMSG: u32 = 2;
-    /// A packet leaves a socket.
-    pub const EGRESS: u32 = 3;
-    /// A packet reaches a socket.
-    pub const INGRESS: u32 = 4;
     /// A send has ended.
-    pub const SENT: u32 = 5;
+    pub const SENT: u32 = 3;
     /// A receive has ended.
-    pub const RECEIVED: u32 = 6;
+    pub const RECEIVED: u32 = 4;
     /// The kernel begins to make a connection that was asked for.
-    pub const CONNECTING: u32 = 7;
+    pub const CONNECTING: u32 = 5;
     /// A thread began to listen.
-    pub const LISTENING: u32 = 8;
+    pub const LISTENING: u32 = 6;
     /// A thread ended its direction of a connection.
-    pub const CLOSING: u32 = 9;
+    pub const CLOSING: u32 = 7;
 }
 
 /// What matching an event does.
@@ -53,14 +49,8 @@ pub mod role {
 pub mod action {
     /// Refuse the call; `value` is the negative errno.
     pub const REFUSE: u32 = 1;
-    /// Drop the packet.
-    pub const DROP: u32 = 2;
-    /// Drop the packet and all that match from then on.
-    pub const BLACKHOLE: u32 = 3;
     /// Send the signal `value` to the process.
-    pub const SIGNAL: u32 = 4;
-    /// Tell user space, which does the rest.
-    pub const TELL: u32 = 5;
+    pub const SIGNAL: u32 = 2;
 }
 
 /// Which of the matching events fire.

@@ -100,6 +100,17 @@ impl Capture {
         spawned
     }
 
+    /// The kernel half, for those who arm faults in it, and what the faults are called, by rule.
+    pub fn kernel_half<'a>(&mut self, faults: impl Iterator<Item = &'a str>) -> &mut Ebpf {
+        self.decoder.name_faults(faults);
+        &mut self.ebpf
+    }
+
+    /// What the kernel half holds.
+    pub const fn maps(&self) -> &Ebpf {
+        &self.ebpf
+    }
+
     /// Hands out the probes' diagnostics to [`log`], where they were asked for.
     pub fn logger(&mut self) -> Result<Option<aya_log::EbpfLogger<&'static dyn log::Log>>> {
         if !self.settings.probe_log {
@@ -176,7 +187,7 @@ impl Capture {
     }
 
     /// The maps that hold the rings; whoever has them and [`Capture::source`] can take snapshots.
-    pub fn maps(&self) -> Result<[BorrowedFd<'_>; 3]> {
+    pub fn ring_maps(&self) -> Result<[BorrowedFd<'_>; 3]> {
         Rings::maps(&self.ebpf)
     }
 

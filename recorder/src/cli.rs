@@ -6,6 +6,7 @@ mod doctor;
 mod dump;
 mod dump_worker;
 mod graph;
+mod inject;
 mod input;
 mod record;
 mod status;
@@ -30,6 +31,7 @@ struct Arguments {
 enum Command {
     Doctor(doctor::Arguments),
     Record(record::Arguments),
+    Inject(inject::Arguments),
     Why(why::Arguments),
     Graph(graph::Arguments),
     Check(check::Arguments),
@@ -61,6 +63,7 @@ pub fn run(words: impl Iterator<Item = OsString>) -> Result<ExitCode> {
     match arguments.command {
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::Record(arguments) => record::run(arguments),
+        Command::Inject(arguments) => inject::run(arguments),
         Command::Why(arguments) => why::run(arguments),
         Command::Graph(arguments) => graph::run(arguments),
         Command::Check(arguments) => check::run(arguments),

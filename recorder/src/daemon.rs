@@ -34,6 +34,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::capture::attach::Settings;
 use crate::capture::snapshot::Cut;
 use crate::capture::{Capture, clock};
+use crate::describe::printable;
 use crate::trigger::Firing;
 use config::Config;
 use job::{Done, Job, Worker};
@@ -187,7 +188,7 @@ impl Daemon {
                 return;
             }
         };
-        log::info!("no dump for {}: {refusal}", firing.name);
+        log::info!("no dump for {}: {refusal}", printable(&firing.name));
         self.counts.refused += 1;
         let _ = reply.send(Err(refusal));
     }
@@ -237,7 +238,8 @@ impl Daemon {
         });
         let window_ns = self.capture.coverage().map(|c| (c.window_s * 1e9) as u64);
         let oldest_ns = clock::monotonic_ns().saturating_sub(window_ns[0].max(window_ns[1]));
-        source.unwritten -= self.unwritten_before(since_ns.max(oldest_ns));
+        let before = self.unwritten_before(since_ns.max(oldest_ns));
+        source.unwritten = source.unwritten.saturating_sub(before);
         let job = Job {
             source,
             cut: Cut { since_ns, ..Cut::ALL },
@@ -249,7 +251,7 @@ impl Daemon {
             missing: firing.missing.clone(),
             began: firing.began,
         };
-        Worker::start(job, self.capture.maps()?)
+        Worker::start(job, self.capture.ring_maps()?)
     }
 
     /// Events that are known to have been unwritten before a time.
@@ -291,7 +293,7 @@ impl Daemon {
     }
 
     fn fail(&mut self, wanted: Wanted, error: &anyhow::Error) {
-        log::error!("the dump for {} failed: {error:#}", wanted.firing.name);
+        log::error!("the dump for {} failed: {error:#}", printable(&wanted.firing.name));
         self.counts.failed += 1;
         let dumped = Dumped::Failed { why: format!("{error:#}") };
         self.last = Some(dumped.clone());

@@ -74,6 +74,18 @@ pub fn act(history: &History, event: &Event) -> String {
         }
         Op::Deliver => format!("took {}", signal_name(event.signal)),
         Op::OomKill => format!("out of memory: kill {}", event.target),
+        Op::Bind => with_error("bind", event),
+        Op::Fault => fault(history, event),
+    }
+}
+
+/// What was injected: ``fault `db is down`: ECONNREFUSED``.
+fn fault(history: &History, event: &Event) -> String {
+    let name = printable(history.names.text(event.fault));
+    match error_name(event) {
+        Some(error) => format!("fault `{name}`: {error}"),
+        None if event.signal != 0 => format!("fault `{name}`: {}", signal_name(event.signal)),
+        None => format!("fault `{name}`"),
     }
 }
 
@@ -109,7 +121,7 @@ fn other_end(event: &Event) -> Option<(&'static str, Address)> {
         Op::Recv | Op::Accept | Op::ResetReceived => Some(("from", event.remote)),
         Op::Established | Op::Closed => Some(("with", event.remote)),
         Op::Error => Some(("towards", event.remote)),
-        Op::Listen | Op::Unlisten => Some(("on", event.local)),
+        Op::Listen | Op::Unlisten | Op::Bind => Some(("on", event.local)),
         _ => None,
     }
 }
@@ -287,7 +299,9 @@ mod tests {
             died of SIGTERM
             kill 4301 SIGTERM
             took SIGTERM
-            out of memory: kill 4301"#]]
+            out of memory: kill 4301
+            bind on 127.0.0.1:8080
+            fault ``: SIGTERM"#]]
         .assert_eq(&texts.join("\n"));
     }
 

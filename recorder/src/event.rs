@@ -53,6 +53,8 @@ pub struct Event {
     pub netns: u32,
     pub comm: Name,
     pub cgroup: Name,
+    /// The injected fault that this is, or that changed it.
+    pub fault: Name,
     pub local: Address,
     pub remote: Address,
     /// Index in [`History::hosts`].
@@ -90,6 +92,7 @@ impl Event {
             netns: 0,
             comm: Name::NONE,
             cgroup: Name::NONE,
+            fault: Name::NONE,
             local: Address::NONE,
             remote: Address::NONE,
             host: 0,
@@ -171,10 +174,14 @@ pub enum Op {
     Deliver,
     /// Kernel lane: `target` was chosen to die for memory.
     OomKill,
+    /// A thread asked for a local address; recorded only where a fault changed the call.
+    Bind,
+    /// A fault fired: it changes what its thread does next, or is doing.
+    Fault,
 }
 
 impl Op {
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Send,
         Self::Recv,
         Self::Connect,
@@ -195,6 +202,8 @@ impl Op {
         Self::Signal,
         Self::Deliver,
         Self::OomKill,
+        Self::Bind,
+        Self::Fault,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -219,6 +228,8 @@ impl Op {
             Self::Signal => "signal",
             Self::Deliver => "deliver",
             Self::OomKill => "oom_kill",
+            Self::Bind => "bind",
+            Self::Fault => "fault",
         }
     }
 
@@ -230,7 +241,13 @@ impl Op {
     pub const fn of_socket(self) -> bool {
         !matches!(
             self,
-            Self::Fork | Self::Exec | Self::Exit | Self::Signal | Self::Deliver | Self::OomKill
+            Self::Fork
+                | Self::Exec
+                | Self::Exit
+                | Self::Signal
+                | Self::Deliver
+                | Self::OomKill
+                | Self::Fault
         )
     }
 }
@@ -252,11 +269,20 @@ pub enum Protocol {
     UnixSeqpacket,
     /// A pipe or FIFO.
     Pipe,
+    /// Multipath TCP: the stream, not the connections that carry it.
+    Mptcp,
 }
 
 impl Protocol {
-    pub const ALL: [Self; 6] =
-        [Self::Tcp, Self::Udp, Self::UnixStream, Self::UnixDgram, Self::UnixSeqpacket, Self::Pipe];
+    pub const ALL: [Self; 7] = [
+        Self::Tcp,
+        Self::Udp,
+        Self::UnixStream,
+        Self::UnixDgram,
+        Self::UnixSeqpacket,
+        Self::Pipe,
+        Self::Mptcp,
+    ];
 
     /// The text form, as in the recording's `protocol` column.
     pub const fn as_str(self) -> &'static str {
@@ -267,6 +293,7 @@ impl Protocol {
             Self::UnixDgram => "unix_dgram",
             Self::UnixSeqpacket => "unix_seqpacket",
             Self::Pipe => "pipe",
+            Self::Mptcp => "mptcp",
         }
     }
 

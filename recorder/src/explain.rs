@@ -148,6 +148,7 @@ fn proof(history: &History, event: &Event, kind: EdgeKind, after: Option<EventIn
         EdgeKind::Close => "ends the connection".to_owned(),
         EdgeKind::Task => "starts it".to_owned(),
         EdgeKind::Signal => "the signal".to_owned(),
+        EdgeKind::Fault => "injected".to_owned(),
     }
 }
 
@@ -373,7 +374,8 @@ pub fn last_match(history: &History, pattern: &Bound) -> Option<(EventIndex, usi
 
 /// The last error: what is asked about when nothing is said. That a call would have had to wait is none.
 pub fn last_error(history: &History) -> Option<EventIndex> {
-    latest(history, |event| event.error != 0 && !is_wait(event.error))
+    let failed = |event: &Event| event.error != 0 && !is_wait(event.error);
+    latest(history, |event| failed(event) && event.op != Op::Fault)
 }
 
 /// Whether an errno says that a call would have had to wait.

@@ -3,7 +3,9 @@
 //! A fault file ([`parse`]), or one line of text ([`line`]), becomes [`Fault`]s: values in which nothing is
 //! wrong by itself, since all that was wrong has been told with its place.
 
+pub mod ability;
 mod action;
+pub mod arm;
 pub mod error;
 pub mod form;
 pub mod line;
@@ -14,3 +16,4 @@ pub mod print;
 pub mod spec;
 #[cfg(test)]
 mod tests;
+pub mod witness;

@@ -11,6 +11,7 @@ mod close;
 mod connection;
 mod datagram;
 mod endpoint;
+mod fault;
 mod group;
 mod signal;
 mod task;
@@ -20,6 +21,7 @@ mod thread;
 #[cfg(test)]
 pub(crate) mod written;
 
+pub use fault::changed as fault_changed;
 pub use thread::gap_between;
 
 use std::ops::Range;
@@ -85,10 +87,12 @@ pub enum EdgeKind {
     Task,
     /// A signal's way from sender to the thread that takes it.
     Signal,
+    /// An injected fault, and what it changed.
+    Fault,
 }
 
 impl EdgeKind {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Interval,
         Self::Program,
         Self::Bytes,
@@ -96,6 +100,7 @@ impl EdgeKind {
         Self::Close,
         Self::Task,
         Self::Signal,
+        Self::Fault,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -107,6 +112,7 @@ impl EdgeKind {
             Self::Close => "close",
             Self::Task => "task",
             Self::Signal => "signal",
+            Self::Fault => "fault",
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A [`Culprit`] is an event of a kind that ends or hinders others. Ranking, in this order:
 //!
-//! 1. what must have led to the symptom comes before what only may have;
+//! 1. what must have led to the symptom comes before what only may have; of that, acts before what shows
+//!    their effect (a reset that came in, an error), and what lies on the chain before what lies beside it;
 //! 2. the kind: an out-of-memory kill, a kill, a crash, a reset, a refusal, an unreachable peer, a lost
 //!    packet, a program that gave up ([`Cause`]);
 //! 3. of one kind, what is further from the symptom by the proven chain: the abort before the reset that it sent.
@@ -174,7 +175,10 @@ fn culprits(history: &History, answer: &Answer) -> Vec<Culprit> {
         let step = answer.chain.iter().position(|step| step.event == event);
         found.push(Culprit { event, cause, reach: answer.slice.reach(event), step });
     }
-    let certainty = |c: &Culprit| (Reverse(c.reach), c.step.is_none());
+    // What somebody else did shows here as a reset that came in, or an error.
+    let is_effect =
+        |c: &Culprit| matches!(history.events[c.event as usize].op, Op::ResetReceived | Op::Error);
+    let certainty = |c: &Culprit| (Reverse(c.reach), is_effect(c), c.step.is_none());
     found.sort_by_key(|c| {
         let time_ns = history.events[c.event as usize].time_ns;
         (certainty(c), c.cause, Reverse(c.step), Reverse(time_ns))

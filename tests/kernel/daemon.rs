@@ -80,7 +80,7 @@ fn status_metrics_and_health_tell_how_it_stands() {
     let status: Value =
         serde_json::from_str(&daemon.ask(&["status", "--json", "--measure"])).expect("JSON");
     assert_eq!(status["scope"], "all");
-    assert_eq!(status["missing_hooks"], json!([]));
+    assert!(status["hooks"].as_array().is_some_and(|hooks| hooks.len() > 10), "{status}");
     assert!(status["rings"][0]["written"].as_u64() > Some(0), "{status}");
     assert!(status["rings"][0]["window_s"].as_f64() > Some(0.0), "{status}");
     assert!(status["cost"]["ns_per_run"].is_number(), "{status}");

@@ -11,6 +11,7 @@ mod daemon;
 mod datagram;
 mod detach;
 mod family;
+mod fault;
 mod hosts;
 mod load;
 mod local;

@@ -298,7 +298,7 @@ def _check_call(call, group, racing, problems):
     for event in group:
         if not event["begin_ns"] <= event["time_ns"]:
             problems.add("differs", f"{_event(event)} begins after its end")
-        if event.get("protocol", "tcp") != call.protocol:
+        if event.get("protocol", call.protocol) != call.protocol:
             problems.add("differs", f"{_event(event)} is {event['protocol']}")
         for flag in ("peek", "eof"):
             if flag in event and bool(event[flag]) != getattr(call, flag):

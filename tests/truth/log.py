@@ -23,6 +23,8 @@ from concurrent.futures import ThreadPoolExecutor
 # How many times slower than usual this machine is: an emulated one computes twenty times slower.
 SLOWNESS = int(os.environ.get("WHEREFORE_TEST_SLOWNESS", "1"))
 
+IPPROTO_MPTCP = 262
+SO_PROTOCOL = 38
 now = _now = time.monotonic_ns
 _numbers = itertools.count()
 _records = []
@@ -130,7 +132,7 @@ class Socket(socket.socket):
 
     def protocol(self):
         if self.family != socket.AF_UNIX:
-            return "tcp"
+            return "mptcp" if self.getsockopt(socket.SOL_SOCKET, SO_PROTOCOL) == IPPROTO_MPTCP else "tcp"
         return "unix_stream" if self.type == socket.SOCK_STREAM else "unix_seqpacket"
 
     def name_connection(self, name):

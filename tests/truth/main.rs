@@ -46,6 +46,7 @@ cases! {
     many_writers_locked
     many_writers_processes
     many_writers_racing
+    mptcp
     nat
     nonblocking
     older_past_4gib

@@ -77,6 +77,15 @@ pub static OFFSETS: Offsets = Offsets {
     tcp_copied_seq: ABSENT,
     tcp_rcv_nxt: ABSENT,
     tcp_bytes_received: ABSENT,
+    tcp_is_mptcp: 0,
+    mptcp_write_seq: 0,
+    mptcp_snd_nxt: 0,
+    mptcp_bytes_sent: 0,
+    mptcp_ack_seq: 0,
+    mptcp_bytes_received: 0,
+    mptcp_bytes_consumed: 0,
+    mptcp_remote_key: 0,
+    mptcp_first: 0,
     tcp_repair: ABSENT,
     tcp_repair_mask: 0,
     siginfo_code: ABSENT,
@@ -236,6 +245,7 @@ pub fn cgroup_id(cgroup: Pointer) -> u64 {
 
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_UDP: u16 = 17;
+const IPPROTO_MPTCP: u16 = 262;
 const AF_UNIX: u16 = 1;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
@@ -247,6 +257,7 @@ pub fn protocol(sk: impl Structure) -> u8 {
         AF_INET | AF_INET6 => match field!(sk, sock_protocol, u16) {
             IPPROTO_TCP => protocol::TCP,
             IPPROTO_UDP => protocol::UDP,
+            IPPROTO_MPTCP => protocol::MPTCP,
             _ => 0,
         },
         AF_UNIX => match field!(sk, sock_type, u16) {

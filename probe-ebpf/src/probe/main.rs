@@ -38,6 +38,9 @@ mod local;
 mod datagram;
 
 #[cfg(target_arch = "bpf")]
+mod mptcp;
+
+#[cfg(target_arch = "bpf")]
 mod task;
 
 #[cfg(target_arch = "bpf")]
@@ -48,6 +51,9 @@ mod signal;
 
 #[cfg(target_arch = "bpf")]
 mod iterate;
+
+#[cfg(target_arch = "bpf")]
+mod fault;
 
 #[cfg(target_arch = "bpf")]
 mod idle;

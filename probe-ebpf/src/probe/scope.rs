@@ -15,11 +15,13 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::btf_map;
 use probe_ebpf::config::{ABSENT, NAMED_PER_CPU, scope};
-use probe_ebpf::event::{RareSlot, Slot, SocketName, TaskName, flag, kind, proven, state};
+use probe_ebpf::event::{
+    RareSlot, Slot, SocketName, TaskName, flag, kind, protocol, proven, state,
+};
 use probe_ebpf::storage::TaskState;
 
 use crate::kernel::{self, Pointer, Structure, Untyped, config, field, offset};
-use crate::{emit, local};
+use crate::{emit, local, mptcp};
 
 /// The definition of a map that hangs values on tasks or sockets, as the loader reads it from BTF.
 #[repr(C)]
@@ -35,7 +37,7 @@ pub struct LocalStorage<T, const TYPE: usize, const FLAGS: usize> {
 unsafe impl<T, const TYPE: usize, const FLAGS: usize> Sync for LocalStorage<T, TYPE, FLAGS> {}
 
 impl<T, const TYPE: usize, const FLAGS: usize> LocalStorage<T, TYPE, FLAGS> {
-    const fn new() -> Self {
+    pub const fn new() -> Self {
         Self {
             r#type: ptr::null(),
             key: ptr::null(),
@@ -45,7 +47,7 @@ impl<T, const TYPE: usize, const FLAGS: usize> LocalStorage<T, TYPE, FLAGS> {
         }
     }
 
-    fn as_map(&self) -> *mut c_void {
+    pub fn as_map(&self) -> *mut c_void {
         ptr::from_ref(self).cast_mut().cast()
     }
 }
@@ -421,7 +423,10 @@ fn inherit(sk: impl Sock, state: *mut SocketState) {
     unsafe {
         if (*state).sock != sk.address() {
             (*state).sock = sk.address();
-            (*state).cookie = sk.cookie();
+            (*state).cookie = match kernel::protocol(sk) {
+                protocol::MPTCP => mptcp::number(),
+                _ => sk.cookie(),
+            };
             (*state).named = 0;
             (*state).proven = proven::NO as u32;
             (*state).unsure = u32::from(local::may_be_older());
@@ -458,7 +463,7 @@ pub fn named_lately(sk: impl Sock) -> Option<u64> {
 pub fn name_for(sk: impl Sock, thread: &Thread) -> Option<u64> {
     let state = socket(sk, thread.pid)?;
     // Before it is established it is named every time: its port is chosen, its numbers are known later.
-    if opening(sk) {
+    if opening(sk) || mptcp::unnamed(sk, state) {
         name_socket(sk, state, thread.time_ns);
     } else {
         named(sk, state, thread.time_ns);
@@ -548,10 +553,14 @@ fn name_socket(sk: impl Sock, state: *mut SocketState, time_ns: u64) {
     if known < proven::AT_ESTABLISHED
         && matches!(tcp_state, state::ESTABLISHED | state::CLOSE_WAIT | state::SYN_RECV)
     {
-        compute(sk, state);
+        match kernel::protocol(sk) {
+            protocol::TCP => compute(sk, state),
+            protocol::MPTCP => mptcp::compute(sk, state),
+            _ => {}
+        }
     }
     // (It is still in this state when it is noted to be established.)
-    if known == proven::NO && tcp_state == state::SYN_SENT {
+    if known == proven::NO && kernel::is_tcp(sk) && tcp_state == state::SYN_SENT {
         asked(sk, state);
     }
     let net = sk.follow(offset!(common_net));
@@ -650,6 +659,10 @@ struct Initial {
 impl Initial {
     #[inline(always)]
     fn of(sk: impl Sock) -> Option<Self> {
+        // The stream that goes over it has its own numbers, or these, and is what bytes belong to.
+        if mptcp::is_part(sk) {
+            return None;
+        }
         let tcp = sk.tcp()?;
         let acked =
             field!(tcp, tcp_snd_una, u32).wrapping_sub(field!(tcp, tcp_bytes_acked, u64) as u32);

@@ -7,7 +7,7 @@ use probe_ebpf::event::{RareSlot, kind, protocol};
 
 use crate::kernel::{self, Pointer, diagnose};
 use crate::scope::Sock;
-use crate::{datagram, emit, fire, local, scope, tcp};
+use crate::{datagram, emit, fire, local, mptcp, scope, tcp};
 
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn sock_send_length(ctx: BtfTracePointContext) -> Option<()> {
@@ -65,7 +65,9 @@ pub fn transfer(ctx: &impl EbpfContext, what: u8, call: Call<impl Sock>) -> Opti
         (0, 0)
     };
     let Some(thread) = scope::current() else { return fire::here(call.hook?) };
-    let named = scope::named_lately(call.sk).or_else(
+    // (Of MPTCP's sockets the cookie does not tell which it is.)
+    let lately = if protocol == protocol::MPTCP { None } else { scope::named_lately(call.sk) };
+    let named = lately.or_else(
         #[inline(always)]
         || scope::name_for(call.sk, &thread),
     );
@@ -86,6 +88,7 @@ pub fn transfer(ctx: &impl EbpfContext, what: u8, call: Call<impl Sock>) -> Opti
     match protocol {
         protocol::TCP => tcp::position(call.sk, &mut slot)?,
         protocol::UDP => datagram::peer(call.sk, &thread, &mut slot),
+        protocol::MPTCP => mptcp::position(call.sk, &mut slot),
         _ => (slot.count, slot.aux[0]) = counted,
     }
     emit::bulk(&slot);

@@ -9,18 +9,19 @@ use probe_ebpf::config::ABSENT;
 use probe_ebpf::event::state::{
     CLOSE, CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_SENT,
 };
-use probe_ebpf::event::{RareSlot, Slot, call, flag, kind};
+use probe_ebpf::event::{RareSlot, Slot, call, flag, kind, protocol};
 
 use crate::kernel::{self, Pointer, Structure, argument, diagnose, field, offset};
 use crate::scope::{Sock, SocketState};
-use crate::{emit, scope};
+use crate::{emit, mptcp, scope};
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> Option<()> {
     let sk: Pointer = ctx.arg(0);
     let old = ctx.arg::<i32>(1) as u8;
     let new = ctx.arg::<i32>(2) as u8;
-    if !matters(old, new) || !kernel::is_tcp(sk) {
+    let protocol = kernel::protocol(sk);
+    if !matters(old, new) || !matches!(protocol, protocol::TCP | protocol::MPTCP) {
         return None;
     }
     let error = field!(sk, sock_err, i32);
@@ -28,10 +29,12 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> Option<()> {
         let thread = scope::current()?;
         let state = scope::socket(sk, thread.pid)?;
         scope::named(sk, state, thread.time_ns);
-        (state, thread.slot(kind::STATE))
+        // The thread acted upon the whole, which has an event of its own; this is a part of it.
+        let part = protocol == protocol::TCP && mptcp::is_part(sk);
+        (state, if part { lane_slot(kind::STATE, state) } else { thread.slot(kind::STATE) })
     } else {
         let state = scope::lane(sk)?;
-        if new == ESTABLISHED {
+        if new == ESTABLISHED && protocol == protocol::TCP {
             scope::established(sk, state, old == SYN_SENT);
         } else {
             scope::named_in_lane(sk, state);
@@ -42,7 +45,11 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> Option<()> {
     slot.socket = unsafe { (*state).cookie };
     slot.aux = [old, new];
     slot.code = error;
-    sequences(sk, &mut slot);
+    if protocol == protocol::MPTCP {
+        slot.count = mptcp::sent(sk);
+    } else {
+        sequences(sk, &mut slot);
+    }
     diagnose!(&ctx, "socket {}: state {} after {}", slot.socket, new, old);
     emit::rare(&RareSlot { slot, detail: [0; 8] });
     None

@@ -3,6 +3,7 @@
 //! `current` lies in interrupt context, so that it is decided here, kind by kind, whether an event belongs
 //! to the thread that was current or to its socket's kernel lane.
 
+mod fault;
 mod place;
 mod unix_name;
 
@@ -32,6 +33,8 @@ pub struct Decoder {
     /// Containers and network namespaces that events lie in.
     pub places: Places,
     cgroups: Cgroups,
+    /// Names of the faults that are armed, by rule.
+    faults: Vec<Name>,
     tasks: FastMap<u32, Known>,
     gone: Vec<Task>,
     sockets: Generations<Socket>,
@@ -83,6 +86,7 @@ impl Decoder {
             live: true,
             places: Places::default(),
             cgroups,
+            faults: Vec::new(),
             tasks: FastMap::default(),
             gone: Vec::new(),
             sockets: Generations::new(GENERATION),
@@ -186,6 +190,9 @@ impl Decoder {
             ..Event::blank(op)
         };
         match op {
+            _ if matches!(slot.kind, kind::FAULT | kind::CALL) => {
+                self.injected(raw, detail, &mut event);
+            }
             Op::Send | Op::Recv => place::transfer(raw, &mut event),
             Op::Signal => signal(raw, &mut event),
             Op::Deliver => event.signal = slot.result as u8,
@@ -200,7 +207,7 @@ impl Decoder {
             Op::Closed | Op::Error | Op::ResetReceived => event.error = errno(slot.code),
             _ => {}
         }
-        if event.socket != 0 {
+        if event.socket != 0 && event.fault == Name::NONE {
             self.place_in_stream(raw, &mut event);
         }
         self.place_in_thread(raw, &mut event);
@@ -251,7 +258,11 @@ impl Decoder {
             Op::Recv => socket.irs.wrapping_add(1),
             _ => socket.iss.wrapping_add(1),
         };
-        let position = place::nearest(slot.count, slot.sequence.wrapping_sub(first));
+        let position = match socket.protocol {
+            // Its own counters have 64 bits.
+            Some(Protocol::Mptcp) => slot.count,
+            _ => place::nearest(slot.count, slot.sequence.wrapping_sub(first)),
+        };
         place::range(raw, position, event);
     }
 
@@ -391,6 +402,8 @@ fn operation(raw: &Raw) -> Option<Op> {
         kind::SIGNAL => Op::Signal,
         kind::DELIVER => Op::Deliver,
         kind::OOM_KILL => Op::OomKill,
+        kind::FAULT => Op::Fault,
+        kind::CALL => fault::call(raw.slot.aux[0])?,
         kind::ACCEPT => Op::Accept,
         _ => return None,
     })
@@ -419,6 +432,7 @@ fn spoken(number: u8) -> Option<Protocol> {
         protocol::UNIX_DGRAM => Protocol::UnixDgram,
         protocol::UNIX_SEQPACKET => Protocol::UnixSeqpacket,
         protocol::PIPE => Protocol::Pipe,
+        protocol::MPTCP => Protocol::Mptcp,
         _ => return None,
     })
 }

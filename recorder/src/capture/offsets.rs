@@ -21,6 +21,7 @@ pub fn read() -> Result<(Offsets, Arguments)> {
         format!("read {VMLINUX} (is the kernel built with CONFIG_DEBUG_INFO_BTF?)")
     })?;
     let at = |structure: &str, path: &str| field(&btf, structure, path).unwrap_or(ABSENT);
+    let or_zero = |structure: &str, path: &str| field(&btf, structure, path).unwrap_or(0);
     let offsets = Offsets {
         task_pid: at("task_struct", "pid"),
         task_tgid: at("task_struct", "tgid"),
@@ -72,6 +73,15 @@ pub fn read() -> Result<(Offsets, Arguments)> {
         tcp_copied_seq: at("tcp_sock", "copied_seq"),
         tcp_rcv_nxt: at("tcp_sock", "rcv_nxt"),
         tcp_bytes_received: at("tcp_sock", "bytes_received"),
+        tcp_is_mptcp: or_zero("tcp_sock", "is_mptcp"),
+        mptcp_write_seq: or_zero("mptcp_sock", "write_seq"),
+        mptcp_snd_nxt: or_zero("mptcp_sock", "snd_nxt"),
+        mptcp_bytes_sent: or_zero("mptcp_sock", "bytes_sent"),
+        mptcp_ack_seq: or_zero("mptcp_sock", "ack_seq"),
+        mptcp_bytes_received: or_zero("mptcp_sock", "bytes_received"),
+        mptcp_bytes_consumed: or_zero("mptcp_sock", "bytes_consumed"),
+        mptcp_remote_key: or_zero("mptcp_sock", "remote_key"),
+        mptcp_first: or_zero("mptcp_sock", "first"),
         tcp_repair: at("tcp_sock", "repair"),
         tcp_repair_mask: bit(&btf, "tcp_sock", "repair"),
         siginfo_code: at("kernel_siginfo", "si_code"),

@@ -114,10 +114,10 @@ fn explain(job: &Job, path: &Path, host: &Host) -> Result<String> {
 /// An event that should have happened, and what is known about it.
 type Asked = (Pattern, Option<Missing>);
 
-/// The thread that a request certainly reached last, and that still has it.
+/// The thread that a request certainly reached last; one that still has it, if there is one.
 fn furthest(missing: &Missing) -> Option<&Stop> {
-    let waiting = missing.frontier.iter().filter(|stop| stop.must && !stop.ended);
-    waiting.max_by_key(|stop| stop.reached)
+    let reached = missing.frontier.iter().filter(|stop| stop.must);
+    reached.max_by_key(|stop| (!stop.ended, stop.reached))
 }
 
 /// What an answer is about.
@@ -238,12 +238,15 @@ impl Found<'_> {
     /// Where a request got to and no further, in one line.
     fn silent(&self, stop: &Stop) -> String {
         let event = &self.history.events[stop.last as usize];
+        let then = match stop.ended {
+            true => "its thread ended".to_owned(),
+            false => format!("nothing for {}", short_duration(stop.silent_ns)),
+        };
         format!(
-            "culprit  {}  {}  {}: the request got there, then nothing for {}",
+            "culprit  {}  {}  {}: the request got there, then {then}",
             clock(self.history, event),
             lane(self.history, event),
             describe(self.history, event),
-            short_duration(stop.silent_ns),
         )
     }
 

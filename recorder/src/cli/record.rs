@@ -19,6 +19,7 @@ use crate::capture::attach::Settings;
 use crate::capture::attach::family::Family;
 use crate::capture::{Capture, Scope};
 use crate::cli::Hinted;
+use crate::event::{Event, Names};
 use crate::quantity;
 use crate::recording::write::Writer;
 
@@ -63,14 +64,28 @@ pub struct Arguments {
     command: Vec<String>,
 }
 
-pub fn run(arguments: Arguments) -> Result<ExitCode> {
-    let scope = scope(&arguments)?;
-    if arguments.probe_log {
-        env_logger::Builder::new().filter_module("probe", log::LevelFilter::Debug).init();
+/// What a command does besides recording.
+pub(super) trait Besides {
+    /// When everything is being recorded, and before the command is started.
+    fn begin(&mut self, _capture: &mut Capture) -> Result<()> {
+        Ok(())
     }
-    // One thread: the child must be made by the thread that is marked in the kernel.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let status = runtime.block_on(record(&arguments, scope))?;
+
+    /// With all events, in order.
+    fn see(&mut self, _names: &Names, _events: &[Event]) {}
+
+    /// Every few milliseconds.
+    fn turn(&mut self, _capture: &mut Capture) -> Result<()> {
+        Ok(())
+    }
+}
+
+struct Nothing;
+
+impl Besides for Nothing {}
+
+pub fn run(arguments: Arguments) -> Result<ExitCode> {
+    let status = run_with(&arguments, &mut Nothing)?;
     match status {
         Some(status) if arguments.pass_status => {
             let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
@@ -78,6 +93,25 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         }
         _ => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// Records, and does something besides; the status of the command that was run.
+pub(super) fn run_with(
+    arguments: &Arguments,
+    besides: &mut dyn Besides,
+) -> Result<Option<ExitStatus>> {
+    let scope = scope(arguments)?;
+    if arguments.probe_log {
+        env_logger::Builder::new().filter_module("probe", log::LevelFilter::Debug).init();
+    }
+    // One thread: the child must be made by the thread that is marked in the kernel.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(record(arguments, scope, besides))
+}
+
+/// Whether the words bound whose events are recorded: a command, a process or a cgroup.
+pub(super) const fn is_bounded(arguments: &Arguments) -> bool {
+    arguments.pid.is_some() || arguments.cgroup.is_some() || !arguments.command.is_empty()
 }
 
 fn scope(arguments: &Arguments) -> Result<Scope> {
@@ -96,7 +130,11 @@ fn scope(arguments: &Arguments) -> Result<Scope> {
 }
 
 /// Sets everything up, follows the rings until the end, and finishes the file.
-async fn record(arguments: &Arguments, scope: Scope) -> Result<Option<ExitStatus>> {
+async fn record(
+    arguments: &Arguments,
+    scope: Scope,
+    besides: &mut dyn Besides,
+) -> Result<Option<ExitStatus>> {
     let settings = Settings {
         ring_bytes: arguments.ring,
         probe_log: arguments.probe_log,
@@ -106,6 +144,7 @@ async fn record(arguments: &Arguments, scope: Scope) -> Result<Option<ExitStatus
     let mut capture = Capture::start(scope, settings).map_err(with_hint)?;
     let logger = capture.logger()?;
     let output = Output::reserve(&arguments.output)?;
+    besides.begin(&mut capture).inspect_err(|_| output.give_back())?;
     let child = match arguments.command.split_first() {
         Some((program, words)) => {
             let spawn = || {
@@ -127,6 +166,7 @@ async fn record(arguments: &Arguments, scope: Scope) -> Result<Option<ExitStatus
         line: ProgressLine::new(arguments.quiet),
         snapshot: arguments.snapshot,
         logger,
+        besides,
     };
     let status = session.follow(&mut capture, child, arguments.r#for).await?;
     session.line.clear();
@@ -141,7 +181,7 @@ fn announce(capture: &Capture) {
 }
 
 /// A recording in the making.
-struct Session {
+struct Session<'a> {
     writer: Writer<File>,
     events: u64,
     started: Instant,
@@ -149,6 +189,7 @@ struct Session {
     line: ProgressLine,
     snapshot: bool,
     logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
+    besides: &'a mut dyn Besides,
 }
 
 /// How often the rings are read. At 100,000 events/s this is 2,000 events a turn.
@@ -158,7 +199,7 @@ const FLUSH: Duration = Duration::from_secs(5);
 /// How long a command has to end after it was asked to.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-impl Session {
+impl Session<'_> {
     /// Follows until the command ends, the time is up, or somebody wants us to stop. A recording that
     /// cannot be written any more does not take the command down with it.
     async fn follow(
@@ -205,8 +246,12 @@ impl Session {
 
     fn turn(&mut self, capture: &mut Capture) -> Result<()> {
         self.flush_log();
-        let writer = &mut self.writer;
-        self.events += capture.drain(&mut |names, events| Ok(writer.append(names, events)?))?;
+        let (writer, besides) = (&mut self.writer, &mut self.besides);
+        self.events += capture.drain(&mut |names, events| {
+            besides.see(names, events);
+            Ok(writer.append(names, events)?)
+        })?;
+        self.besides.turn(capture)?;
         if self.flushed.elapsed() >= FLUSH {
             self.writer.set_host(&capture.host());
             self.writer.flush()?;
@@ -225,9 +270,12 @@ impl Session {
     /// Reads the rest, finishes the file and says what is in it.
     #[expect(clippy::print_stderr, reason = "talk goes to stderr")]
     fn finish(mut self, capture: &mut Capture, output: &Path, quiet: bool) -> Result<()> {
-        let writer = &mut self.writer;
-        self.events +=
-            capture.drain_rest(&mut |names, events| Ok(writer.append(names, events)?))?;
+        let (writer, besides) = (&mut self.writer, &mut self.besides);
+        self.events += capture.drain_rest(&mut |names, events| {
+            besides.see(names, events);
+            Ok(writer.append(names, events)?)
+        })?;
+        self.besides.turn(capture)?;
         self.flush_log();
         self.writer.finish(&capture.host())?;
         if !quiet {

@@ -218,15 +218,15 @@ mod tests {
         refused(
             "[[alert]]\nsymptom = 'colour=red'",
             expect![[r#"
-            TOML parse error at line 2, column 11
-              |
-            2 | symptom = 'colour=red'
-              |           ^^^^^^^^^^^^
-            bad pattern: there is no key `colour`
-                colour=red
-                ^
-            hint: keys: host pid tid comm cgroup container pod op protocol local remote netns socket iss irs stream_start stream_end result error signal target cpu ring position time begin_ns time_ns duration lane flag
-        "#]],
+                TOML parse error at line 2, column 11
+                  |
+                2 | symptom = 'colour=red'
+                  |           ^^^^^^^^^^^^
+                bad pattern: there is no key `colour`
+                    colour=red
+                    ^
+                hint: keys: host pid tid comm cgroup container pod op protocol local remote netns socket iss irs stream_start stream_end result error signal target cpu ring position time begin_ns time_ns duration lane flag
+            "#]],
         );
     }
 }

@@ -3,7 +3,7 @@
 use petgraph::graph::DiGraph;
 
 use super::{Edge, EdgeKind, Graph, Proof, Side, node};
-use super::{bytes, close, connection, datagram, endpoint, signal, task, thread};
+use super::{bytes, close, connection, datagram, endpoint, fault, signal, task, thread};
 use crate::event::{Event, EventIndex, History, Op};
 
 /// One side of one event, as rules name it.
@@ -33,6 +33,7 @@ pub(super) fn build(history: &History) -> Graph {
     datagram::edges(history, &mut graph);
     close::edges(history, &rare, &notable, &mut graph);
     signal::edges(history, &rare, &mut graph);
+    fault::edges(history, &rare, &mut graph);
     graph.holes.sort_by_key(|hole| hole.before);
     graph
 }

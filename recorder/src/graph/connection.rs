@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::build::{Point, in_time, lossless};
 use super::endpoint::Notable;
 use super::{EdgeKind, Graph, Proof, Side};
-use crate::event::{Address, Event, EventIndex, History, Op};
+use crate::event::{Address, Event, EventIndex, History, Op, Protocol};
 
 pub(super) fn edges(history: &History, rare: &[EventIndex], notable: &Notable, graph: &mut Graph) {
     for endpoint in 0..graph.endpoints.len() as u32 {
@@ -76,6 +76,11 @@ fn joined(
     let Some(effect) = notable.first(history, accepted, Op::Established) else { return };
     for op in [Op::Connect, Op::Established] {
         let Some(cause) = notable.first(history, asked, op) else { continue };
+        // Multipath TCP learns of it after the ACK has left.
+        let protocol = history.events[cause as usize].protocol;
+        if op == Op::Established && protocol == Some(Protocol::Mptcp) {
+            continue;
+        }
         let (from, to) = ((cause, Side::Begin), (effect, Side::Begin));
         match proof {
             Proof::Must => graph.push(from, to, EdgeKind::Connection, Proof::Must),

@@ -574,3 +574,17 @@ fn who_has_a_connection_has_it_from_the_thread_that_accepted() {
         "#]],
     );
 }
+
+#[test]
+fn a_fault_leads_to_what_it_changed() {
+    check(
+        "a fault fault=f error=ECONNREFUSED / a connect fault=f error=ECONNREFUSED /
+         a fault fault=g error=ECONNREFUSED / a connect 1 /
+         a.b fault fault=h signal=9 / a.b signal signal=9 target=a.b process / a.b deliver signal=9",
+        expect![[r#"
+            a fault ECONNREFUSED → a connect ECONNREFUSED  must fault end→end
+            a.b fault → a.b signal  must fault end→end
+            a.b signal → a.b deliver  must signal begin→end
+        "#]],
+    );
+}

@@ -88,6 +88,7 @@ fn set(names: &mut Names, event: &mut Event, word: &str) {
     let number = || value.parse::<u64>().expect("a number");
     match key {
         "error" => event.error = errno(value),
+        "fault" => event.fault = names.intern(value),
         "signal" => event.signal = number() as u8,
         "target" => event.target = task(value).1,
         "at" => event.time_ns = number(),

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use petgraph::visit::EdgeRef;
 
-use crate::event::{Event, EventIndex, Flags, History, Op, Proof as Known, Protocol};
+use crate::event::{Event, EventIndex, Flags, History, Name, Op, Proof as Known, Protocol};
 use crate::explain::is_wait;
 use crate::graph::{EdgeKind, Graph, Proof, Side, event_of, node};
 use crate::recording::index::{Numbers, Part, User};
@@ -127,6 +127,10 @@ impl<'a> Needs<'a> {
         match event.op {
             Op::Deliver | Op::Signal => self.signal(index, event),
             _ => {}
+        }
+        let own = event.op == Op::Signal && event.target == event.tid;
+        if own || event.fault != Name::NONE && event.op != Op::Fault {
+            self.all(event.host, |part| has(part.ops, &[Op::Fault]));
         }
         if event.socket == 0 {
             return;

@@ -59,6 +59,7 @@ pub(super) struct Columns {
     tid: Vec<i32>,
     comm: TextColumn,
     cgroup: TextColumn,
+    fault: TextColumn,
     op: TextColumn,
     protocol: TextColumn,
     local: TextColumn,
@@ -114,6 +115,7 @@ impl ColumnsReader<'_> {
             tid: self.numbers::<Int32Type>("tid")?,
             comm: self.texts("comm")?,
             cgroup: self.texts("cgroup")?,
+            fault: self.texts("fault")?,
             op: self.texts("op")?,
             protocol: self.texts("protocol")?,
             local: self.texts("local")?,
@@ -189,6 +191,7 @@ impl Columns {
             text => Some(names.intern(text)),
         })?;
         let cgroups = interned(&self.cgroup, |text| Some(names.intern(text)))?;
+        let faults = interned(&self.fault, |text| Some(names.intern(text)))?;
         let mut address = |text: &str| Some(names.intern_socket_address(text.parse().ok()?));
         let locals = interned(&self.local, &mut address)?;
         let remotes = interned(&self.remote, &mut address)?;
@@ -215,6 +218,7 @@ impl Columns {
             netns: self.netns[row] as u32,
             comm: pick(&comms, self.comm.rows[row], Name::NONE),
             cgroup: pick(&cgroups, self.cgroup.rows[row], Name::NONE),
+            fault: pick(&faults, self.fault.rows[row], Name::NONE),
             local: pick(&locals, self.local.rows[row], Address::NONE),
             remote: pick(&remotes, self.remote.rows[row], Address::NONE),
             host,

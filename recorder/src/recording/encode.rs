@@ -23,6 +23,7 @@ pub(super) struct Buffer {
     pub(super) events: Vec<Event>,
     comms: Texts,
     cgroups: Texts,
+    faults: Texts,
     locals: Texts,
     remotes: Texts,
 }
@@ -32,7 +33,8 @@ impl Buffer {
         for event in events {
             let mut event = *event;
             event.comm = take_comm(&mut self.comms, names, event.comm);
-            event.cgroup = take_cgroup(&mut self.cgroups, names, event.cgroup);
+            event.cgroup = take_name(&mut self.cgroups, names, event.cgroup);
+            event.fault = take_name(&mut self.faults, names, event.fault);
             event.local = take_address(&mut self.locals, names, event.local);
             event.remote = take_address(&mut self.remotes, names, event.remote);
             self.events.push(event);
@@ -54,7 +56,8 @@ impl Buffer {
 
     pub(super) fn clear(&mut self) {
         self.events.clear();
-        for texts in [&mut self.comms, &mut self.cgroups, &mut self.locals, &mut self.remotes] {
+        let Self { comms, cgroups, faults, locals, remotes, .. } = self;
+        for texts in [comms, cgroups, faults, locals, remotes] {
             texts.clear();
         }
     }
@@ -65,8 +68,8 @@ fn take_comm(texts: &mut Texts, names: &Names, comm: Name) -> Name {
     Name(texts.index(comm.0.wrapping_add(1), || names.text(comm).to_owned()))
 }
 
-fn take_cgroup(texts: &mut Texts, names: &Names, cgroup: Name) -> Name {
-    match cgroup {
+fn take_name(texts: &mut Texts, names: &Names, name: Name) -> Name {
+    match name {
         Name::NONE => Name::NONE,
         name => Name(texts.index(name.0, || names.text(name).to_owned())),
     }
@@ -136,7 +139,7 @@ pub(super) fn write<W: Write + Send>(
     columns.repeated(|e| Some(i64::from(e.cpu)))?;
     columns.named(|e| Some(e.ring as u32), |e| e.ring.as_str().to_owned())?;
     columns.int64(|e| e.position as i64)?;
-    columns.named(|_| None, |_| String::new())?; // fault: nothing injects any yet
+    columns.text(&buffer.faults, |e| e.fault.0)?;
     columns.row_group.close()
 }
 

@@ -104,8 +104,9 @@ fn one_recorder((a_host, a): (&Host, &[Event]), (b_host, b): (&Host, &[Event])) 
         b.iter().map(|e| times.get(&(e.cpu, e.ring, e.position)).map(|&time| time == e.time_ns));
     let common: HashSet<Option<bool>> = found.collect();
     let nothing_common = !common.contains(&Some(true));
-    let apart = common.contains(&Some(false));
-    !apart && !(nothing_common && a.len() >= ENOUGH && b.len() >= ENOUGH)
+    let enough = a.len() >= ENOUGH && b.len() >= ENOUGH;
+    let apart = common.contains(&Some(false)) || nothing_common && enough;
+    !apart
 }
 
 /// Whether an event may be in both of two recorders' recordings: both followed the thread, or the socket.

@@ -77,6 +77,10 @@ pub fn trace(history: &History, graph: &Graph, symptom: EventIndex) -> Trace {
     let mut seen = std::collections::HashSet::from([symptom]);
     while steps.len() < STEPS_MAX {
         let event = event_of(at).0;
+        // Whoever injected it wanted it: what its thread did before made no difference.
+        if history.events[event as usize].op == Op::Fault {
+            break;
+        }
         let earlier = cause(history, graph, at, steps.len() == 1)
             .map(|edge| (event, edge))
             .or_else(|| thread_cause(history, graph, event, &mut looks));
@@ -119,7 +123,7 @@ fn rank(history: &History, kind: EdgeKind, event: EventIndex, symptom: bool) -> 
     match kind {
         // That a child has ended is rarely why its parent did something; it would hide the rest.
         EdgeKind::Signal if i32::from(event.signal) == libc::SIGCHLD && !symptom => None,
-        EdgeKind::Signal => Some(0),
+        EdgeKind::Signal | EdgeKind::Fault => Some(0),
         EdgeKind::Close => Some(1),
         EdgeKind::Bytes => Some(2),
         EdgeKind::Connection => Some(3),

@@ -99,6 +99,8 @@ struct Alert {
 
 /// Of one group more are not looked at.
 const MOST_ALERTS: usize = 1000;
+/// Different patterns of one group that are tried.
+const MOST_SYMPTOMS: usize = 8;
 
 /// What a notification asks for; nothing when all its alerts are resolved.
 pub fn firing(
@@ -112,7 +114,12 @@ pub fn firing(
     let first = alerts.first()?;
     let rule_of = |alert: &&Alert| rules.iter().find(|rule| rule.applies(alert));
     let lookback = alerts.iter().filter_map(rule_of).map(|rule| rule.lookback).max_by_key(|t| t.0);
-    let symptoms = alerts.iter().filter_map(|alert| rule_of(alert)?.symptom.as_ref()?.of(alert));
+    let mut symptoms: Vec<String> = Vec::new();
+    for symptom in alerts.iter().filter_map(|alert| rule_of(alert)?.symptom.as_ref()?.of(alert)) {
+        if symptoms.len() < MOST_SYMPTOMS && !symptoms.contains(&symptom) {
+            symptoms.push(symptom);
+        }
+    }
     let missing = alerts.iter().find_map(|alert| rule_of(alert)?.missing.as_ref()?.of(alert));
     let name = first.labels.get("alertname").map_or("alert", String::as_str);
     let mut keys: Vec<String> = alerts.iter().map(|alert| alert.identity()).collect();
@@ -120,7 +127,7 @@ pub fn firing(
     Some(Firing {
         key: keys.join(" "),
         occurrences: alerts.iter().map(|a| format!("{} {}", a.identity(), a.starts_at)).collect(),
-        symptoms: symptoms.collect(),
+        symptoms,
         missing,
         since: first.starts_at.checked_sub(lookback.unwrap_or_else(self::lookback).0).ok(),
         began: Some(first.starts_at),

@@ -29,6 +29,9 @@ def serve(port, answer, accepted=1):
 def accepting(comm, port, answer):
     # The first connection only asks whether somebody listens.
     def act():
+        # Who waits for the end of what the play says need not wait for this one.
+        for said in 1, 2:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), said)
         seen = []
         serve(port, lambda c: answer(c) if seen else seen.append(c), 2)
     pid = child(comm, act)
@@ -140,7 +143,7 @@ fn a_slow_backend_that_makes_its_client_give_up() {
         "
 def slow(connection):
     connection.recv(9)
-    time.sleep(1.5)
+    time.sleep(8)
 
 def forward(connection):
     upstream.send(connection.recv(9))
@@ -163,31 +166,5 @@ except TimeoutError:
 ",
         &["--missing", "comm=client op=recv result>0"],
         &["slow[", "then nothing for", "the request got there"],
-    );
-}
-
-#[test]
-fn a_client_that_closes_too_early() {
-    check(
-        "
-def answer(connection):
-    connection.recv(9)
-    time.sleep(0.2)
-    for _ in range(20):
-        connection.send(b'x' * 10_000)
-        time.sleep(0.01)
-
-def impatient():
-    connection = socket.create_connection(('127.0.0.1', port))
-    connection.send(b'a request')
-    connection.close()
-
-port = free()
-server = accepting('server', port, answer)
-os.waitpid(child('impatient', impatient), 0)
-os.waitpid(server, 0)
-",
-        &["comm=server error=*"],
-        &["impatient", "a connection was reset"],
     );
 }

@@ -235,7 +235,7 @@ impl Drop for Running {
         let _ = kill(Pid::from_raw(self.pid() as i32), Signal::SIGTERM);
         let status = self.child.wait();
         if let Some(cgroup) = &self.cgroup {
-            let _ = fs::remove_dir(cgroup);
+            remove(cgroup);
         }
         if thread::panicking() {
             let log = fs::read_to_string(self.path("log")).unwrap_or_default();
@@ -250,6 +250,15 @@ impl Drop for Running {
 #[expect(clippy::print_stderr, reason = "what a daemon said helps where its test failed")]
 fn eprint_log(log: &str) {
     eprintln!("the daemon said:\n{log}");
+}
+
+/// Ends what a play left in its cgroup, and removes it.
+fn remove(cgroup: &Path) {
+    fs::write(cgroup.join("cgroup.kill"), "1").expect("the cgroup is ours");
+    let begun = Instant::now();
+    while fs::remove_dir(cgroup).is_err() && begun.elapsed() < PATIENCE {
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 fn free_port() -> u16 {

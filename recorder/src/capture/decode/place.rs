@@ -49,7 +49,7 @@ pub(super) fn range(raw: &Raw, position: u64, event: &mut Event) {
         (raw.slot.flags & flag::FIN_SEEN != 0, raw.slot.flags & flag::DRAINED != 0);
     let (start, end) = match event.op {
         // Into or out of a queue: no bytes of the stream move.
-        Op::Send | Op::Recv if raw.slot.aux[0] & call::REPAIRED != 0 => return,
+        Op::Send | Op::Recv if raw.slot.aux[0] & (call::REPAIRED | call::UNPLACED) != 0 => return,
         Op::Send if length > 0 => (position.wrapping_sub(length), position),
         Op::Recv if event.flags.has(Flags::URGENT) => return,
         Op::Recv if event.flags.has(Flags::EOF) && !drained => (position, position + 1),

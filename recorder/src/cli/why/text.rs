@@ -77,8 +77,13 @@ pub fn why(
     } else if answer.chain.len() == 1 {
         writeln!(out, "         {nothing} outside its own thread must precede it")?;
     } else if let Some(origin) = origin {
-        let lane = lane(history, &history.events[origin as usize]);
-        writeln!(out, "         {nothing} outside {lane} must precede it")?;
+        let origin = &history.events[origin as usize];
+        if origin.op == Op::Fault {
+            writeln!(out, "         it was injected")?;
+        } else {
+            let lane = lane(history, origin);
+            writeln!(out, "         {nothing} outside {lane} must precede it")?;
+        }
     }
     for frontier in &answer.frontiers {
         writeln!(out, "frontier {frontier}")?;

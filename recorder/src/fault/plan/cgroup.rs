@@ -12,7 +12,6 @@ pub(super) fn offer(fault: &Fault) -> Result<Offer, String> {
     let Action::Error(errno) = target.action else {
         return Err(match target.action {
             Action::Return(_) => "it can refuse a call, but not return a value of choice",
-            Action::Drop(_) => "it drops packets only where addresses or cgroups say whose, which is not yet offered",
             _ => "it can only refuse calls",
         }
         .to_owned());

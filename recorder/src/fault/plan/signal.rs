@@ -9,13 +9,10 @@ use crate::pattern::{Value, value_text};
 
 pub(super) fn offer(fault: &Fault) -> Result<Offer, String> {
     let target = target(fault)?;
-    let (signal, rest) = match target.action {
-        Action::Kill(signal) => (signal, String::new()),
-        Action::Pause(time) => (libc::SIGSTOP as u8, format!(", SIGCONT after {time:?}")),
+    let signal = match target.action {
+        Action::Kill(signal) => signal,
         Action::Delay(_) => {
-            return Err(
-                "it stops whole processes: `pause` does that, `delay` is for one call".to_owned()
-            );
+            return Err("it strikes whole processes, and cannot delay one call".to_owned());
         }
         _ => return Err("it can only send signals".to_owned()),
     };
@@ -40,7 +37,7 @@ pub(super) fn offer(fault: &Fault) -> Result<Offer, String> {
         hooks,
         action: action::SIGNAL,
         value: i32::from(signal),
-        does: format!("at {}: bpf_send_signal({name}){rest}", attached.join(", ")),
+        does: format!("at {}: bpf_send_signal({name})", attached.join(", ")),
         notes,
     })
 }

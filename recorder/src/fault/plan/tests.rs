@@ -80,10 +80,11 @@ fn the_cheapest_that_can_is_taken_and_the_others_are_told() {
     check(
         "comm=app op=send => pause=2s, nth=1",
         expect![[r#"
-        signal: at send: bpf_send_signal(SIGSTOP), SIGCONT after 2s
-            cgroup    it can only refuse calls
-            destroy   it can only destroy connections
-            override  it can only give a call another result"#]],
+            fault `it`: no mechanism can do this here
+                cgroup    it can only refuse calls
+                destroy   it can only destroy connections
+                signal    it can only send signals
+                override  it can only give a call another result"#]],
     );
     check(
         "comm=app op=connect => return=0, nth=1",
@@ -145,6 +146,10 @@ fn what_none_can_do_is_refused_with_every_reason() {
             signal    it can only send signals
             override  connect's address lies in the program's memory, where it may change: `via = "cgroup"` sees it"#]],
     );
+}
+
+#[test]
+fn what_the_kernel_cannot_test_is_refused() {
     check(
         "comm=app op=recv error=EIO => kill=KILL, nth=1",
         expect![[r#"
@@ -184,11 +189,11 @@ fn what_none_can_do_is_refused_with_every_reason() {
     check(
         "comm=app op=recv => delay=1s, nth=1",
         expect![[r#"
-        fault `it`: no mechanism can do this here
-            cgroup    it can only refuse calls
-            destroy   it can only destroy connections
-            signal    it stops whole processes: `pause` does that, `delay` is for one call
-            override  a program in the kernel cannot wait"#]],
+            fault `it`: no mechanism can do this here
+                cgroup    it can only refuse calls
+                destroy   it can only destroy connections
+                signal    it strikes whole processes, and cannot delay one call
+                override  a program in the kernel cannot wait"#]],
     );
     check(
         "comm=app op=recv => error=EIO, nth=1, via=signal",
@@ -247,7 +252,7 @@ fn a_pattern_becomes_values_and_masks() {
         hooks 1 role 0: comm "redis" of 5, remote :: of 0 bits, port 80 of ffff
         hooks 1 role 0: comm "app" of 4, remote ::ffff:10.1.0.0 of 112 bits, port 6379 of ffff
         hooks 1 role 0: comm "app" of 4, remote :: of 0 bits, port 80 of ffff
-        hooks 100000 role 1: comm "" of 0, remote :: of 0 bits, port 0 of 0
+        hooks 1000 role 1: comm "" of 0, remote :: of 0 bits, port 0 of 0
     "#]]
     .assert_eq(&told);
     assert_eq!((compiled.rules[0].number, compiled.rules[0].needs_after), (2, 1));

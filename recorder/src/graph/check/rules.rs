@@ -20,6 +20,7 @@ pub(super) fn broken(known: &Known<'_>, from: Point, to: Point, edge: &Edge) -> 
                 .then_some(("task", "it does not lead from a fork to what was forked"))
         }
         EdgeKind::Signal => signal(known, cause, effect, edge.proof),
+        EdgeKind::Fault => fault(known, from, to),
     }
 }
 
@@ -71,7 +72,9 @@ fn connection(known: &Known<'_>, from: EventIndex, to: EventIndex, proof: Proof)
         (Op::Connect, Op::Established) => joined,
         (Op::Connect, Op::Error | Op::ResetReceived) => same,
         (Op::Established, Op::Established) => {
-            mirrored(cause, effect) && !effect.flags.has(Flags::ACTIVE)
+            mirrored(cause, effect)
+                && !effect.flags.has(Flags::ACTIVE)
+                && cause.protocol != Some(Protocol::Mptcp)
         }
         (Op::Established, Op::Send | Op::Recv) => same && effect.error == 0,
         (Op::Established, Op::Accept) => same && effect.tid != 0,
@@ -123,6 +126,19 @@ fn close(known: &Known<'_>, cause: &Event, effect: &Event, proof: Proof) -> Brok
         _ => false,
     };
     (!right).then_some(("close", "the two have no part in one connection's end"))
+}
+
+fn fault(known: &Known<'_>, from: Point, to: Point) -> Broken {
+    let (cause, effect) = (known.event(from.0), known.event(to.0));
+    let sides = (from.1, to.1) == (Side::End, Side::End);
+    let next = known.next_in_thread[from.0 as usize] == to.0;
+    let deed = match effect.op {
+        Op::Signal => effect.signal == cause.signal && effect.target == cause.tid,
+        Op::Fault => false,
+        _ => effect.fault == cause.fault && cause.signal == 0,
+    };
+    (cause.op != Op::Fault || !sides || !next || !deed)
+        .then_some(("fault", "it does not lead from a fault to what that changed"))
 }
 
 fn signal(known: &Known<'_>, cause: &Event, effect: &Event, proof: Proof) -> Broken {

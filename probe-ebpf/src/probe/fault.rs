@@ -1,0 +1,309 @@
+//! Faults: which of them an event meets, and whether they fire. What is then done to the event is in one file
+//! per mechanism.
+//!
+//! Rules and matchers stand in maps, so that nothing is compiled anew for a fault. A thread that is out of
+//! scope leaves at the first test.
+
+mod cgroup;
+mod result;
+mod signal;
+
+use core::ffi::c_void;
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use core::ptr;
+
+use aya_ebpf::bindings::{
+    BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE, bpf_map_type, task_struct,
+};
+use aya_ebpf::btf_maps::Array;
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_ancestor_cgroup_id, bpf_loop, bpf_task_storage_get,
+};
+use aya_ebpf::macros::btf_map;
+use probe_ebpf::fault::{
+    FaultDetail, MATCHERS_MAX, Matcher, Progress, RULES_MAX, Rule, SUBJECT_WORDS, Subject, pick,
+    role,
+};
+
+use crate::emit;
+use crate::kernel::{Pointer, field};
+use crate::scope::LocalStorage;
+
+#[btf_map]
+static RULES: Array<Rule, { RULES_MAX as usize }> = Array::new();
+/// Without holes: the first that is for no hook is the end.
+#[btf_map]
+static MATCHERS: Array<Matcher, { MATCHERS_MAX as usize }> = Array::new();
+#[btf_map]
+static PROGRESS: Array<Progress, { RULES_MAX as usize }> = Array::new();
+
+#[btf_map]
+static VICTIMS: LocalStorage<
+    Victim,
+    { bpf_map_type::BPF_MAP_TYPE_TASK_STORAGE as usize },
+    { BPF_F_NO_PREALLOC as usize },
+> = LocalStorage::new();
+
+/// What is remembered about a thread that has met a fault, or that may.
+#[repr(C)]
+pub struct Victim {
+    /// In a process's first thread: of which rules `after` and `before` have been met there, a bit each.
+    after: u32,
+    before: u32,
+    /// A call whose result is awaited: rule + 1, hook, socket, detail of its fault.
+    pending: u32,
+    hook: u32,
+    socket: u64,
+    detail: [u64; 8],
+}
+
+/// A rule that fires; `action` 0: none does. No `Option`, whose empty form the compiler leaves unset and the
+/// verifier then sees read.
+#[derive(Clone, Copy)]
+pub struct Firing {
+    pub index: u32,
+    pub action: u32,
+    pub value: i32,
+}
+
+const NOTHING: Firing = Firing { index: 0, action: 0, value: 0 };
+
+/// What is carried from one matcher, and then from one rule, to the next. On the stack: `bpf_loop` checks its
+/// body once, where the verifier would walk through every round of a plain loop.
+struct Walk {
+    subject: Subject,
+    hook: u32,
+    /// Rules that the event leads to, by role: a bit each.
+    targets: u32,
+    after: u32,
+    before: u32,
+    from: u32,
+    until: u32,
+    /// Of which rules `after` and `before` have been met in the process.
+    seen_after: u32,
+    seen_before: u32,
+    firing: Firing,
+}
+
+/// Takes note of an event, and tells the fault that it meets, if one fires. `leader` is the first thread of
+/// the process, NULL where no process is known.
+#[inline(always)]
+pub fn meet(hook: u32, subject: Subject, leader: *mut task_struct) -> Firing {
+    let mut walk = Walk {
+        subject,
+        hook,
+        targets: 0,
+        after: 0,
+        before: 0,
+        from: 0,
+        until: 0,
+        seen_after: 0,
+        seen_before: 0,
+        firing: NOTHING,
+    };
+    each(MATCHERS_MAX, matched, &mut walk);
+    if walk.targets != 0 {
+        (walk.seen_after, walk.seen_before) = seen(leader);
+        each(RULES_MAX, fires, &mut walk);
+    }
+    if walk.after | walk.before != 0 && !leader.is_null() {
+        let victim = victim(leader, true);
+        if !victim.is_null() {
+            // SAFETY: a live storage value. Two threads may race for a word, and each then sets its bits.
+            unsafe {
+                (*victim).after |= walk.after;
+                (*victim).before |= walk.before;
+            }
+        }
+    }
+    if walk.from | walk.until != 0 {
+        each(RULES_MAX, latched, &mut walk);
+    }
+    walk.firing
+}
+
+/// The body of a loop: 0 goes on, 1 ends it.
+type Body = unsafe extern "C" fn(u32, *mut Walk) -> i64;
+
+#[inline(always)]
+fn each(rounds: u32, body: Body, walk: &mut Walk) {
+    // SAFETY: the body gets this very walk, which outlives the call.
+    unsafe { bpf_loop(rounds, body as *mut c_void, ptr::from_mut(walk).cast(), 0) };
+}
+
+/// Takes note of one matcher, if it holds.
+unsafe extern "C" fn matched(index: u32, walk: *mut Walk) -> i64 {
+    let Some(matcher) = MATCHERS.get_ptr_mut(index) else { return 1 };
+    // SAFETY: a live map value, and the walk of the caller.
+    unsafe {
+        let (hooks, rule) = ((*matcher).hooks, (*matcher).rule);
+        if hooks == 0 {
+            return 1;
+        }
+        if hooks >> ((*walk).hook & 31) & 1 == 0
+            || !holds(matcher, &raw const (*walk).subject)
+            || !in_cgroup(matcher)
+        {
+            return 0;
+        }
+        let bit = 1 << (rule & (RULES_MAX - 1));
+        match (*matcher).role {
+            role::TARGET => (*walk).targets |= bit,
+            role::AFTER => (*walk).after |= bit,
+            role::BEFORE => (*walk).before |= bit,
+            role::FROM => (*walk).from |= bit,
+            _ => (*walk).until |= bit,
+        }
+    }
+    0
+}
+
+/// Whether no masked bit of the subject differs.
+#[inline(always)]
+fn holds(matcher: *mut Matcher, subject: *const Subject) -> bool {
+    let mut different = 0;
+    let mut i = 0;
+    while i < SUBJECT_WORDS {
+        // SAFETY: a live map value and a live subject; all have that many words.
+        unsafe {
+            let value = (&raw const (*matcher).value).cast::<u64>().add(i);
+            let mask = (&raw const (*matcher).mask).cast::<u64>().add(i);
+            let word = subject.cast::<u64>().add(i);
+            different |=
+                (ptr::read_volatile(value) ^ ptr::read_volatile(word)) & ptr::read_volatile(mask);
+        }
+        i += 1;
+    }
+    different == 0
+}
+
+#[inline(always)]
+fn in_cgroup(matcher: *mut Matcher) -> bool {
+    // SAFETY: a live map value, and a helper that takes a number.
+    unsafe {
+        let level = (*matcher).cgroup_level;
+        level == 0 || bpf_get_current_ancestor_cgroup_id(level as i32 - 1) == (*matcher).cgroup
+    }
+}
+
+/// Counts the match of one rule, and lets it fire.
+unsafe extern "C" fn fires(index: u32, walk: *mut Walk) -> i64 {
+    let Some(rule) = RULES.get_ptr_mut(index) else { return 1 };
+    let Some(progress) = PROGRESS.get_ptr_mut(index) else { return 1 };
+    // SAFETY: live map values, and the walk of the caller; nobody writes the rule while it is armed.
+    unsafe {
+        if (*walk).targets >> (index & 31) & 1 == 0 || !armed(rule, progress, index, walk) {
+            return 0;
+        }
+        let count = add(&raw mut (*progress).matched) + 1;
+        let number = (*rule).number;
+        let picked = match (*rule).pick {
+            pick::NTH => count == number,
+            // Without a test for zero there would be a panic, and no program.
+            pick::EVERY => number != 0 && count % number == 0,
+            pick::CHANCE => chance((*rule).seed, count) < number,
+            _ => true,
+        };
+        // One event, one fault: what another would do to it is not done.
+        if !picked
+            || (*walk).firing.action != 0
+            || add(&raw mut (*progress).picked) >= (*rule).limit
+        {
+            return 0;
+        }
+        add(&raw mut (*progress).fired);
+        (*walk).firing = Firing { index, action: (*rule).action, value: (*rule).value };
+    }
+    0
+}
+
+/// Whether a rule is open, not over, in its time, and at home in this process.
+#[inline(always)]
+unsafe fn armed(rule: *mut Rule, progress: *mut Progress, index: u32, walk: *mut Walk) -> bool {
+    let now_ns = emit::now();
+    // SAFETY: the caller's.
+    unsafe {
+        let closed = (*progress).open == 0 || (*progress).over != 0;
+        let unseen = (*rule).needs_after != 0 && (*walk).seen_after >> (index & 31) & 1 == 0;
+        let outside = now_ns < (*rule).from_ns || now_ns >= (*rule).until_ns;
+        !(closed || unseen || outside) && (*walk).seen_before >> (index & 31) & 1 == 0
+    }
+}
+
+/// A number of 32 bits that depends on seed and count alone (splitmix64).
+#[inline(always)]
+fn chance(seed: u64, count: u64) -> u64 {
+    let mut z = seed.wrapping_add(count.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (z ^ z >> 31) >> 32
+}
+
+/// The value before.
+#[inline(always)]
+unsafe fn add(counter: *mut u64) -> u64 {
+    // SAFETY: the caller's; the intrinsic is the atomic add of the target.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::AcqRel }>(counter, 1) }
+}
+
+/// Opens and ends one rule for all.
+unsafe extern "C" fn latched(index: u32, walk: *mut Walk) -> i64 {
+    let Some(progress) = PROGRESS.get_ptr_mut(index) else { return 1 };
+    // SAFETY: a live map value, whose words are only ever set, and the walk of the caller.
+    unsafe {
+        if (*walk).from >> (index & 31) & 1 != 0 {
+            (*progress).open = 1;
+        }
+        if (*walk).until >> (index & 31) & 1 != 0 && (*progress).open != 0 {
+            (*progress).over = 1;
+        }
+    }
+    0
+}
+
+/// What `after` and `before` have seen in a process.
+#[inline(always)]
+fn seen(leader: *mut task_struct) -> (u32, u32) {
+    if leader.is_null() {
+        return (0, 0);
+    }
+    let victim = victim(leader, false);
+    if victim.is_null() {
+        return (0, 0);
+    }
+    // SAFETY: a live storage value.
+    unsafe { ((*victim).after, (*victim).before) }
+}
+
+#[inline(always)]
+fn victim(task: *mut task_struct, create: bool) -> *mut Victim {
+    let flags = if create { BPF_LOCAL_STORAGE_GET_F_CREATE as u64 } else { 0 };
+    // SAFETY: the verifier checks map and task.
+    unsafe { bpf_task_storage_get(VICTIMS.as_map(), task, ptr::null_mut(), flags) }.cast()
+}
+
+/// The first thread of a task's process.
+#[inline(always)]
+fn leader(task: *mut task_struct) -> *mut task_struct {
+    field!(task, task_group_leader, Pointer).cast()
+}
+
+/// What the event of a fault says besides.
+#[inline(always)]
+fn detail(firing: &Firing, hook: u32, subject: &Subject) -> [u64; 8] {
+    let named = FaultDetail {
+        local_port: subject.local_port,
+        remote_port: subject.remote_port,
+        rule: firing.index,
+        action: firing.action,
+        hook,
+        protocol: subject.protocol,
+        ..bytemuck::Zeroable::zeroed()
+    };
+    let mut detail: [u64; 8] = bytemuck::cast(named);
+    detail[0] = subject.local[0];
+    detail[1] = subject.local[1];
+    detail[2] = subject.remote[0];
+    detail[3] = subject.remote[1];
+    detail
+}

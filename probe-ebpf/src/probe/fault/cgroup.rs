@@ -1,0 +1,110 @@
+//! Calls that are refused by a control group's programs: connect, bind, and sending a datagram to an address.
+
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_set_retval,
+};
+use aya_ebpf::macros::cgroup_sock_addr;
+use aya_ebpf::programs::SockAddrContext;
+use probe_ebpf::event::{RareSlot, kind, protocol};
+use probe_ebpf::fault::{Subject, action, hook};
+
+use super::{detail, leader, meet, result};
+use crate::kernel::field;
+use crate::{emit, scope};
+
+#[cgroup_sock_addr(connect4)]
+pub fn refuse_connect4(ctx: SockAddrContext) -> i32 {
+    refuse(&ctx, hook::CONNECT, v4(&ctx))
+}
+
+#[cgroup_sock_addr(connect6)]
+pub fn refuse_connect6(ctx: SockAddrContext) -> i32 {
+    refuse(&ctx, hook::CONNECT, v6(&ctx))
+}
+
+#[cgroup_sock_addr(bind4)]
+pub fn refuse_bind4(ctx: SockAddrContext) -> i32 {
+    refuse(&ctx, hook::BIND, v4(&ctx))
+}
+
+#[cgroup_sock_addr(bind6)]
+pub fn refuse_bind6(ctx: SockAddrContext) -> i32 {
+    refuse(&ctx, hook::BIND, v6(&ctx))
+}
+
+#[cgroup_sock_addr(sendmsg4)]
+pub fn refuse_sendmsg4(ctx: SockAddrContext) -> i32 {
+    refuse(&ctx, hook::SENDMSG, v4(&ctx))
+}
+
+#[cgroup_sock_addr(sendmsg6)]
+pub fn refuse_sendmsg6(ctx: SockAddrContext) -> i32 {
+    refuse(&ctx, hook::SENDMSG, v6(&ctx))
+}
+
+const ALLOW: i32 = 1;
+const REFUSE: i32 = 0;
+const IPPROTO_TCP: u32 = 6;
+const IPPROTO_UDP: u32 = 17;
+
+/// The address that the call was given.
+#[inline(always)]
+fn v4(ctx: &SockAddrContext) -> [u64; 2] {
+    // SAFETY: the kernel's context; the verifier checks the access.
+    let address = unsafe { (&raw const (*ctx.sock_addr).user_ip4).read_volatile() };
+    [0, 0xffff_0000 | (address as u64) << 32]
+}
+
+#[inline(always)]
+fn v6(ctx: &SockAddrContext) -> [u64; 2] {
+    // SAFETY: as above; four words, since the kernel rewrites each access.
+    let word = |i: usize| unsafe {
+        let words = (&raw const (*ctx.sock_addr).user_ip6).cast::<u32>();
+        words.add(i).read_volatile() as u64
+    };
+    [word(0) | word(1) << 32, word(2) | word(3) << 32]
+}
+
+#[inline(always)]
+fn refuse(ctx: &SockAddrContext, hook: u32, address: [u64; 2]) -> i32 {
+    let Some(thread) = scope::current() else { return ALLOW };
+    // SAFETY: a helper without arguments.
+    let task = unsafe { bpf_get_current_task_btf() };
+    // SAFETY: the kernel's context; the verifier checks the accesses.
+    let (port, spoken) = unsafe {
+        let port = (&raw const (*ctx.sock_addr).user_port).read_volatile();
+        (u16::from_be(port as u16), (&raw const (*ctx.sock_addr).protocol).read_volatile())
+    };
+    let mut subject = Subject {
+        comm: field!(task, task_comm, [u64; 2]),
+        protocol: match spoken {
+            IPPROTO_TCP => protocol::TCP as u32,
+            IPPROTO_UDP => protocol::UDP as u32,
+            _ => 0,
+        },
+        pid: thread.pid,
+        tid: thread.tid,
+        ..bytemuck::Zeroable::zeroed()
+    };
+    if hook == hook::BIND {
+        (subject.local, subject.local_port) = (address, port);
+    } else {
+        (subject.remote, subject.remote_port) = (address, port);
+    }
+    let firing = meet(hook, subject, leader(task));
+    if firing.action != action::REFUSE {
+        return ALLOW;
+    }
+    // SAFETY: a helper that takes the context.
+    let cookie = unsafe { bpf_get_socket_cookie(ctx.sock_addr.cast()) };
+    let detail = detail(&firing, hook, &subject);
+    let mut slot = thread.slot(kind::FAULT);
+    slot.socket = cookie;
+    slot.result = firing.value;
+    slot.argument = firing.index;
+    result::await_call(task, &firing, hook, cookie, &detail);
+    emit::rare(&RareSlot { slot, detail });
+    // SAFETY: a helper that takes a number.
+    unsafe { bpf_set_retval(firing.value) };
+    REFUSE
+}

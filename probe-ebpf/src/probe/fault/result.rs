@@ -1,0 +1,85 @@
+//! What became of a call that a fault changed: such a call passes none of the hooks that record it, so its
+//! result is taken where system calls end. Attached only while such a fault is armed, since this hook costs
+//! every system call of every process.
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+use aya_ebpf::bindings::task_struct;
+use aya_ebpf::btf_maps::Array;
+use aya_ebpf::helpers::generated::bpf_get_current_task_btf;
+use aya_ebpf::macros::{btf_map, btf_tracepoint};
+use aya_ebpf::programs::BtfTracePointContext;
+use probe_ebpf::event::{RareSlot, kind};
+
+use super::{Firing, victim};
+use crate::{emit, scope};
+
+/// How many calls are awaited on the whole machine: while it is none, the hook costs one load.
+#[btf_map]
+static AWAITED: Array<u64, 1> = Array::new();
+
+/// Remembers that the current thread's call has met a fault.
+#[inline(always)]
+pub fn await_call(
+    task: *mut task_struct,
+    firing: &Firing,
+    hook: u32,
+    socket: u64,
+    detail: &[u64; 8],
+) {
+    let victim = victim(task, true);
+    if victim.is_null() {
+        emit::dropped();
+        return;
+    }
+    // SAFETY: a live storage value, of the thread that is running.
+    unsafe {
+        if (*victim).pending == 0 {
+            awaited(1);
+        }
+        (*victim).pending = firing.index + 1;
+        (*victim).hook = hook;
+        (*victim).socket = socket;
+        (*victim).detail = *detail;
+    }
+}
+
+#[inline(always)]
+fn awaited(change: i64) {
+    if let Some(count) = AWAITED.get_ptr_mut(0) {
+        // SAFETY: a live map value, and the intrinsic is the atomic add of the target.
+        unsafe {
+            atomic_xadd::<u64, u64, { AtomicOrdering::AcqRel }>(count, change as u64);
+        }
+    }
+}
+
+#[btf_tracepoint(function = "sys_exit")]
+pub fn call_ended(ctx: BtfTracePointContext) -> Option<()> {
+    let count = AWAITED.get_ptr_mut(0)?;
+    // SAFETY: a live map value.
+    if unsafe { count.read_volatile() } == 0 {
+        return None;
+    }
+    // SAFETY: a helper without arguments.
+    let task = unsafe { bpf_get_current_task_btf() };
+    let victim = victim(task, false);
+    // SAFETY: NULL or a live storage value.
+    if victim.is_null() || unsafe { (*victim).pending } == 0 {
+        return None;
+    }
+    let thread = scope::current()?;
+    let mut slot = thread.slot(kind::CALL);
+    slot.result = ctx.arg(1);
+    // SAFETY: a live storage value, of the thread that is running.
+    let detail = unsafe {
+        slot.argument = (*victim).pending - 1;
+        slot.socket = (*victim).socket;
+        slot.aux[0] = (*victim).hook as u8;
+        (*victim).pending = 0;
+        (*victim).detail
+    };
+    awaited(-1);
+    emit::rare(&RareSlot { slot, detail });
+    None
+}

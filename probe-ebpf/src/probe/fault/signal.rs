@@ -1,0 +1,76 @@
+//! Faults at events that threads raise: a signal for the process that is current. Also where the events are met
+//! that only open or end a fault.
+
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_send_signal,
+};
+use aya_ebpf::macros::btf_tracepoint;
+use aya_ebpf::programs::BtfTracePointContext;
+use probe_ebpf::event::state::{
+    CLOSE, CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_SENT,
+};
+use probe_ebpf::event::{RareSlot, kind};
+use probe_ebpf::fault::{Subject, action, hook};
+
+use super::{detail, leader, meet};
+use crate::kernel::{self, Pointer, field};
+use crate::{emit, scope};
+
+#[btf_tracepoint(function = "sock_send_length")]
+pub fn met_sent(ctx: BtfTracePointContext) -> Option<()> {
+    met(hook::SENT, ctx.arg(0))
+}
+
+#[btf_tracepoint(function = "sock_recv_length")]
+pub fn met_received(ctx: BtfTracePointContext) -> Option<()> {
+    met(hook::RECEIVED, ctx.arg(0))
+}
+
+/// Only changes that are the current thread's own act.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn met_state(ctx: BtfTracePointContext) -> Option<()> {
+    let (old, new) = (ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);
+    let hook = match (old, new) {
+        (CLOSE, SYN_SENT) => hook::CONNECTING,
+        (CLOSE, LISTEN) => hook::LISTENING,
+        (ESTABLISHED, FIN_WAIT1) | (CLOSE_WAIT, LAST_ACK) => hook::CLOSING,
+        _ => return None,
+    };
+    met(hook, ctx.arg(0))
+}
+
+#[inline(always)]
+fn met(hook: u32, sk: Pointer) -> Option<()> {
+    let protocol = kernel::protocol(sk);
+    if protocol == 0 {
+        return None;
+    }
+    let thread = scope::current()?;
+    // SAFETY: a helper without arguments.
+    let task = unsafe { bpf_get_current_task_btf() };
+    let subject = Subject {
+        comm: field!(task, task_comm, [u64; 2]),
+        local: kernel::local_address(sk),
+        remote: kernel::remote_address(sk),
+        local_port: field!(sk, common_num, u16),
+        remote_port: u16::from_be(field!(sk, common_dport, u16)),
+        protocol: protocol as u32,
+        pid: thread.pid,
+        tid: thread.tid,
+    };
+    let firing = meet(hook, subject, leader(task));
+    if firing.action != action::SIGNAL {
+        return None;
+    }
+    let mut slot = thread.slot(kind::FAULT);
+    // SAFETY: a helper that takes a socket, which the verifier checks.
+    slot.socket = unsafe { bpf_get_socket_cookie(sk) };
+    slot.result = firing.value;
+    slot.argument = firing.index;
+    let detail = detail(&firing, hook, &subject);
+    // First, since the signal is an event of this thread as well.
+    emit::rare(&RareSlot { slot, detail });
+    // SAFETY: a helper that takes a number.
+    unsafe { bpf_send_signal(firing.value as u32) };
+    None
+}

@@ -1,0 +1,45 @@
+//! Injected faults, and the calls that they changed. What the call was about comes with the event, since such a
+//! socket may never have been named.
+
+use probe_ebpf::event::protocol;
+use probe_ebpf::fault::{FaultDetail, hook};
+
+use super::{Decoder, errno};
+use crate::capture::ring::Raw;
+use crate::event::{Event, Name, Op, Protocol};
+
+/// What a call is that a fault changed; nothing for a hook that waits for none.
+pub(super) fn call(of: u8) -> Option<Op> {
+    Some(match u32::from(of) {
+        hook::CONNECT => Op::Connect,
+        hook::BIND => Op::Bind,
+        hook::SENDMSG => Op::Send,
+        _ => return None,
+    })
+}
+
+impl Decoder {
+    /// Takes note of the faults' names, in the order of their rules.
+    pub fn name_faults<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
+        self.faults = names.map(|name| self.names.intern(name)).collect();
+    }
+
+    pub(super) fn injected(&mut self, raw: &Raw, detail: [u64; 8], event: &mut Event) {
+        let slot = &raw.slot;
+        let about: FaultDetail = bytemuck::cast(detail);
+        event.fault = self.faults.get(slot.argument as usize).copied().unwrap_or(Name::NONE);
+        event.local = self.address(about.local, about.local_port);
+        event.remote = self.address(about.remote, about.remote_port);
+        event.protocol = match about.protocol as u8 {
+            protocol::TCP => Some(Protocol::Tcp),
+            protocol::UDP => Some(Protocol::Udp),
+            _ => None,
+        };
+        event.error = errno(slot.result.min(0));
+        match event.op {
+            Op::Fault => event.signal = slot.result.max(0) as u8,
+            Op::Send => event.result = i64::from(slot.result.max(0)),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! What `inject` prints: the plan beforehand, and what became of it afterwards.
+
+use std::io::Write;
+
+use anyhow::Result;
+use probe_ebpf::fault::Progress;
+use serde::Serialize;
+
+use crate::describe::printable;
+use crate::fault::plan::{Choice, Rejection};
+use crate::fault::witness::Seen;
+
+#[derive(Serialize)]
+struct Planned<'a> {
+    fault: &'a str,
+    mechanism: &'static str,
+    does: &'a str,
+    notes: &'a [String],
+    rejected: &'a [Rejection],
+}
+
+/// How each fault would be done.
+pub(super) fn plan(choices: &[Choice<'_>], json: bool, out: &mut impl Write) -> Result<()> {
+    let planned = choices.iter().map(|choice| Planned {
+        fault: &choice.fault.name,
+        mechanism: choice.mechanism.as_str(),
+        does: &choice.offer.does,
+        notes: &choice.offer.notes,
+        rejected: &choice.rejected,
+    });
+    if json {
+        let faults: Vec<_> = planned.collect();
+        serde_json::to_writer_pretty(&mut *out, &serde_json::json!({ "faults": faults }))?;
+        return Ok(writeln!(out)?);
+    }
+    for (number, planned) in planned.enumerate() {
+        if number > 0 {
+            writeln!(out)?;
+        }
+        writeln!(out, "{}", printable(planned.fault))?;
+        writeln!(out, "  {:<9} {}", planned.mechanism, planned.does)?;
+        for note in planned.notes {
+            writeln!(out, "            {note}")?;
+        }
+        for rejection in planned.rejected {
+            writeln!(out, "  not {:<9} {}", rejection.mechanism, rejection.reason)?;
+        }
+    }
+    Ok(())
+}
+
+/// What became of one fault.
+#[derive(Debug, Serialize)]
+pub(super) struct Row {
+    fault: String,
+    mechanism: &'static str,
+    /// Events that matched while it was armed.
+    matched: u64,
+    pub(super) fired: u64,
+    /// Firings whose event is in the recording and had the intended result.
+    confirmed: u64,
+    /// Firings whose event is in the recording and had another result.
+    contradicted: u64,
+}
+
+impl Row {
+    pub(super) fn new(choice: &Choice<'_>, progress: &Progress, seen: Seen) -> Self {
+        Self {
+            fault: choice.fault.name.clone(),
+            mechanism: choice.mechanism.as_str(),
+            matched: progress.matched,
+            fired: progress.fired,
+            confirmed: seen.confirmed,
+            contradicted: seen.contradicted,
+        }
+    }
+
+    fn remark(&self) -> String {
+        match (self.matched, self.fired) {
+            (0, _) => "not reached: no event matched".to_owned(),
+            (_, 0) => "not reached: none of the matching events was the one".to_owned(),
+            (_, fired) if self.contradicted > 0 => {
+                format!("{} of {fired} had another result", self.contradicted)
+            }
+            (_, fired) if self.confirmed < fired => {
+                format!("{} of {fired} not seen in the recording", fired - self.confirmed)
+            }
+            _ => String::new(),
+        }
+    }
+}
+
+/// The closing table.
+pub(super) fn rows(rows: &[Row], seed: u64, json: bool, out: &mut impl Write) -> Result<()> {
+    if json {
+        let report = serde_json::json!({ "seed": seed, "faults": rows });
+        serde_json::to_writer_pretty(&mut *out, &report)?;
+        return Ok(writeln!(out)?);
+    }
+    let width = rows.iter().map(|row| printable(&row.fault).chars().count()).max().unwrap_or(0);
+    let width = width.max("fault".len());
+    writeln!(out, "{:<width$}  mechanism  matched  fired  confirmed", "fault")?;
+    for row in rows {
+        let name = printable(&row.fault);
+        let line = format!(
+            "{name:<width$}  {:<9}  {:>7}  {:>5}  {:>9}  {}",
+            row.mechanism,
+            row.matched,
+            row.fired,
+            row.confirmed,
+            row.remark()
+        );
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    writeln!(out, "seed {seed}")?;
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! Arming: writes what was planned into the kernel half's maps, and attaches the programs that it needs.
+//!
+//! Everything hangs on file descriptors of this process: it is gone when the process is.
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+
+use anyhow::{Context, Result};
+use aya::maps::Array;
+use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr};
+use aya::{Btf, Ebpf};
+use probe_ebpf::fault::{Matcher, Progress, Rule, action, hook};
+
+use super::plan::Compiled;
+use crate::capture::procfs;
+
+/// Programs of the kernel half by the hook at which they meet events.
+const PROGRAMS: [(u32, &[&str]); 8] = [
+    (hook::CONNECT, &["refuse_connect4", "refuse_connect6"]),
+    (hook::BIND, &["refuse_bind4", "refuse_bind6"]),
+    (hook::SENDMSG, &["refuse_sendmsg4", "refuse_sendmsg6"]),
+    (hook::SENT, &["met_sent"]),
+    (hook::RECEIVED, &["met_received"]),
+    (hook::CONNECTING, &["met_state"]),
+    (hook::LISTENING, &["met_state"]),
+    (hook::CLOSING, &["met_state"]),
+];
+
+/// The tracepoints of the programs that have one.
+const TRACEPOINTS: [(&str, &str); 4] = [
+    ("met_sent", "sock_send_length"),
+    ("met_received", "sock_recv_length"),
+    ("met_state", "inet_sock_set_state"),
+    ("call_ended", "sys_exit"),
+];
+
+/// Arms what was compiled. From here on it can fire.
+///
+/// # Errors
+/// When a map or a program is refused; nothing stays attached then but what goes with `ebpf`.
+pub fn arm(ebpf: &mut Ebpf, btf: &Btf, compiled: &Compiled) -> Result<()> {
+    write(ebpf, compiled).context("write the faults into the kernel half's maps")?;
+    let hooks = compiled.matchers.iter().fold(0, |hooks, matcher| hooks | matcher.hooks);
+    let mut programs: Vec<&str> = Vec::new();
+    if compiled.rules.iter().any(|rule| rule.action == action::REFUSE) {
+        programs.push("call_ended");
+    }
+    for (hook, names) in PROGRAMS {
+        let new = names.iter().filter(|_| hooks >> hook & 1 == 1);
+        for name in new {
+            if !programs.contains(name) {
+                programs.push(name);
+            }
+        }
+    }
+    for name in programs {
+        attach(ebpf, btf, name).with_context(|| format!("attach {name}"))?;
+    }
+    Ok(())
+}
+
+/// Loads and attaches one program.
+fn attach(ebpf: &mut Ebpf, btf: &Btf, name: &str) -> Result<()> {
+    let program = ebpf.program_mut(name).with_context(|| format!("find the program {name}"))?;
+    if let Some((_, tracepoint)) = TRACEPOINTS.iter().find(|(program, _)| *program == name) {
+        let program: &mut BtfTracePoint = program.try_into()?;
+        program.load(tracepoint, btf)?;
+        program.attach()?;
+        return Ok(());
+    }
+    let program: &mut CgroupSockAddr = program.try_into()?;
+    let mount = procfs::cgroup_mount().context("find the cgroup2 mount in /proc/mounts")?;
+    let root = File::open(&mount).with_context(|| format!("open {}", mount.display()))?;
+    program.load()?;
+    // Links of cgroup programs always allow others beside them.
+    program.attach(root, CgroupAttachMode::Single)?;
+    Ok(())
+}
+
+fn write(ebpf: &mut Ebpf, compiled: &Compiled) -> Result<()> {
+    const RULE: usize = size_of::<Rule>();
+    const PROGRESS: usize = size_of::<Progress>();
+    const MATCHER: usize = size_of::<Matcher>();
+    let mut rules: Array<_, [u8; RULE]> = map(ebpf, "RULES")?.try_into()?;
+    for (index, rule) in (0..).zip(&compiled.rules) {
+        rules.set(index, bytemuck::cast::<Rule, [u8; RULE]>(*rule), 0)?;
+    }
+    let mut progress: Array<_, [u8; PROGRESS]> = map(ebpf, "PROGRESS")?.try_into()?;
+    for (index, open) in (0..).zip(&compiled.open) {
+        let start = Progress { open: u32::from(*open), ..Progress::default() };
+        progress.set(index, bytemuck::cast::<Progress, [u8; PROGRESS]>(start), 0)?;
+    }
+    let mut matchers: Array<_, [u8; MATCHER]> = map(ebpf, "MATCHERS")?.try_into()?;
+    for (index, matcher) in (0..).zip(&compiled.matchers) {
+        matchers.set(index, bytemuck::cast::<Matcher, [u8; MATCHER]>(*matcher), 0)?;
+    }
+    Ok(())
+}
+
+fn map<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::maps::Map> {
+    ebpf.map_mut(name).with_context(|| format!("the probes have no map {name}"))
+}
+
+/// What became of each rule so far.
+pub fn progress(ebpf: &Ebpf, rules: usize) -> Result<Vec<Progress>> {
+    let map = ebpf.map("PROGRESS").context("the probes have no map PROGRESS")?;
+    let map: Array<_, [u8; size_of::<Progress>()]> = map.try_into()?;
+    let read = |index| Ok(bytemuck::cast(map.get(&index, 0)?));
+    (0..rules as u32).map(read).collect()
+}
+
+/// A cgroup's identifier and its depth below the root of the second hierarchy.
+pub fn cgroup(path: &str) -> Option<(u64, u32)> {
+    let mount = procfs::cgroup_mount()?;
+    let full = mount.join(path.strip_prefix('/').unwrap_or(path));
+    let number = std::fs::metadata(&full).ok().filter(|found| found.is_dir())?.ino();
+    let below = full.strip_prefix(&mount).ok()?;
+    Some((number, below.components().count() as u32))
+}
+
+/// Tries the programs of a mechanism for real: each is loaded, and attached without a rule that could fire.
+pub fn try_programs(ebpf: &mut Ebpf, btf: &Btf, names: &[&str]) -> Result<()> {
+    for name in names {
+        attach(ebpf, btf, name).with_context(|| format!("attach {name}"))?;
+    }
+    Ok(())
+}

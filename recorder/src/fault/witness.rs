@@ -1,0 +1,53 @@
+//! What was seen of each fault: whether what was intended came about. Judged by the recording's own events, not by
+//! what the kernel half says of itself.
+
+use std::collections::HashMap;
+
+use crate::event::{Event, Name, Names, Op};
+
+/// Follows the events of one recording.
+#[derive(Debug, Default)]
+pub struct Witness {
+    /// By thread: the last fault whose effect is still to come.
+    waiting: HashMap<u32, Event>,
+    seen: HashMap<Name, Seen>,
+}
+
+/// What was seen of one fault.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Events of the fault itself.
+    pub injected: u64,
+    /// Of these, those whose event then had the intended result.
+    pub confirmed: u64,
+    /// Those whose event had another result.
+    pub contradicted: u64,
+}
+
+impl Witness {
+    pub fn see(&mut self, events: &[Event]) {
+        for event in events.iter().filter(|event| event.tid != 0) {
+            if event.op == Op::Fault {
+                self.seen.entry(event.fault).or_default().injected += 1;
+                self.waiting.insert(event.tid, *event);
+                continue;
+            }
+            let Some(fault) = self.waiting.remove(&event.tid) else { continue };
+            let seen = self.seen.entry(fault.fault).or_default();
+            if !crate::graph::fault_changed(&fault, event) {
+                continue;
+            }
+            if event.op == Op::Signal || event.error == fault.error {
+                seen.confirmed += 1;
+            } else {
+                seen.contradicted += 1;
+            }
+        }
+    }
+
+    /// What was seen of the fault of this name.
+    pub fn of(&self, names: &Names, name: &str) -> Seen {
+        let found = self.seen.iter().find(|(of, _)| names.text(**of) == name);
+        found.map(|(_, seen)| *seen).unwrap_or_default()
+    }
+}

@@ -1,0 +1,32 @@
+//! Injected faults: from a fault to the end of the event that it changed. Exact, since both are the same thread's
+//! and the kernel half notes one right after the other.
+
+use super::{EdgeKind, Graph, Proof, Side};
+use crate::event::{Event, EventIndex, History, Op};
+
+pub(super) fn edges(history: &History, rare: &[EventIndex], graph: &mut Graph) {
+    for &index in rare {
+        let fault = &history.events[index as usize];
+        if fault.op != Op::Fault || fault.in_kernel_lane() {
+            continue;
+        }
+        let next = graph.lives_of(fault.host, fault.tid).iter().find_map(|life| {
+            let events = graph.events_of_thread(life);
+            let place = events.binary_search(&index).ok()?;
+            events.get(place + 1).copied()
+        });
+        if let Some(next) = next.filter(|&next| changed(fault, &history.events[next as usize])) {
+            let (from, to) = ((index, Side::End), (next, Side::End));
+            graph.push(from, to, EdgeKind::Fault, Proof::Must);
+        }
+    }
+}
+
+/// Whether a thread's next event is what the fault did: the call it is the result of, or its signal.
+pub fn changed(fault: &Event, next: &Event) -> bool {
+    match next.op {
+        Op::Fault => false,
+        Op::Signal => fault.signal != 0 && fault.signal == next.signal && next.target == fault.tid,
+        _ => fault.signal == 0 && fault.fault == next.fault,
+    }
+}
