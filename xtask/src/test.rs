@@ -14,7 +14,7 @@ const KERNEL_TESTS: [&str; 2] = ["kernel", "truth"];
 /// What is run.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Only the tests in virtual machines.
+    /// Only the tests in virtual machines, and all of these.
     #[arg(long)]
     vm: bool,
     #[command(flatten)]
@@ -55,7 +55,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     match vm::obstacle() {
         Some(obstacle) => say(format_args!("tests in virtual machines: not run, {obstacle}")),
-        None => part("tests in virtual machines", vm::run(&arguments.guests, &built)),
+        None => {
+            part("tests in virtual machines", vm::run(&vm::Choice::BRIEF, &built));
+            say(format_args!("`cargo xtask test --vm` runs every group of tests on every kernel"));
+        }
     }
     ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     Ok(())
