@@ -26,6 +26,8 @@ pub(super) fn edges(history: &History, rare: &[EventIndex], graph: &mut Graph) {
 pub fn changed(fault: &Event, next: &Event) -> bool {
     match next.op {
         Op::Fault => false,
+        // (Recorded as any send is; it bears no fault's name.)
+        Op::Send => fault.signal == 0 && fault.socket == next.socket && next.socket != 0,
         Op::Signal => fault.signal != 0 && fault.signal == next.signal && next.target == fault.tid,
         _ => fault.signal == 0 && fault.fault == next.fault,
     }

@@ -102,7 +102,10 @@ fn refuse(ctx: &SockAddrContext, hook: u32, address: [u64; 2]) -> i32 {
     slot.socket = cookie;
     slot.result = firing.value;
     slot.argument = firing.index;
-    result::await_call(task, &firing, hook, cookie, &detail);
+    // A datagram that is refused passes the hook that records sends, as any other does.
+    if hook != hook::SENDMSG {
+        result::await_call(task, &firing, hook, cookie, &detail);
+    }
     emit::rare(&RareSlot { slot, detail });
     // SAFETY: a helper that takes a number.
     unsafe { bpf_set_retval(firing.value) };

@@ -13,7 +13,6 @@ pub(super) fn call(of: u8) -> Option<Op> {
     Some(match u32::from(of) {
         hook::CONNECT => Op::Connect,
         hook::BIND => Op::Bind,
-        hook::SENDMSG => Op::Send,
         _ => return None,
     })
 }
@@ -36,10 +35,8 @@ impl Decoder {
             _ => None,
         };
         event.error = errno(slot.result.min(0));
-        match event.op {
-            Op::Fault => event.signal = slot.result.max(0) as u8,
-            Op::Send => event.result = i64::from(slot.result.max(0)),
-            _ => {}
+        if event.op == Op::Fault {
+            event.signal = slot.result.max(0) as u8;
         }
     }
 }

@@ -135,6 +135,7 @@ fn fault(known: &Known<'_>, from: Point, to: Point) -> Broken {
     let deed = match effect.op {
         Op::Signal => effect.signal == cause.signal && effect.target == cause.tid,
         Op::Fault => false,
+        Op::Send => effect.socket == cause.socket && cause.signal == 0,
         _ => effect.fault == cause.fault && cause.signal == 0,
     };
     (cause.op != Op::Fault || !sides || !next || !deed)
