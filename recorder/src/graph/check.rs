@@ -6,6 +6,7 @@
 mod bytes;
 mod early;
 mod flow;
+mod refuted;
 mod rules;
 mod streams;
 
@@ -124,6 +125,8 @@ struct Known<'a> {
     unsure: HashSet<bytes::Way>,
     floors: Vec<u64>,
     bypassed: HashSet<bytes::StreamOf>,
+    /// Counted streams whose sums contradict the host's clock.
+    refuted: HashSet<bytes::StreamOf>,
     streams: streams::Streams,
     /// Per socket, an event for each pair of initial numbers that it had.
     numbered: HashMap<(u16, u64), Vec<EventIndex>>,
@@ -152,8 +155,10 @@ impl<'a> Known<'a> {
             }
         }
         let (users, floors) = bytes::users(&history.events);
-        let bypassed = bytes::bypassed(&history.events, &floors);
-        let streams = streams::Streams::new(history, &floors);
+        let calls = streams::as_the_peer_counts(&history.events, &floors);
+        let bypassed = bytes::bypassed(&history.events, &floors, &calls);
+        let streams = streams::Streams::new(history, calls);
+        let refuted = refuted::streams(&history.events, &streams);
         let mut numbered: HashMap<(u16, u64), Vec<EventIndex>> = HashMap::new();
         let mut sockets: HashMap<_, HashSet<u64>> = HashMap::new();
         for (index, event) in history.events.iter().enumerate() {
@@ -195,6 +200,7 @@ impl<'a> Known<'a> {
             unsure,
             floors,
             bypassed,
+            refuted,
             streams,
             numbered,
             processes,
