@@ -303,7 +303,14 @@ impl Protocol {
 
     /// Whether nothing of it leaves the machine.
     pub const fn is_local(self) -> bool {
-        !matches!(self, Self::Tcp | Self::Udp)
+        matches!(self, Self::UnixStream | Self::UnixDgram | Self::UnixSeqpacket | Self::Pipe)
+    }
+
+    /// Whether ends that speak one and the other can be of one connection: one end of multipath TCP may fall back
+    /// to TCP where the other does not notice.
+    pub fn fits(self, other: Self) -> bool {
+        let numbered = |protocol| matches!(protocol, Self::Tcp | Self::Mptcp);
+        self == other || numbered(self) && numbered(other)
     }
 
     /// Whether offsets are sums of what calls moved, since the kernel tells none. They count from 0 at both

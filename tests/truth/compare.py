@@ -212,8 +212,11 @@ def compare(truth, graph, racing=False, must_share=1.0, blind=False):
     events = {event["id"]: event for event in graph["events"]}
     pids = {call.pid for call in truth.calls}
     racing = racing or blind
-    mapped = _map(truth, [e for e in graph["events"] if e["pid"] in pids and e["tid"] is not None], racing, problems)
-    _judge_edges(truth, graph["edges"], events, mapped, pids, report, problems)
+    # What the programs tell each other on the side, by a protocol that they log nothing of, is not judged.
+    spoken = {call.protocol for call in truth.calls}
+    ours = [event for event in graph["events"] if event["pid"] in pids and (event.get("protocol") or "tcp") in spoken]
+    mapped = _map(truth, [event for event in ours if event["tid"] is not None], racing, problems)
+    _judge_edges(truth, graph["edges"], events, mapped, {event["id"] for event in ours}, report, problems)
     _check_program_order(graph, mapped, problems)
     _check_paths(graph, events, mapped, problems)
     if blind:
@@ -360,8 +363,7 @@ def true_edges(truth):
                     index += 1
 
 
-def _judge_edges(truth, edges, events, mapped, pids, report, problems):
-    ours = {event["id"] for event in events.values() if event["pid"] in pids}
+def _judge_edges(truth, edges, events, mapped, ours, report, problems):
     claims = {}  # (from, to) → proof, between a begin and an end
     for edge in edges:
         if edge["kind"] == "bytes" and (edge["from"] in ours or edge["to"] in ours):

@@ -200,7 +200,7 @@ unsafe extern "C" fn fires(index: u32, walk: *mut Walk) -> i64 {
         let picked = match (*rule).pick {
             pick::NTH => count == number,
             // Without a test for zero there would be a panic, and no program.
-            pick::EVERY => number != 0 && count % number == 0,
+            pick::EVERY => number != 0 && count.is_multiple_of(number),
             pick::CHANCE => chance((*rule).seed, count) < number,
             _ => true,
         };

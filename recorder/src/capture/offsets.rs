@@ -20,9 +20,13 @@ pub fn read() -> Result<(Offsets, Arguments)> {
     let btf = open().with_context(|| {
         format!("read {VMLINUX} (is the kernel built with CONFIG_DEBUG_INFO_BTF?)")
     })?;
-    let at = |structure: &str, path: &str| field(&btf, structure, path).unwrap_or(ABSENT);
-    let or_zero = |structure: &str, path: &str| field(&btf, structure, path).unwrap_or(0);
-    let offsets = Offsets {
+    Ok((offsets(&btf), arguments(&btf)))
+}
+
+fn offsets(btf: &Btf) -> Offsets {
+    let at = |structure: &str, path: &str| field(btf, structure, path).unwrap_or(ABSENT);
+    let or_zero = |structure: &str, path: &str| field(btf, structure, path).unwrap_or(0);
+    Offsets {
         task_pid: at("task_struct", "pid"),
         task_tgid: at("task_struct", "tgid"),
         task_comm: at("task_struct", "comm"),
@@ -83,18 +87,20 @@ pub fn read() -> Result<(Offsets, Arguments)> {
         mptcp_remote_key: or_zero("mptcp_sock", "remote_key"),
         mptcp_first: or_zero("mptcp_sock", "first"),
         tcp_repair: at("tcp_sock", "repair"),
-        tcp_repair_mask: bit(&btf, "tcp_sock", "repair"),
+        tcp_repair_mask: bit(btf, "tcp_sock", "repair"),
         siginfo_code: at("kernel_siginfo", "si_code"),
         socket_sk: at("socket", "sk"),
-    };
-    let arguments = Arguments {
-        send_reset_skb: argument(&btf, "tcp_send_reset", "sk_buff"),
-        send_reset_reason: argument(&btf, "tcp_send_reset", "sk_rst_reason"),
-        exit_group_dead: argument(&btf, "sched_process_exit", "bool"),
-        mark_victim_task: u32::from(argument(&btf, "mark_victim", "task_struct") != ABSENT),
-        accept_arguments: parameters(&btf, "inet_csk_accept").unwrap_or(ABSENT),
-    };
-    Ok((offsets, arguments))
+    }
+}
+
+fn arguments(btf: &Btf) -> Arguments {
+    Arguments {
+        send_reset_skb: argument(btf, "tcp_send_reset", "sk_buff"),
+        send_reset_reason: argument(btf, "tcp_send_reset", "sk_rst_reason"),
+        exit_group_dead: argument(btf, "sched_process_exit", "bool"),
+        mark_victim_task: u32::from(argument(btf, "mark_victim", "task_struct") != ABSENT),
+        accept_arguments: parameters(btf, "inet_csk_accept").unwrap_or(ABSENT),
+    }
 }
 
 /// The kernel's BTF, mapped: parsed into memory it would take ten times its size. By way of a copy, since

@@ -269,7 +269,8 @@ fn mirrored(one: &Event, other: &Event) -> bool {
     }
     // What is numbered within a machine has no meaning on another.
     let local = one.protocol.is_some_and(Protocol::is_local);
-    if one.protocol != other.protocol || local && one.host != other.host {
+    let fits = one.protocol.is_some_and(|one| other.protocol.is_some_and(|other| one.fits(other)));
+    if !fits || local && one.host != other.host {
         return false;
     }
     let is = |event: &Event, number: u32| {

@@ -218,7 +218,11 @@ fn candidates(history: &History, graph: &Graph) -> Vec<(u32, u32, u32)> {
 
 /// Whether the two ends' numbers are of one kind: those of what is local mean something on their host alone.
 fn comparable(one: &Endpoint, other: &Endpoint) -> bool {
-    one.protocol == other.protocol && (!one.is_local() || one.host == other.host)
+    let fits = match (one.protocol, other.protocol) {
+        (Some(one), Some(other)) => one.fits(other),
+        (one, other) => one == other,
+    };
+    fits && (!one.is_local() || one.host == other.host)
 }
 
 /// An initial number that was computed may be one too high.

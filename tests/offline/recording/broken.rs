@@ -229,7 +229,7 @@ fn disk_full_anywhere() {
     }
     let mut bytes = Vec::new();
     let error = write_into(complete.len() / 2, &mut bytes, &history).expect_err("the disk is full");
-    expect!["write part 2 (40 events) of a.parquet; the 40 events before it are safe"]
+    expect!["write part 3 (20 events) of a.parquet; the 80 events before it are safe"]
         .assert_eq(&error.to_string());
 }
 

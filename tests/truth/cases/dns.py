@@ -13,25 +13,32 @@ def authority(server, questions):
 
 
 def cache(server, upstream, questions):
+    # A port that is given again would be the same way to the server, but not to its asker: none is closed before the end.
+    used = []
     for _ in range(questions):
         name, address = server.recvfrom()
         own = Datagrams().connect(upstream)
+        used.append(own)
         own.send(name)
         answer = own.recv()
-        own.close()
         server.sendto(answer, address)
+    for own in used:
+        own.close()
 
 
-def look_up(number, address):
+def look_up(number, address, used):
     for i in range(10):
         own = Datagrams().connect(address)
+        used.append(own)
         own.send(bytes(20 + number + i))
         own.recv()
-        own.close()
 
 
 def run():
     upstream, server = Datagrams(), Datagrams()
     children = [log.spawn(authority, upstream, 60), log.spawn(cache, server, upstream.address, 60)]
-    log.together(look_up, [(number, server.address) for number in range(6)])
+    used = []
+    log.together(look_up, [(number, server.address, used) for number in range(6)])
+    for own in used:
+        own.close()
     log.wait(*children)
