@@ -6,6 +6,7 @@
 mod bytes;
 mod early;
 mod flow;
+mod refuted;
 mod rules;
 mod streams;
 
@@ -124,6 +125,8 @@ struct Known<'a> {
     unsure: HashSet<bytes::Way>,
     floors: Vec<u64>,
     bypassed: HashSet<bytes::StreamOf>,
+    /// Counted streams whose sums contradict the host's clock.
+    refuted: HashSet<bytes::StreamOf>,
     streams: streams::Streams,
     /// Per socket, an event for each pair of initial numbers that it had.
     numbered: HashMap<(u16, u64), Vec<EventIndex>>,
@@ -131,6 +134,8 @@ struct Known<'a> {
     processes: HashMap<(u16, u32), HashSet<u32>>,
     /// Host, target and time of each SIGKILL.
     kills: Vec<(u16, u32, u64)>,
+    /// When threads of each process died of a signal, in order.
+    deaths: HashMap<(u16, u32), Vec<u64>>,
     /// The sockets that bore a pair of addresses on a host.
     sockets: HashMap<(u16, Address, Address), HashSet<u64>>,
 }
@@ -152,8 +157,10 @@ impl<'a> Known<'a> {
             }
         }
         let (users, floors) = bytes::users(&history.events);
-        let bypassed = bytes::bypassed(&history.events, &floors);
-        let streams = streams::Streams::new(history, &floors);
+        let calls = streams::as_the_peer_counts(&history.events, &floors);
+        let bypassed = bytes::bypassed(&history.events, &floors, &calls);
+        let streams = streams::Streams::new(history, calls);
+        let refuted = refuted::streams(&history.events, &streams);
         let mut numbered: HashMap<(u16, u64), Vec<EventIndex>> = HashMap::new();
         let mut sockets: HashMap<_, HashSet<u64>> = HashMap::new();
         for (index, event) in history.events.iter().enumerate() {
@@ -195,10 +202,12 @@ impl<'a> Known<'a> {
             unsure,
             floors,
             bypassed,
+            refuted,
             streams,
             numbered,
             processes,
             kills,
+            deaths: deaths(history),
             sockets,
         }
     }
@@ -224,6 +233,13 @@ impl<'a> Known<'a> {
         tid == pid || self.processes.get(&(host, tid)).is_none_or(|pids| pids.contains(&pid))
     }
 
+    /// When the first thread of an event's process died of a signal that was sent at some time.
+    fn first_death(&self, event: &Event, sent_ns: u64) -> u64 {
+        let deaths = self.deaths.get(&(event.host, event.pid)).map_or(&[][..], Vec::as_slice);
+        let first = deaths.partition_point(|&died_ns| died_ns < sent_ns);
+        deaths.get(first).copied().unwrap_or(event.time_ns)
+    }
+
     /// Whether the calls of an event's stream moved bytes that its counter did not count.
     fn bypassed(&self, event: &Event) -> bool {
         self.bypassed.contains(&bytes::stream_of(event))
@@ -232,6 +248,17 @@ impl<'a> Known<'a> {
     fn event(&self, index: EventIndex) -> &'a Event {
         &self.history.events[index as usize]
     }
+}
+
+/// When threads died of a signal, by host and process.
+fn deaths(history: &History) -> HashMap<(u16, u32), Vec<u64>> {
+    let mut deaths: HashMap<_, Vec<u64>> = HashMap::new();
+    for event in &history.events {
+        if event.op == Op::Deliver && i32::from(event.signal) == libc::SIGKILL {
+            deaths.entry((event.host, event.pid)).or_default().push(event.time_ns);
+        }
+    }
+    deaths
 }
 
 /// Whether two events' endpoints can be the two ends of one connection.

@@ -34,6 +34,10 @@ struct Pending {
     /// Exits of a process's threads that no signal made, also those to come: a thread that ends the
     /// process kills the others before it notes its own exit.
     exits: HashMap<(u16, u32), Vec<EventIndex>>,
+    /// When SIGKILLs were sent to threads that may be of any process, by host.
+    strays: HashMap<u16, Vec<u64>>,
+    /// When the first thread of each process died of a signal.
+    deaths: HashMap<(u16, u32), u64>,
 }
 
 pub(super) fn edges(history: &History, rare: &[EventIndex], graph: &mut Graph) {
@@ -74,6 +78,10 @@ impl Pending {
             sent.clear();
         }
         sent.push_back(index);
+        let known = known_process_of(history, graph, event.host, event.target, index);
+        if event.signal == KILL && known.is_none() {
+            self.strays.entry(event.host).or_default().push(event.time_ns);
+        }
         if is_deadly(event.signal) {
             self.deadly.entry((event.host, process)).or_default().push(index);
         }
@@ -116,7 +124,7 @@ impl Pending {
     /// All threads of a process die of one signal: SIGKILL, or another that kills it, which the kernel
     /// turns into SIGKILL for each thread. Or one of them ended the process.
     fn killed(
-        &self,
+        &mut self,
         history: &History,
         graph: &mut Graph,
         event: &Event,
@@ -132,7 +140,16 @@ impl Pending {
         // Had the process ended before, the signal would have been ignored.
         let since = causes.first().copied().unwrap_or(0);
         let alone = !kills.is_empty() || exits.iter().all(|&exit| exit < since);
-        let proven = lossless && causes.len() == 1 && alone;
+        let since_ns = causes.first().map_or(0, |&cause| history.events[cause as usize].time_ns);
+        let death_ns = self.deaths.entry(process).or_insert(event.time_ns);
+        if *death_ns < since_ns {
+            *death_ns = event.time_ns;
+        }
+        // Before the first thread died, a SIGKILL may have come to one that nothing else is known of.
+        let strays = self.strays.get(&event.host).filter(|_| kills.is_empty());
+        let stray =
+            strays.into_iter().flatten().any(|at_ns| (since_ns..=*death_ns).contains(at_ns));
+        let proven = lossless && causes.len() == 1 && alone && !stray;
         for &cause in causes {
             push_if(history, graph, proven, (cause, Side::Begin), to, EdgeKind::Signal);
         }
@@ -187,6 +204,17 @@ const ENDING_MAX: usize = 4096;
 
 /// The process of a thread at the time of an event.
 fn process_of(history: &History, graph: &Graph, host: u16, tid: u32, at: EventIndex) -> u32 {
+    known_process_of(history, graph, host, tid, at).unwrap_or(tid)
+}
+
+/// The same, if the thread was ever heard of.
+fn known_process_of(
+    history: &History,
+    graph: &Graph,
+    host: u16,
+    tid: u32,
+    at: EventIndex,
+) -> Option<u32> {
     let lives = graph.lives_of(host, tid);
     let begun = lives.partition_point(|life| graph.events_of_thread(life)[0] <= at);
     let ended = |life: &Thread| {
@@ -196,10 +224,10 @@ fn process_of(history: &History, graph: &Graph, host: u16, tid: u32, at: EventIn
     // One that has ended gets no signals: it is meant for the next of that number.
     let next = if begun > 0 && !ended(&lives[begun - 1]) { begun - 1 } else { begun };
     if let Some(life) = lives.get(next).or(lives.last()) {
-        return life.pid;
+        return Some(life.pid);
     }
     let tasks = history.hosts.get(usize::from(host)).map_or(&[][..], |h| h.tasks.as_slice());
-    tasks.iter().find(|task| task.tid == tid).map_or(tid, |task| task.pid)
+    tasks.iter().find(|task| task.tid == tid).map(|task| task.pid)
 }
 
 /// The kernel kills its victim, in no thread's name, before it notes on the same CPU that it chose it. The

@@ -529,6 +529,21 @@ fn sigkill_takes_every_thread() {
         a signal → b deliver  must signal begin→end
     "#]],
     );
+    // A thread that nothing else is known of may be one of the process: then SIGKILL took them all.
+    check(
+        "a signal signal=15 target=b process / a signal signal=9 target=d / b deliver signal=9 / b exit",
+        expect![[r#"
+            a signal → b deliver  may signal begin→end
+        "#]],
+    );
+    check(
+        "a signal signal=15 target=b process / b deliver signal=9 / a signal signal=9 target=d /
+         b.c deliver signal=9 / b exit",
+        expect![[r#"
+            a signal → b deliver  must signal begin→end
+            a signal → b.c deliver  must signal begin→end
+        "#]],
+    );
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub(super) fn tile(calls: &[Call]) -> Tiling {
         return Tiling { places, settled: u64::MAX, ..Tiling::default() };
     }
     let floors = floors(calls);
-    let later = Later::new(calls, &floors, &order);
+    let later = Later::new(calls, &floors, &order, &holes);
     let place = |(call, &floor): (&Call, &u64)| {
         // Whoever reported as much as a peek may have taken more before it looked.
         let hi = match call.peek {
@@ -51,6 +51,14 @@ fn holes(calls: &[Call], order: &[usize]) -> Vec<Hole> {
             holes.push(Hole { start: reached, end: start, before });
         }
         reached = reached.max(calls[before].end);
+    }
+    // What a peek found taken and nobody is known to have taken.
+    let peeks = (0..calls.len()).filter(|&call| calls[call].peek);
+    if let Some(before) = peeks.max_by_key(|&call| exact(&calls[call]).lo) {
+        let start = exact(&calls[before]).lo;
+        if start > reached {
+            holes.push(Hole { start: reached, end: start, before });
+        }
     }
     holes
 }
@@ -96,7 +104,7 @@ struct Later {
 }
 
 impl Later {
-    fn new(calls: &[Call], floors: &[u64], order: &[usize]) -> Self {
+    fn new(calls: &[Call], floors: &[u64], order: &[usize], holes: &[Hole]) -> Self {
         let mut sums: Vec<(u64, u64)> =
             order.iter().map(|&call| (floors[call], calls[call].len)).collect();
         sums.sort_unstable();
@@ -105,7 +113,8 @@ impl Later {
             sum += *len;
             *len = sum;
         }
-        Self { total: order.last().map_or(0, |&call| calls[call].end), sums }
+        let moved = order.last().map_or(0, |&call| calls[call].end);
+        Self { total: holes.last().map_or(0, |hole| hole.end).max(moved), sums }
     }
 
     fn from(&self, count: u64) -> u64 {
@@ -186,6 +195,9 @@ mod tests {
     fn what_nobody_recorded_may_lie_anywhere_below() {
         check("a 4 / ?3 / a 2", &["0..7", "4..9"]);
         check("?3 / a 4 / a 2", &["0..7", "7..9"]);
+        // What a peek looked at may have begun where others had not yet taken anything.
+        check("?3 / a ^2", &["0..5"]);
+        check("a 4 / ?3 / a ^2", &["0..7", "4..9"]);
     }
 
     #[test]

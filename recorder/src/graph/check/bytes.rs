@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::flow::Limits;
 use super::{Broken, Known, Violation, causes, mirrored};
 use crate::event::{Event, EventIndex, Flags, Op, Proof as Numbers, Protocol};
 use crate::graph::{Direction, EdgeKind, Graph, Proof, Side};
@@ -29,6 +30,8 @@ pub(super) fn broken(known: &Known<'_>, from: Point, to: Point, proof: Proof) ->
         && [send, receive].iter().any(|event| known.unsure.contains(&way(event)))
     {
         "not all that was moved may have been counted"
+    } else if proof == Proof::Must && known.refuted.contains(&stream_of(send)) {
+        "what was counted contradicts the clock"
     } else if proof == Proof::Must && !known.streams.must_meet(from.0, to.0) {
         "the bytes need not meet"
     } else {
@@ -135,11 +138,11 @@ pub(super) fn stream_of(event: &Event) -> StreamOf {
 }
 
 /// Streams whose calls moved more bytes than their counters tell: one that ends before its thread's call before it
-/// did, or more than there was room for.
-pub(super) fn bypassed(events: &[Event], floors: &[u64]) -> HashSet<StreamOf> {
+/// did, or more than there was room for, as the other end counts: a computed number may be one too high.
+pub(super) fn bypassed(events: &[Event], floors: &[u64], calls: &[Limits]) -> HashSet<StreamOf> {
     let mut found = HashSet::new();
     let mut moved: HashMap<StreamOf, Vec<(u64, u64)>> = HashMap::new();
-    for (event, &floor) in events.iter().zip(floors) {
+    for ((event, &floor), call) in events.iter().zip(floors).zip(calls) {
         let uncounted = !event.has_range()
             && event.protocol == Some(Protocol::Tcp)
             && event.result > 0
@@ -153,8 +156,7 @@ pub(super) fn bypassed(events: &[Event], floors: &[u64]) -> HashSet<StreamOf> {
         if uncounted || event.stream_start < floor {
             found.insert(stream_of(event));
         } else if !event.flags.has(Flags::PEEK) {
-            let length = event.stream_end - event.stream_start;
-            moved.entry(stream_of(event)).or_default().push((event.stream_end, length));
+            moved.entry(stream_of(event)).or_default().push((call.end, call.len));
         }
     }
     for (stream, mut calls) in moved {

@@ -151,11 +151,13 @@ fn signal(known: &Known<'_>, cause: &Event, effect: &Event, proof: Proof) -> Bro
                 let whole = cause.flags.has(Flags::PROCESS) || effect.signal == kill;
                 let thread = cause.target == effect.tid
                     || whole && known.may_be_of(effect.host, cause.target, effect.pid);
-                // Another deadly signal comes as SIGKILL; that is proven only where no SIGKILL was sent.
+                // Another deadly signal comes as SIGKILL; that is proven only where no SIGKILL was sent before the
+                // first of the process's threads died of it.
                 let converted = cause.signal != effect.signal && proof == Proof::Must;
+                let until_ns = known.first_death(effect, cause.time_ns);
                 let killed = known.kills.iter().any(|&(host, target, time_ns)| {
                     host == effect.host
-                        && (cause.time_ns..=effect.time_ns).contains(&time_ns)
+                        && (cause.time_ns..=until_ns).contains(&time_ns)
                         && known.may_be_of(host, target, effect.pid)
                 });
                 number && thread && !(converted && killed) && !cause.flags.has(Flags::IGNORED)

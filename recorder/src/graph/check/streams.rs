@@ -33,9 +33,9 @@ pub(super) struct Streams {
 }
 
 impl Streams {
-    pub(super) fn new(history: &History, floors: &[u64]) -> Self {
+    /// Takes each call's limits by what it and its thread's call before it reported.
+    pub(super) fn new(history: &History, mut calls: Vec<Limits>) -> Self {
         let events = &history.events;
-        let mut calls: Vec<Limits> = as_the_peer_counts(events, floors);
         let mut streams: HashMap<(u16, u64, Op, u32), Vec<EventIndex>> = HashMap::new();
         let mut peeks = streams.clone();
         for (index, event) in events.iter().enumerate() {
@@ -43,19 +43,22 @@ impl Streams {
                 let key = (event.host, event.socket, event.op, event.irs);
                 let all = if event.flags.has(Flags::PEEK) { &mut peeks } else { &mut streams };
                 all.entry(key).or_default().push(index as EventIndex);
+                // Of what only was looked at, others have taken what came before.
+                streams.entry(key).or_default();
             }
         }
         let group = vec![u32::MAX; events.len()];
         let mut all = Self { group, ..Self::default() };
-        for members in streams.values_mut() {
+        for (key, members) in &mut streams {
             members.sort_by_key(|&call| calls[call as usize].end);
-            all.cut(events, &calls, members);
-        }
-        for (key, members) in &streams {
-            if is_counted(&events[members[0] as usize]) {
-                let peeks = peeks.get(key).map_or(&[][..], Vec::as_slice);
+            let peeks = peeks.get(key).map_or(&[][..], Vec::as_slice);
+            let first = members.iter().chain(peeks).next();
+            let counted = first.is_some_and(|&call| is_counted(&events[call as usize]));
+            let total = if counted { total(&calls, members, peeks) } else { 0 };
+            all.cut(&calls, members, counted.then_some(total));
+            if counted {
                 all.unsettled.extend(unsettled(history, members, peeks));
-                as_counted(events, members, peeks, &mut calls);
+                as_counted(events, members, peeks, total, &mut calls);
             }
         }
         for group in 0..all.groups.len() {
@@ -65,14 +68,20 @@ impl Streams {
         all
     }
 
-    /// Cuts a stream where the calls below fill it, or where none above can reach below.
-    fn cut(&mut self, events: &[Event], calls: &[Limits], members: &[EventIndex]) {
-        let counted = is_counted(&events[members[0] as usize]);
+    /// Cuts a stream where the calls below fill it, or where none above can reach below. `counted` is what was counted
+    /// in all, if it is a stream of which only that is known.
+    fn cut(&mut self, calls: &[Limits], members: &[EventIndex], counted: Option<u64>) {
         let mut lowest = vec![u64::MAX; members.len()];
+        if let (Some(lowest), Some(&last)) = (lowest.last_mut(), members.last())
+            && counted.is_some_and(|total| total > calls[last as usize].end)
+        {
+            *lowest = 0;
+        }
         for at in (1..members.len()).rev() {
             let call = calls[members[at] as usize];
             // Where calls are counted at their ends, one that was not recorded may have begun at any time.
-            let hole = counted && call.end - call.len > calls[members[at - 1] as usize].end;
+            let hole =
+                counted.is_some() && call.end - call.len > calls[members[at - 1] as usize].end;
             lowest[at - 1] = lowest[at].min(if hole { 0 } else { call.start });
         }
         let mut group = Group::default();
@@ -83,7 +92,8 @@ impl Streams {
             group.end = call.end;
             group.sum += call.len;
             let next = members.get(at + 1).map(|&next| calls[next as usize].end);
-            let full = !counted && group.base + group.sum == group.end && next != Some(group.end);
+            let full =
+                counted.is_none() && group.base + group.sum == group.end && next != Some(group.end);
             if full || lowest[at] >= group.end || next.is_none() {
                 let base = group.end;
                 self.groups.push(std::mem::take(&mut group));
@@ -187,11 +197,19 @@ fn unsettled<'a>(
         0 | 1 => u64::MAX,
         _ => latest.values().copied().min().unwrap_or(0),
     };
-    let torn = history.hosts.get(usize::from(event(members[0]).host)).is_some_and(|host| {
+    let host = calls().next().and_then(|call| history.hosts.get(usize::from(event(call).host)));
+    let torn = host.is_some_and(|host| {
         let gaps = host.gaps.iter().filter(|gap| gap.ring == Ring::Bulk);
         gaps.map(|gap| gap.to_ns).any(|to_ns| to_ns >= newest) || host.bulk_window.from_ns > newest
     });
     calls().filter(move |&call| torn || event(call).stream_end > settled)
+}
+
+/// What was counted in all: a peek tells what others had taken before it.
+fn total(calls: &[Limits], members: &[EventIndex], peeks: &[EventIndex]) -> u64 {
+    let of = |&call: &EventIndex| calls[call as usize];
+    let before = peeks.iter().map(of).map(|peek| peek.end - peek.len).max().unwrap_or(0);
+    members.last().map_or(0, |last| of(last).end).max(before)
 }
 
 /// Widens the limits of calls that were counted when they had returned: above such a call lies only what began when it
@@ -200,14 +218,15 @@ fn as_counted(
     events: &[Event],
     members: &[EventIndex],
     peeks: &[EventIndex],
+    total: u64,
     calls: &mut [Limits],
 ) {
     let of = |call: EventIndex| calls[call as usize];
-    let total = of(members[members.len() - 1]).end;
     let moved: u64 = members.iter().map(|&member| of(member).len).sum();
     let tid = |call: EventIndex| events[call as usize].tid;
     let all = members.iter().chain(peeks).copied();
-    if moved == total && all.clone().all(|call| tid(call) == tid(members[0])) {
+    let first = all.clone().next().map(tid);
+    if moved == total && all.clone().all(|call| Some(tid(call)) == first) {
         for call in all {
             let limits = &mut calls[call as usize];
             limits.start = limits.end - limits.len;
@@ -241,7 +260,7 @@ fn as_counted(
 
 /// The calls' limits, counted from the number that the other end knows: one that was computed may be one
 /// too high, and then what was sent is counted one too low.
-fn as_the_peer_counts(events: &[Event], floors: &[u64]) -> Vec<Limits> {
+pub(super) fn as_the_peer_counts(events: &[Event], floors: &[u64]) -> Vec<Limits> {
     let numbered = events.iter().filter(|event| event.proof != Proof::Unknown);
     let pairs: HashSet<(u32, u32)> = numbered.map(|event| (event.irs, event.iss)).collect();
     let too_high = |event: &Event| {
