@@ -51,7 +51,8 @@ class Turns:
 
 
 def turns():
-    (a_read, a_write), (b_read, b_write) = os.pipe(), os.pipe()
+    # In packets, so that two words given in a row are taken one by one.
+    (a_read, a_write), (b_read, b_write) = os.pipe2(os.O_DIRECT), os.pipe2(os.O_DIRECT)
     return Turns(a_read, b_write), Turns(b_read, a_write)
 
 

@@ -44,11 +44,19 @@ pub fn beyond(
         }
         let port = connected_to(history, graph, endpoint, remote);
         let ip = remote.ip().to_canonical();
-        let known = found.entry((ip, port)).or_insert_with(|| {
-            let addresses = addresses.get_or_insert_with(|| addresses_of(history, graph));
-            let own = ip.is_loopback().then_some(endpoint.host);
-            let host = own.or_else(|| addresses.get(&ip).copied());
-            Beyond { ip, port, host, reach, connections: 0, heard_by: index }
+        let addresses = addresses.get_or_insert_with(|| addresses_of(history, graph));
+        let own = ip.is_loopback().then_some(endpoint.host);
+        let host = own.or_else(|| addresses.get(&ip).copied());
+        if host.is_some() && !was_established(history, graph, endpoint) {
+            continue;
+        }
+        let known = found.entry((ip, port)).or_insert_with(|| Beyond {
+            ip,
+            port,
+            host,
+            reach,
+            connections: 0,
+            heard_by: index,
         });
         known.connections += usize::from(seen.insert(number));
         known.reach = known.reach.max(reach);
@@ -56,6 +64,13 @@ pub fn beyond(
     let mut found: Vec<Beyond> = found.into_values().collect();
     found.sort_by_key(|b| std::cmp::Reverse((b.reach, b.connections)));
     found
+}
+
+/// Whether there was somebody at the other end: of a host that is recorded, who never was there said nothing.
+fn was_established(history: &History, graph: &Graph, endpoint: &Endpoint) -> bool {
+    let mut events =
+        graph.events_of_endpoint(endpoint).iter().map(|&e| &history.events[e as usize]);
+    events.any(|event| event.op == Op::Established || event.has_range())
 }
 
 /// Whether an event may be the other end's doing.
