@@ -10,6 +10,7 @@ use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::build;
 use crate::process::{find, root, run, say, stdout};
 use crate::setup::{self, apt};
 
@@ -34,7 +35,8 @@ struct Compiler {
 }
 
 pub fn run_all() -> Result<()> {
-    setup::toolchain()?;
+    // The same command for here, to compare answers with.
+    build::run()?;
     let compiler = compiler()?;
     if find("aarch64-linux-gnu-gcc").is_none() || find("qemu-aarch64").is_none() {
         ensure!(apt::is_here(), "please install {}", PACKAGES.join(", "));
