@@ -36,16 +36,6 @@ pub struct Choice {
     /// Write the results into docs/kernels.md. Wants the whole matrix.
     #[arg(long, conflicts_with_all = ["kernel", "group"])]
     write_table: bool,
-    /// Only what takes a minute or two.
-    #[arg(skip)]
-    brief: bool,
-}
-
-impl Choice {
-    /// What every run of the tests includes: whether hooks that are switched off are noticed, on the kernels made
-    /// for tests. The whole matrix takes far longer than all other tests together.
-    pub const BRIEF: Self =
-        Self { kernel: Vec::new(), group: Vec::new(), write_table: false, brief: true };
 }
 
 /// Why guests cannot be booted here, if so.
@@ -68,7 +58,6 @@ pub fn run(choice: &Choice, tests: &dyn Fn(&str) -> Result<PathBuf>) -> Result<(
         image::all().into_iter().filter(|i| chosen(&choice.kernel, &i.name)).collect();
     let mut jobs = group::jobs(&images, tests)?;
     jobs.retain(|job| chosen(&choice.group, &job.name()));
-    jobs.retain(|job| !choice.brief || job.image.is_own() && job.group == group::SWITCHED_OFF);
     ensure!(!jobs.is_empty(), "no kernel, or no group of tests, is called so");
     let (many, single): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| job.cpus > 1);
     let cores = thread::available_parallelism().map_or(1, usize::from);

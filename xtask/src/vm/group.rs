@@ -49,9 +49,6 @@ const PLAIN: Group = Group {
     limit: Duration::from_secs(900),
 };
 
-/// Kernels on which hooks can be attached and have no effect.
-pub const SWITCHED_OFF: &str = "switched-off";
-
 const GROUPS: [Group; 5] = [
     Group {
         name: "kernel",
@@ -79,7 +76,7 @@ const GROUPS: [Group; 5] = [
     },
     Group { name: "races", binary: "truth", only: &RACES, cpus: 2, by_family: true, ..PLAIN },
     Group {
-        name: SWITCHED_OFF,
+        name: "switched-off",
         binary: "guest",
         without: &[("locked_down", "has its own boot")],
         ..PLAIN
