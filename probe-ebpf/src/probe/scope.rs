@@ -543,9 +543,35 @@ pub fn task_name(task: *mut task_struct) -> [u64; 8] {
     detail
 }
 
-/// Writes a socket's name into the `rare` ring and remembers its place.
-#[inline(never)]
+/// Writes a socket's name into the `rare` ring and remembers its place. What Unix sockets need besides is written
+/// first, and beside the name's own frame: one upon the other they are more stack than older kernels grant.
+#[inline(always)]
 fn name_socket(sk: impl Sock, state: *mut SocketState, time_ns: u64) {
+    let spoken = kernel::protocol(sk);
+    if let Some(sk) = sk.typed().filter(|_| kernel::is_local(spoken)) {
+        name_local(sk, state, time_ns);
+    }
+    write_name(sk, state, time_ns);
+}
+
+/// The part of a Unix socket's name that has no room in its record; its peer.
+#[inline(never)]
+fn name_local(sk: Pointer, state: *mut SocketState, time_ns: u64) {
+    // SAFETY: a live storage value.
+    let (owner, cookie) = unsafe { ((*state).owner, (*state).cookie) };
+    let mut slot = emit::slot(kind::SOCKET, owner, 0, time_ns);
+    slot.socket = cookie;
+    local::write_names(sk, &slot);
+    let peer = local::peer_cookie(sk, kernel::protocol(sk));
+    // SAFETY: a live storage value.
+    unsafe {
+        ((*state).iss, (*state).irs) = (cookie as u32, peer);
+        (*state).proven = if peer == 0 { proven::NO } else { proven::AT_ESTABLISHED } as u32;
+    }
+}
+
+#[inline(never)]
+fn write_name(sk: impl Sock, state: *mut SocketState, time_ns: u64) {
     // SAFETY: a live storage value.
     let (known, owner, cookie) =
         unsafe { ((*state).proven as u8, (*state).owner, (*state).cookie) };
@@ -577,15 +603,6 @@ fn name_socket(sk: impl Sock, state: *mut SocketState, time_ns: u64) {
     name.protocol = kernel::protocol(sk);
     let mut slot = emit::slot(kind::SOCKET, owner, 0, time_ns);
     slot.socket = cookie;
-    if let Some(sk) = sk.typed().filter(|_| kernel::is_local(name.protocol)) {
-        local::write_names(sk, &slot);
-        let peer = local::peer_cookie(sk, name.protocol);
-        // SAFETY: a live storage value.
-        unsafe {
-            ((*state).iss, (*state).irs) = (cookie as u32, peer);
-            (*state).proven = if peer == 0 { proven::NO } else { proven::AT_ESTABLISHED } as u32;
-        }
-    }
     // SAFETY: a live storage value.
     unsafe {
         name.iss = (*state).iss;
