@@ -131,6 +131,16 @@ pub struct Offsets {
     pub tcp_repair_mask: u32,
     pub siginfo_code: u32,
     pub socket_sk: u32,
+    pub task_files: u32,
+    pub files_fdt: u32,
+    pub fdt_max_fds: u32,
+    pub fdt_fd: u32,
+    pub file_inode: u32,
+    pub file_private_data: u32,
+    pub inode_mode: u32,
+    /// Of a system call's registers: its number, and its first argument.
+    pub regs_number: u32,
+    pub regs_first: u32,
 }
 
 /// Offset of a field that the running kernel does not have.

@@ -29,7 +29,23 @@ pub mod hook {
     pub const LISTENING: u32 = 6;
     /// A thread ended its direction of a connection.
     pub const CLOSING: u32 = 7;
+    /// The first of the system calls whose result can be overridden; the others follow.
+    pub const CALL: u32 = 32;
+    /// How many of these there are at most.
+    pub const CALLS_MAX: u32 = 32;
 }
+
+/// System calls have smaller numbers than this.
+pub const NUMBERS_MAX: u32 = 512;
+
+/// Beside a call's hook: its first argument is a descriptor.
+pub const DESCRIPTOR: u32 = 1 << 8;
+
+/// How the recorder finds out whether an override has an effect: where its own call has this first argument, which no
+/// call takes, ...
+pub const PROOF_ARGUMENT: u32 = 0x8f4c_07e2;
+/// ... the call returns this, which no call does.
+pub const PROOF_RESULT: i32 = -4017;
 
 /// What matching an event does.
 pub mod role {
@@ -51,6 +67,8 @@ pub mod action {
     pub const REFUSE: u32 = 1;
     /// Send the signal `value` to the process.
     pub const SIGNAL: u32 = 2;
+    /// Do not make the call, and return `value` from it.
+    pub const OVERRIDE: u32 = 3;
 }
 
 /// Which of the matching events fire.
@@ -89,13 +107,14 @@ pub struct Rule {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Matcher {
     /// Bits `1 << hook`; 0: unused.
-    pub hooks: u32,
+    pub hooks: u64,
     /// One of [`role`].
     pub role: u32,
     /// Index of the rule.
     pub rule: u32,
     /// Depth of the cgroup that bounds the victims, plus one; 0: any. Its identifier is `cgroup`.
     pub cgroup_level: u32,
+    pub reserved: u32,
     pub cgroup: u64,
     pub value: Subject,
     pub mask: Subject,
@@ -111,7 +130,9 @@ pub struct Subject {
     pub local_port: u16,
     pub remote_port: u16,
     /// One of [`protocol`](crate::event::protocol).
-    pub protocol: u32,
+    pub protocol: u16,
+    /// 1: it is about a socket whose events are recorded.
+    pub socket: u16,
     pub pid: u32,
     pub tid: u32,
 }
@@ -157,7 +178,7 @@ pub struct FaultDetail {
 const _: () = {
     assert!(size_of::<Rule>() == 56);
     assert!(size_of::<Subject>() == 64);
-    assert!(size_of::<Matcher>() == 24 + 2 * 64);
+    assert!(size_of::<Matcher>() == 32 + 2 * 64);
     assert!(size_of::<Progress>() == 32);
     assert!(size_of::<FaultDetail>() == 64);
 };

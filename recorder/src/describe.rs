@@ -45,10 +45,10 @@ pub fn act(history: &History, event: &Event) -> String {
         Op::Recv => transfer("recv", event),
         Op::Connect => with_error("connect", event),
         Op::Established => "established".to_owned(),
-        Op::Accept => "accept".to_owned(),
+        Op::Accept => with_error("accept", event),
         Op::Listen => with_error("listen", event),
         Op::Unlisten => "stop listening".to_owned(),
-        Op::Close => "close".to_owned(),
+        Op::Close => with_error("close", event),
         Op::Abort => "abort".to_owned(),
         Op::Closed => "connection gone".to_owned(),
         Op::ResetSent => "reset sent".to_owned(),
@@ -75,6 +75,8 @@ pub fn act(history: &History, event: &Event) -> String {
         Op::Deliver => format!("took {}", signal_name(event.signal)),
         Op::OomKill => format!("out of memory: kill {}", event.target),
         Op::Bind => with_error("bind", event),
+        Op::Socket => with_error("socket", event),
+        Op::Poll => with_error("poll", event),
         Op::Fault => fault(history, event),
     }
 }
@@ -85,7 +87,7 @@ fn fault(history: &History, event: &Event) -> String {
     match error_name(event) {
         Some(error) => format!("fault `{name}`: {error}"),
         None if event.signal != 0 => format!("fault `{name}`: {}", signal_name(event.signal)),
-        None => format!("fault `{name}`"),
+        None => format!("fault `{name}`: return {}", event.result),
     }
 }
 

@@ -117,6 +117,11 @@ impl Event {
         self.tid == 0
     }
 
+    /// Whether a fault changed the call: it was never made, or came to nothing, whatever it returned.
+    pub fn is_changed(&self) -> bool {
+        self.fault != Name::NONE && self.op != Op::Fault
+    }
+
     /// What the call returned: the bytes of a send or receive that succeeded, or an exit's status.
     pub const fn outcome(&self) -> Option<i64> {
         match self.op {
@@ -176,12 +181,16 @@ pub enum Op {
     OomKill,
     /// A thread asked for a local address; recorded only where a fault changed the call.
     Bind,
+    /// A thread asked for a socket; recorded only where a fault changed the call.
+    Socket,
+    /// A thread waited until one of several descriptors is ready; recorded only where a fault changed the call.
+    Poll,
     /// A fault fired: it changes what its thread does next, or is doing.
     Fault,
 }
 
 impl Op {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::Send,
         Self::Recv,
         Self::Connect,
@@ -203,6 +212,8 @@ impl Op {
         Self::Deliver,
         Self::OomKill,
         Self::Bind,
+        Self::Socket,
+        Self::Poll,
         Self::Fault,
     ];
 
@@ -229,6 +240,8 @@ impl Op {
             Self::Deliver => "deliver",
             Self::OomKill => "oom_kill",
             Self::Bind => "bind",
+            Self::Socket => "socket",
+            Self::Poll => "poll",
             Self::Fault => "fault",
         }
     }
@@ -247,6 +260,8 @@ impl Op {
                 | Self::Signal
                 | Self::Deliver
                 | Self::OomKill
+                | Self::Socket
+                | Self::Poll
                 | Self::Fault
         )
     }

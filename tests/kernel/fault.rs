@@ -1,6 +1,8 @@
 //! Injected faults: they strike the event that was meant, in the process that was meant, and nobody else; the
 //! recording holds them, and `why` names them.
 
+mod overridden;
+
 use std::path::Path;
 use std::process::{Command, Output};
 

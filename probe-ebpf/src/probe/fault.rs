@@ -4,6 +4,7 @@
 //! Rules and matchers stand in maps, so that nothing is compiled anew for a fault. A thread that is out of
 //! scope leaves at the first test.
 
+mod call;
 mod cgroup;
 mod result;
 mod signal;
@@ -89,37 +90,56 @@ struct Walk {
 /// the process, NULL where no process is known.
 #[inline(always)]
 pub fn meet(hook: u32, subject: Subject, leader: *mut task_struct) -> Firing {
-    let mut walk = Walk {
-        subject,
-        hook,
-        targets: 0,
-        after: 0,
-        before: 0,
-        from: 0,
-        until: 0,
-        seen_after: 0,
-        seen_before: 0,
-        firing: NOTHING,
-    };
-    each(MATCHERS_MAX, matched, &mut walk);
-    if walk.targets != 0 {
-        (walk.seen_after, walk.seen_before) = seen(leader);
-        each(RULES_MAX, fires, &mut walk);
-    }
-    if walk.after | walk.before != 0 && !leader.is_null() {
-        let victim = victim(leader, true);
-        if !victim.is_null() {
-            // SAFETY: a live storage value. Two threads may race for a word, and each then sets its bits.
-            unsafe {
-                (*victim).after |= walk.after;
-                (*victim).before |= walk.before;
-            }
+    Walk::of(hook, subject).meet(leader)
+}
+
+impl Walk {
+    #[inline(always)]
+    fn of(hook: u32, subject: Subject) -> Self {
+        Self {
+            subject,
+            hook,
+            targets: 0,
+            after: 0,
+            before: 0,
+            from: 0,
+            until: 0,
+            seen_after: 0,
+            seen_before: 0,
+            firing: NOTHING,
         }
     }
-    if walk.from | walk.until != 0 {
-        each(RULES_MAX, latched, &mut walk);
+
+    /// Whether a fault is for this thread, by what is known of it without a look at its call.
+    #[inline(always)]
+    fn concerns(&mut self) -> bool {
+        each(MATCHERS_MAX, strikes, self);
+        self.targets != 0
     }
-    walk.firing
+
+    #[inline(always)]
+    fn meet(&mut self, leader: *mut task_struct) -> Firing {
+        self.targets = 0;
+        each(MATCHERS_MAX, matched, self);
+        if self.targets != 0 {
+            (self.seen_after, self.seen_before) = seen(leader);
+            each(RULES_MAX, fires, self);
+        }
+        if self.after | self.before != 0 && !leader.is_null() {
+            let victim = victim(leader, true);
+            if !victim.is_null() {
+                // SAFETY: a live storage value. Two threads may race for a word, and each then sets its bits.
+                unsafe {
+                    (*victim).after |= self.after;
+                    (*victim).before |= self.before;
+                }
+            }
+        }
+        if self.from | self.until != 0 {
+            each(RULES_MAX, latched, self);
+        }
+        self.firing
+    }
 }
 
 /// The body of a loop: 0 goes on, 1 ends it.
@@ -131,6 +151,30 @@ fn each(rounds: u32, body: Body, walk: &mut Walk) {
     unsafe { bpf_loop(rounds, body as *mut c_void, ptr::from_mut(walk).cast(), 0) };
 }
 
+/// Ends the walk at the first matcher of this hook whose process is this one, by the words that say who.
+unsafe extern "C" fn strikes(index: u32, walk: *mut Walk) -> i64 {
+    let Some(matcher) = MATCHERS.get_ptr_mut(index) else { return 1 };
+    // SAFETY: a live map value, and the walk of the caller.
+    unsafe {
+        let hooks = (*matcher).hooks;
+        if hooks == 0 {
+            return 1;
+        }
+        if hooks >> ((*walk).hook & 63) & 1 == 0 {
+            return 0;
+        }
+        let subject = &raw const (*walk).subject;
+        let different = differs(matcher, subject, 0)
+            | differs(matcher, subject, 1)
+            | differs(matcher, subject, SUBJECT_WORDS - 1);
+        if different != 0 || !in_cgroup(matcher) {
+            return 0;
+        }
+        (*walk).targets = 1;
+    }
+    1
+}
+
 /// Takes note of one matcher, if it holds.
 unsafe extern "C" fn matched(index: u32, walk: *mut Walk) -> i64 {
     let Some(matcher) = MATCHERS.get_ptr_mut(index) else { return 1 };
@@ -140,7 +184,7 @@ unsafe extern "C" fn matched(index: u32, walk: *mut Walk) -> i64 {
         if hooks == 0 {
             return 1;
         }
-        if hooks >> ((*walk).hook & 31) & 1 == 0
+        if hooks >> ((*walk).hook & 63) & 1 == 0
             || !holds(matcher, &raw const (*walk).subject)
             || !in_cgroup(matcher)
         {
@@ -164,17 +208,23 @@ fn holds(matcher: *mut Matcher, subject: *const Subject) -> bool {
     let mut different = 0;
     let mut i = 0;
     while i < SUBJECT_WORDS {
-        // SAFETY: a live map value and a live subject; all have that many words.
-        unsafe {
-            let value = (&raw const (*matcher).value).cast::<u64>().add(i);
-            let mask = (&raw const (*matcher).mask).cast::<u64>().add(i);
-            let word = subject.cast::<u64>().add(i);
-            different |=
-                (ptr::read_volatile(value) ^ ptr::read_volatile(word)) & ptr::read_volatile(mask);
-        }
+        // SAFETY: the caller's.
+        different |= unsafe { differs(matcher, subject, i) };
         i += 1;
     }
     different == 0
+}
+
+/// The masked bits of one word in which the subject is another. `word` is below [`SUBJECT_WORDS`].
+#[inline(always)]
+unsafe fn differs(matcher: *mut Matcher, subject: *const Subject, word: usize) -> u64 {
+    // SAFETY: a live map value and a live subject; all have that many words.
+    unsafe {
+        let value = (&raw const (*matcher).value).cast::<u64>().add(word);
+        let mask = (&raw const (*matcher).mask).cast::<u64>().add(word);
+        let own = subject.cast::<u64>().add(word);
+        (ptr::read_volatile(value) ^ ptr::read_volatile(own)) & ptr::read_volatile(mask)
+    }
 }
 
 #[inline(always)]
@@ -297,7 +347,7 @@ fn detail(firing: &Firing, hook: u32, subject: &Subject) -> [u64; 8] {
         rule: firing.index,
         action: firing.action,
         hook,
-        protocol: subject.protocol,
+        protocol: subject.protocol.into(),
         ..bytemuck::Zeroable::zeroed()
     };
     let mut detail: [u64; 8] = bytemuck::cast(named);

@@ -11,12 +11,18 @@ use crate::kernel::config;
 #[btf_map]
 static FIRED: Array<u64, { fired::COUNT as usize }> = Array::new();
 
+/// Whether the current thread is the recorder's.
+#[inline(always)]
+pub fn own() -> bool {
+    // SAFETY: a helper without arguments.
+    let process = unsafe { bpf_get_current_pid_tgid() } >> 32;
+    process as u32 == config!(recorder)
+}
+
 /// Notes that a hook fired, where it was the recorder's own call. For threads that are not in scope only.
 #[inline(always)]
 pub fn here(hook: u32) -> Option<()> {
-    // SAFETY: a helper without arguments.
-    let process = unsafe { bpf_get_current_pid_tgid() } >> 32;
-    if process as u32 == config!(recorder) {
+    if own() {
         let seen = FIRED.get_ptr_mut(hook)?;
         // SAFETY: a live map value.
         unsafe { seen.write_volatile(1) };

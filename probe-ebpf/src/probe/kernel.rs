@@ -90,6 +90,15 @@ pub static OFFSETS: Offsets = Offsets {
     tcp_repair_mask: 0,
     siginfo_code: ABSENT,
     socket_sk: ABSENT,
+    task_files: ABSENT,
+    files_fdt: ABSENT,
+    fdt_max_fds: ABSENT,
+    fdt_fd: ABSENT,
+    file_inode: ABSENT,
+    file_private_data: ABSENT,
+    inode_mode: ABSENT,
+    regs_number: ABSENT,
+    regs_first: ABSENT,
 };
 
 #[unsafe(no_mangle)]

@@ -148,6 +148,12 @@ pub fn current() -> Option<Thread> {
     Some(Thread { pid, tid, time_ns, task, state })
 }
 
+/// The current thread's task, if it is in scope: the least that there is to know.
+#[inline(always)]
+pub fn current_task() -> Option<*mut task_struct> {
+    Some(current_state()?.0)
+}
+
 /// The current thread and what is remembered about it, if it is in scope.
 #[inline(always)]
 fn current_state() -> Option<(*mut task_struct, *mut TaskState)> {

@@ -1,7 +1,7 @@
 //! Loading the probes into the running kernel and attaching them; what is missing is said, not hidden.
 
 pub mod family;
-mod prove;
+pub(crate) mod prove;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::Path;

@@ -10,6 +10,10 @@ use btf_rs::{Backend, Btf, Type};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use probe_ebpf::config::{ABSENT, Arguments, Offsets};
 
+/// What a system call's number and its first argument are called among its registers.
+const NUMBER: &str = if cfg!(target_arch = "aarch64") { "syscallno" } else { "orig_ax" };
+const FIRST: &str = if cfg!(target_arch = "aarch64") { "regs" } else { "di" };
+
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 /// Offsets and tracepoint prototypes of the running kernel.
@@ -90,6 +94,15 @@ fn offsets(btf: &Btf) -> Offsets {
         tcp_repair_mask: bit(btf, "tcp_sock", "repair"),
         siginfo_code: at("kernel_siginfo", "si_code"),
         socket_sk: at("socket", "sk"),
+        task_files: at("task_struct", "files"),
+        files_fdt: at("files_struct", "fdt"),
+        fdt_max_fds: at("fdtable", "max_fds"),
+        fdt_fd: at("fdtable", "fd"),
+        file_inode: at("file", "f_inode"),
+        file_private_data: at("file", "private_data"),
+        inode_mode: at("inode", "i_mode"),
+        regs_number: at("pt_regs", NUMBER),
+        regs_first: at("pt_regs", FIRST),
     }
 }
 

@@ -6,7 +6,7 @@ use aya::{Btf, Ebpf};
 
 use super::arm;
 use super::plan::{Ability, Capabilities};
-use super::spec::Mechanism;
+use super::spec::{Mechanism, Syscall};
 use crate::capture::Scope;
 use crate::capture::attach::family::Family;
 use crate::capture::attach::{self, Settings, root_cause};
@@ -24,22 +24,27 @@ pub fn find_out() -> Capabilities {
     match loaded {
         Ok((btf, mut ebpf)) => {
             for (mechanism, programs) in TRIED {
-                let ability = match arm::try_programs(&mut ebpf, &btf, programs) {
-                    Ok(()) => Ability::Yes,
-                    Err(error) => Ability::No(root_cause(&error)),
-                };
-                can.mechanisms.insert(mechanism, ability);
+                let tried = arm::try_programs(&mut ebpf, &btf, programs);
+                can.mechanisms.insert(mechanism, ability(tried));
             }
+            // The call that processes make least often.
+            let tried = arm::calls::arm(&mut ebpf, &[Syscall::Shutdown]);
+            can.mechanisms.insert(Mechanism::Override, ability(tried));
         }
         Err(error) => {
             let why = root_cause(&error);
-            for (mechanism, _) in TRIED {
+            for mechanism in
+                TRIED.map(|(mechanism, _)| mechanism).into_iter().chain([Mechanism::Override])
+            {
                 can.mechanisms.insert(mechanism, Ability::Unknown(why.clone()));
             }
         }
     }
-    can.mechanisms.insert(Mechanism::Override, Ability::No(no_override().to_owned()));
     can
+}
+
+fn ability(tried: Result<()>) -> Ability {
+    tried.map_or_else(|error| Ability::No(root_cause(&error)), |()| Ability::Yes)
 }
 
 fn load() -> Result<(Btf, Ebpf)> {
@@ -48,13 +53,4 @@ fn load() -> Result<(Btf, Ebpf)> {
         Settings { ring_bytes: 1 << 20, probe_log: false, record_self: false, family: None };
     let ebpf = attach::load(&btf, &Scope::Command(String::new()), &settings, Family::Tracepoint)?;
     Ok((btf, ebpf))
-}
-
-/// Nothing in this version attaches to kprobes to change what a call returns; most kernels could not anyway.
-fn no_override() -> &'static str {
-    if std::path::Path::new("/sys/bus/event_source/devices/kprobe").exists() {
-        "this version of wherefore does not attach it"
-    } else {
-        "it has no kprobes (CONFIG_KPROBES)"
-    }
 }

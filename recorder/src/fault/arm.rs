@@ -2,6 +2,8 @@
 //!
 //! Everything hangs on file descriptors of this process: it is gone when the process is.
 
+pub mod calls;
+
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 
@@ -42,7 +44,8 @@ pub fn arm(ebpf: &mut Ebpf, btf: &Btf, compiled: &Compiled) -> Result<()> {
     write(ebpf, compiled).context("write the faults into the kernel half's maps")?;
     let hooks = compiled.matchers.iter().fold(0, |hooks, matcher| hooks | matcher.hooks);
     let mut programs: Vec<&str> = Vec::new();
-    if compiled.rules.iter().any(|rule| rule.action == action::REFUSE) {
+    let changes = |rule: &Rule| matches!(rule.action, action::REFUSE | action::OVERRIDE);
+    if compiled.rules.iter().any(changes) {
         programs.push("call_ended");
     }
     for (hook, names) in PROGRAMS {
@@ -56,7 +59,7 @@ pub fn arm(ebpf: &mut Ebpf, btf: &Btf, compiled: &Compiled) -> Result<()> {
     for name in programs {
         attach(ebpf, btf, name).with_context(|| format!("attach {name}"))?;
     }
-    Ok(())
+    calls::arm(ebpf, &calls::of(hooks))
 }
 
 /// Loads and attaches one program.
@@ -97,7 +100,7 @@ fn write(ebpf: &mut Ebpf, compiled: &Compiled) -> Result<()> {
     Ok(())
 }
 
-fn map<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::maps::Map> {
+pub(super) fn map<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::maps::Map> {
     ebpf.map_mut(name).with_context(|| format!("the probes have no map {name}"))
 }
 

@@ -6,6 +6,7 @@
 mod cgroup;
 mod compile;
 mod destroy;
+mod instead;
 mod override_return;
 mod signal;
 #[cfg(test)]
@@ -52,7 +53,9 @@ pub struct Choice<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
     /// Hooks of the kernel half where the fault's event is met, as bits.
-    pub hooks: u32,
+    pub hooks: u64,
+    /// Only calls on sockets whose events are recorded.
+    pub socket: bool,
     /// One of [`probe_ebpf::fault::action`], and what it needs.
     pub action: u32,
     pub value: i32,
@@ -75,12 +78,20 @@ pub struct Refusal {
     pub fault: String,
     pub message: String,
     pub rejected: Vec<Rejection>,
+    /// What could be done to the same events here, and by which mechanism.
+    pub instead: Vec<String>,
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "fault `{}`: {}", self.fault, self.message)?;
-        self.rejected.iter().try_for_each(|r| write!(f, "\n    {:<9} {}", r.mechanism, r.reason))
+        self.rejected
+            .iter()
+            .try_for_each(|r| write!(f, "\n    {:<9} {}", r.mechanism, r.reason))?;
+        match &self.instead[..] {
+            [] => Ok(()),
+            instead => write!(f, "\nhint: here works instead: {}", instead.join(", ")),
+        }
     }
 }
 
@@ -110,12 +121,16 @@ fn choose<'a>(
     victims: Victims,
     can: &Capabilities,
 ) -> Result<Choice<'a>, Refusal> {
-    let refuse =
-        |message: String, rejected| Refusal { fault: fault.name.clone(), message, rejected };
+    let refuse = |message: String, rejected, instead| Refusal {
+        fault: fault.name.clone(),
+        message,
+        rejected,
+        instead,
+    };
     if victims == Victims::Named && !names_victims(fault) {
         let message =
             "it names no victims: say whom by comm=, pid= or cgroup=, or run a command after `--`";
-        return Err(refuse(message.to_owned(), Vec::new()));
+        return Err(refuse(message.to_owned(), Vec::new(), Vec::new()));
     }
     let mut rejected = Vec::new();
     let mut taken = None;
@@ -131,7 +146,10 @@ fn choose<'a>(
     }
     match taken {
         Some((mechanism, offer)) => Ok(Choice { fault, mechanism, offer, rejected }),
-        None => Err(refuse("no mechanism can do this here".to_owned(), rejected)),
+        None => {
+            let instead = instead::of(fault, can);
+            Err(refuse("no mechanism can do this here".to_owned(), rejected, instead))
+        }
     }
 }
 
@@ -186,20 +204,17 @@ fn ops(pattern: &Pattern) -> Vec<Op> {
 
 /// The calls that a target is about.
 fn calls(target: &Target) -> Result<Vec<Syscall>, String> {
-    use Syscall as S;
     if !target.syscalls.is_empty() {
         return Ok(target.syscalls.clone());
     }
     let mut calls = Vec::new();
     for op in ops(&target.pattern) {
-        calls.extend_from_slice(match op {
-            Op::Connect => &[S::Connect],
-            Op::Listen => &[S::Listen],
-            Op::Send => &[S::Sendto, S::Sendmsg, S::Sendmmsg, S::Write, S::Writev],
-            Op::Recv => &[S::Recvfrom, S::Recvmsg, S::Recvmmsg, S::Read, S::Readv],
-            Op::Close => &[S::Close, S::Shutdown],
-            op => return Err(format!("`{op}` is no call that a fault could change")),
-        });
+        let all = Syscall::ALL.into_iter().map(|(call, _)| call);
+        let before = calls.len();
+        calls.extend(all.filter(|call| call.op() == op));
+        if calls.len() == before {
+            return Err(format!("`{op}` is no call that a fault could change"));
+        }
     }
     if calls.is_empty() {
         return Err(

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use probe_ebpf::fault::hook;
+
+use crate::event::Op;
 use crate::pattern::Pattern;
 
 /// What was asked for, in the order of the text.
@@ -193,10 +196,12 @@ pub enum Syscall {
     Poll,
     Ppoll,
     Select,
+    Pselect6,
+    EpollPwait2,
 }
 
 impl Syscall {
-    pub const ALL: [(Self, &'static str); 23] = [
+    pub const ALL: [(Self, &'static str); 25] = [
         (Self::Connect, "connect"),
         (Self::Accept, "accept"),
         (Self::Accept4, "accept4"),
@@ -220,6 +225,8 @@ impl Syscall {
         (Self::Poll, "poll"),
         (Self::Ppoll, "ppoll"),
         (Self::Select, "select"),
+        (Self::Pselect6, "pselect6"),
+        (Self::EpollPwait2, "epoll_pwait2"),
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -229,18 +236,45 @@ impl Syscall {
     /// Whether the call is made on one socket that may have a peer.
     pub const fn has_peer(self) -> bool {
         use Syscall as S;
-        !matches!(
-            self,
-            S::Accept
-                | S::Accept4
-                | S::Bind
-                | S::Listen
-                | S::Socket
-                | S::EpollWait
-                | S::EpollPwait
-                | S::Poll
-                | S::Ppoll
-                | S::Select
-        )
+        self.has_socket() && !matches!(self, S::Accept | S::Accept4 | S::Bind | S::Listen)
+    }
+
+    /// Whether the call's first argument is a descriptor, which may be a socket's.
+    pub const fn has_socket(self) -> bool {
+        !matches!(self.op(), Op::Socket | Op::Poll)
+    }
+
+    /// What event the call is.
+    pub const fn op(self) -> Op {
+        use Syscall as S;
+        match self {
+            S::Connect => Op::Connect,
+            S::Accept | S::Accept4 => Op::Accept,
+            S::Bind => Op::Bind,
+            S::Listen => Op::Listen,
+            S::Socket => Op::Socket,
+            S::Sendto | S::Sendmsg | S::Sendmmsg | S::Write | S::Writev => Op::Send,
+            S::Recvfrom | S::Recvmsg | S::Recvmmsg | S::Read | S::Readv => Op::Recv,
+            S::Close | S::Shutdown => Op::Close,
+            S::EpollWait
+            | S::EpollPwait
+            | S::Poll
+            | S::Ppoll
+            | S::Select
+            | S::Pselect6
+            | S::EpollPwait2 => Op::Poll,
+        }
+    }
+
+    /// Where in the kernel half its entry is met.
+    pub const fn hook(self) -> u32 {
+        hook::CALL + self as u32
+    }
+
+    /// The call that is met there.
+    pub fn of_hook(hook: u32) -> Option<Self> {
+        Self::ALL.into_iter().map(|(call, _)| call).find(|call| call.hook() == hook)
     }
 }
+
+const _: () = assert!(Syscall::ALL.len() <= hook::CALLS_MAX as usize);

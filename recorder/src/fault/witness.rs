@@ -37,7 +37,8 @@ impl Witness {
             if !crate::graph::fault_changed(&fault, event) {
                 continue;
             }
-            if event.op == Op::Signal || event.error == fault.error {
+            let as_meant = (event.error, event.result) == (fault.error, fault.result);
+            if event.op == Op::Signal || as_meant {
                 seen.confirmed += 1;
             } else {
                 seen.contradicted += 1;

@@ -148,6 +148,7 @@ impl Listeners {
         for &index in rare {
             let event = &history.events[index as usize];
             if matches!(event.op, Op::Listen | Op::Unlisten)
+                && !event.is_changed()
                 && let Some(local) = history.names.address(event.local)
             {
                 ports.entry((event.host, local.port())).or_default().push(index);

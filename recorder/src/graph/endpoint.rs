@@ -17,8 +17,10 @@ const PEERS_MAX: u32 = 16;
 /// Finds the endpoints and their events. A socket that was connected anew is another endpoint.
 pub(super) fn index(history: &History, graph: &mut Graph) -> Notable {
     let mut notable = Notable::default();
-    let (groups, members) =
-        group(&history.events, |e| (e.socket != 0).then_some((e.host, e.socket)));
+    let (groups, members) = group(&history.events, |e| {
+        // What was never done tells nothing of a connection.
+        (e.socket != 0 && !e.is_changed()).then_some((e.host, e.socket))
+    });
     for ((host, socket), range) in groups {
         let events = &members[range.start as usize..range.end as usize];
         let event = |place: usize| &history.events[events[place] as usize];

@@ -49,7 +49,7 @@ const PLAIN: Group = Group {
     limit: Duration::from_secs(900),
 };
 
-const GROUPS: [Group; 5] = [
+const GROUPS: [Group; 6] = [
     Group {
         name: "kernel",
         binary: "kernel",
@@ -60,9 +60,11 @@ const GROUPS: [Group; 5] = [
             ),
             ("hosts::", "whole networks of namespaces take minutes there, and are about merging"),
             ("readme::", "the demo's programs do not either"),
+            ("fault::overridden", "has its own boot"),
         ],
         ..PLAIN
     },
+    Group { name: "override", binary: "kernel", only: &["fault::overridden"], ..PLAIN },
     Group {
         name: "truth",
         binary: "truth",

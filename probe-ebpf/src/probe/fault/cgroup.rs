@@ -1,8 +1,6 @@
 //! Calls that are refused by a control group's programs: connect, bind, and sending a datagram to an address.
 
-use aya_ebpf::helpers::generated::{
-    bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_set_retval,
-};
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_get_socket_cookie};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use probe_ebpf::event::{RareSlot, kind, protocol};
@@ -78,10 +76,11 @@ fn refuse(ctx: &SockAddrContext, hook: u32, address: [u64; 2]) -> i32 {
     let mut subject = Subject {
         comm: field!(task, task_comm, [u64; 2]),
         protocol: match spoken {
-            IPPROTO_TCP => protocol::TCP as u32,
-            IPPROTO_UDP => protocol::UDP as u32,
+            IPPROTO_TCP => protocol::TCP as u16,
+            IPPROTO_UDP => protocol::UDP as u16,
             _ => 0,
         },
+        socket: 1,
         pid: thread.pid,
         tid: thread.tid,
         ..bytemuck::Zeroable::zeroed()
@@ -92,7 +91,9 @@ fn refuse(ctx: &SockAddrContext, hook: u32, address: [u64; 2]) -> i32 {
         (subject.remote, subject.remote_port) = (address, port);
     }
     let firing = meet(hook, subject, leader(task));
-    if firing.action != action::REFUSE {
+    // Newer verifiers want to see, in all 64 bits, that it is a negative errno.
+    let result = firing.value as i64 | !4095;
+    if firing.action != action::REFUSE || result < -4095 {
         return ALLOW;
     }
     // SAFETY: a helper that takes the context.
@@ -108,6 +109,16 @@ fn refuse(ctx: &SockAddrContext, hook: u32, address: [u64; 2]) -> i32 {
     }
     emit::rare(&RareSlot { slot, detail });
     // SAFETY: a helper that takes a number.
-    unsafe { bpf_set_retval(firing.value) };
+    unsafe { set_retval(result) };
     REFUSE
+}
+
+/// `bpf_set_retval` by a number whose upper half is its sign: as `i32` it would be passed with an empty one.
+#[inline(always)]
+unsafe fn set_retval(result: i64) {
+    const SET_RETVAL: usize = 187;
+    // SAFETY: the number of a helper, which the loader makes a call; it takes and gives a number.
+    let helper: unsafe extern "C" fn(i64) -> i64 = unsafe { core::mem::transmute(SET_RETVAL) };
+    // SAFETY: the caller's.
+    unsafe { helper(result) };
 }

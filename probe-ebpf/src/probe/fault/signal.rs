@@ -54,7 +54,8 @@ fn met(hook: u32, sk: Pointer) -> Option<()> {
         remote: kernel::remote_address(sk),
         local_port: field!(sk, common_num, u16),
         remote_port: u16::from_be(field!(sk, common_dport, u16)),
-        protocol: protocol as u32,
+        protocol: protocol as u16,
+        socket: 1,
         pid: thread.pid,
         tid: thread.tid,
     };

@@ -1,19 +1,19 @@
 //! Injected faults, and the calls that they changed. What the call was about comes with the event, since such a
 //! socket may never have been named.
 
-use probe_ebpf::event::protocol;
-use probe_ebpf::fault::{FaultDetail, hook};
+use probe_ebpf::fault::{FaultDetail, action, hook};
 
-use super::{Decoder, errno};
+use super::{Decoder, errno, spoken};
 use crate::capture::ring::Raw;
-use crate::event::{Event, Name, Op, Protocol};
+use crate::event::{Event, Name, Op};
+use crate::fault::spec::Syscall;
 
 /// What a call is that a fault changed; nothing for a hook that waits for none.
 pub(super) fn call(of: u8) -> Option<Op> {
     Some(match u32::from(of) {
         hook::CONNECT => Op::Connect,
         hook::BIND => Op::Bind,
-        _ => return None,
+        call => Syscall::of_hook(call)?.op(),
     })
 }
 
@@ -29,14 +29,12 @@ impl Decoder {
         event.fault = self.faults.get(slot.argument as usize).copied().unwrap_or(Name::NONE);
         event.local = self.address(about.local, about.local_port);
         event.remote = self.address(about.remote, about.remote_port);
-        event.protocol = match about.protocol as u8 {
-            protocol::TCP => Some(Protocol::Tcp),
-            protocol::UDP => Some(Protocol::Udp),
-            _ => None,
-        };
+        event.protocol = spoken(about.protocol as u8);
         event.error = errno(slot.result.min(0));
-        if event.op == Op::Fault {
-            event.signal = slot.result.max(0) as u8;
+        if about.action == action::SIGNAL && event.op == Op::Fault {
+            event.signal = slot.result as u8;
+        } else {
+            event.result = i64::from(slot.result.max(0));
         }
     }
 }

@@ -16,7 +16,7 @@ pub(super) fn offer(fault: &Fault) -> Result<Offer, String> {
         }
         .to_owned());
     };
-    let mut hooks = 0;
+    let mut hooks = 0u64;
     let mut attached = Vec::new();
     for call in calls(target)? {
         let (hook, names) = match call {
@@ -56,6 +56,7 @@ pub(super) fn offer(fault: &Fault) -> Result<Offer, String> {
     }
     Ok(Offer {
         hooks,
+        socket: false,
         action: action::REFUSE,
         value: -i32::from(errno),
         does: format!("{}: bpf_set_retval(-{name})", attached.join(", ")),

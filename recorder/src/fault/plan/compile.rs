@@ -96,8 +96,14 @@ fn rule(choice: &Choice<'_>, seed: u64, now_ns: u64) -> Rule {
 pub(super) fn sketches(fault: &Fault, offer: &Offer) -> Result<Vec<Sketch>, String> {
     let target = target(fault)?;
     let mut all = alternatives(&target.pattern, role::TARGET, offer.hooks)?;
+    if offer.socket {
+        for sketch in &mut all {
+            let Matcher { value, mask, .. } = &mut sketch.matcher;
+            (value.socket, mask.socket) = (1, u16::MAX);
+        }
+    }
     let mut watch = |pattern: &Pattern, role: u32| -> Result<(), String> {
-        let mut hooks = 0;
+        let mut hooks = 0u64;
         for op in ops(pattern) {
             let hook = signal::watched(op);
             hooks |= 1
@@ -121,7 +127,7 @@ pub(super) fn sketches(fault: &Fault, offer: &Offer) -> Result<Vec<Sketch>, Stri
 }
 
 /// One sketch for each combination of the values that a pattern allows.
-fn alternatives(pattern: &Pattern, role: u32, hooks: u32) -> Result<Vec<Sketch>, String> {
+fn alternatives(pattern: &Pattern, role: u32, hooks: u64) -> Result<Vec<Sketch>, String> {
     let matcher = Matcher { hooks, role, ..Matcher::zeroed() };
     let mut sketches = vec![Sketch { matcher, cgroup: None }];
     for test in &pattern.tests {
@@ -167,7 +173,7 @@ fn narrow(sketch: &mut Sketch, test: &Test, value: &Value) -> Result<(), String>
         }
         (Key::Protocol, Value::Protocol(spoken @ (Protocol::Tcp | Protocol::Udp))) => {
             let number = if *spoken == Protocol::Tcp { protocol::TCP } else { protocol::UDP };
-            (wanted.protocol, mask.protocol) = (number.into(), u32::MAX);
+            (wanted.protocol, mask.protocol) = (number.into(), u16::MAX);
         }
         (Key::Lane, Value::Lane(Lane::Thread)) => {}
         (Key::Cgroup, Value::Text(glob)) if glob.pieces.len() == 1 => {

@@ -2,9 +2,12 @@
 
 use probe_ebpf::fault::action;
 
-use super::{Offer, calls, target};
-use crate::fault::spec::{Action, Fault, Syscall};
+use super::{Offer, calls, ops, target};
+use crate::fault::spec::{Action, Fault, Syscall, Target};
 use crate::pattern::{Key, Value, value_text};
+
+/// What only a socket tells.
+const OF_SOCKET: [Key; 5] = [Key::Remote, Key::Local, Key::Socket, Key::Netns, Key::Protocol];
 
 pub(super) fn offer(fault: &Fault) -> Result<Offer, String> {
     let target = target(fault)?;
@@ -20,31 +23,54 @@ pub(super) fn offer(fault: &Fault) -> Result<Offer, String> {
         _ => return Err("it can only give a call another result".to_owned()),
     };
     let calls = calls(target)?;
-    let addresses = [Key::Remote, Key::Local, Key::Socket, Key::Netns, Key::Protocol];
-    let asked = target.pattern.keys().into_iter().find(|key| addresses.contains(key));
-    if let Some(key) = asked
-        && let Some(call) = calls.iter().find(|call| !call.has_peer())
-    {
-        return Err(format!(
-            "`{}` has no peer, so `{}` cannot be asked",
-            call.as_str(),
-            key.as_str()
-        ));
-    }
-    if asked.is_some() && calls.contains(&Syscall::Connect) {
-        let reason = "connect's address lies in the program's memory, where it may change: `via = \"cgroup\"` sees it";
-        return Err(reason.to_owned());
+    let socket = asked(target, &calls)? || ops(&target.pattern).iter().any(|op| op.of_socket());
+    if let Some(call) = calls.iter().find(|call| socket && !call.has_socket()) {
+        return Err(format!("`{}` is called on no socket, and needs its own fault", call.as_str()));
     }
     let names: Vec<&str> = calls.iter().map(|call| call.as_str()).collect();
-    let mut notes = vec!["io_uring goes around system calls, and is not met".to_owned()];
+    let mut notes = vec![
+        "the call is not made, however healthy its socket; nothing reaches the other end"
+            .to_owned(),
+        "io_uring goes around system calls, and is not met; nor are 32-bit programs".to_owned(),
+        "while it is armed, every system call of the machine is slower by the hook where calls end"
+            .to_owned(),
+    ];
     if calls.contains(&Syscall::Close) {
         notes.push("an overridden close leaves the socket open in the program".to_owned());
     }
     Ok(Offer {
-        hooks: 0,
-        action: action::REFUSE,
+        hooks: calls.iter().fold(0, |hooks, call| hooks | 1 << call.hook()),
+        socket,
+        action: action::OVERRIDE,
         value,
         does: format!("{}: bpf_override_return({text})", names.join(", ")),
         notes,
     })
+}
+
+/// Whether the pattern asks for something that only the call's socket tells.
+///
+/// # Errors
+/// When one of the calls has no socket, or what is asked is not known of it yet.
+fn asked(target: &Target, calls: &[Syscall]) -> Result<bool, String> {
+    let mut asked = false;
+    for key in target.pattern.keys().into_iter().filter(|key| OF_SOCKET.contains(key)) {
+        asked = true;
+        if key == Key::Remote && calls.contains(&Syscall::Connect) {
+            let reason = "connect's address lies in the program's memory, where it may change: `via = \"cgroup\"` sees it";
+            return Err(reason.to_owned());
+        }
+        let name = key.as_str();
+        for call in calls {
+            let early = matches!(call, Syscall::Connect | Syscall::Bind) && key == Key::Local;
+            let reason = match call {
+                _ if key == Key::Remote && !call.has_peer() => "has no peer",
+                _ if !call.has_socket() => "is called on no socket",
+                _ if early => "is called before the socket has one",
+                _ => continue,
+            };
+            return Err(format!("`{}` {reason}, so `{name}` cannot be asked", call.as_str()));
+        }
+    }
+    Ok(asked)
 }

@@ -19,7 +19,7 @@ pub(super) fn offer(fault: &Fault) -> Result<Offer, String> {
     if !target.syscalls.is_empty() {
         return Err("it acts at recorded events: say `op=` instead of `syscall`".to_owned());
     }
-    let (mut hooks, mut attached) = (0, Vec::new());
+    let (mut hooks, mut attached) = (0u64, Vec::new());
     let ops = ops(&target.pattern);
     for &op in &ops {
         let Some(hook) = watched(op) else {
@@ -35,6 +35,7 @@ pub(super) fn offer(fault: &Fault) -> Result<Offer, String> {
     let notes = vec!["it strikes the whole process, and acts when the call has ended".to_owned()];
     Ok(Offer {
         hooks,
+        socket: false,
         action: action::SIGNAL,
         value: i32::from(signal),
         does: format!("at {}: bpf_send_signal({name})", attached.join(", ")),

@@ -140,12 +140,62 @@ fn what_none_can_do_is_refused_with_every_reason() {
     check(
         "comm=app op=connect local=:80 => error=EIO, nth=1",
         expect![[r#"
-        fault `it`: no mechanism can do this here
-            cgroup    `local` is not known when `connect` is called
-            destroy   it can only destroy connections
-            signal    it can only send signals
-            override  connect's address lies in the program's memory, where it may change: `via = "cgroup"` sees it"#]],
+            fault `it`: no mechanism can do this here
+                cgroup    `local` is not known when `connect` is called
+                destroy   it can only destroy connections
+                signal    it can only send signals
+                override  `connect` is called before there is one, so `local` cannot be asked"#]],
     );
+}
+
+/// A call on no socket, or on one that has no such address yet, cannot be asked for it.
+#[test]
+fn what_a_call_has_no_socket_for_is_not_asked() {
+    for (call, key, reason) in [
+        ("poll", "peer=:80", "`poll` has no peer, so `remote` cannot be asked"),
+        ("epoll_wait", "peer=:80", "`epoll_wait` has no peer, so `remote` cannot be asked"),
+        ("accept", "peer=:80", "`accept` has no peer, so `remote` cannot be asked"),
+        ("socket", "peer=:80", "`socket` has no peer, so `remote` cannot be asked"),
+        (
+            "socket",
+            "protocol=tcp",
+            "`socket` is called on no socket, so `protocol` cannot be asked",
+        ),
+        ("bind", "local=:80", "`bind` is called before there is one, so `local` cannot be asked"),
+        ("select", "op=recv", "`select` is called on no socket, and needs its own fault"),
+    ] {
+        let text = format!("comm=app {key} => return=1, syscall={call}, nth=1");
+        let told = told(&text, Victims::Named, &everything());
+        assert!(told.ends_with(&format!("override  {reason}")), "{text}: {told}");
+    }
+    check(
+        "comm=app local=:80 => error=EMFILE, syscall=accept4, nth=1",
+        expect![[r#"
+            override: accept4: bpf_override_return(-EMFILE)
+                cgroup    no program of a control group sees `accept4`
+                destroy   it can only destroy connections
+                signal    it can only send signals"#]],
+    );
+}
+
+/// Only calls on sockets are events: a fault that says `op=` means no others, one that says `syscall` alone means all.
+#[test]
+fn an_op_asks_for_a_socket() {
+    for (text, asked) in [
+        ("comm=app op=recv => error=EIO, nth=1", true),
+        ("comm=app op=recv => error=EIO, syscall=read, nth=1", true),
+        ("comm=app peer=:80 => error=EIO, syscall=read, nth=1", true),
+        ("comm=app => error=EIO, syscall=read, nth=1", false),
+        ("comm=app op=poll => error=EINTR, nth=1", false),
+    ] {
+        let faults = Faults { seed: None, faults: vec![line::parse(text, "it").unwrap()] };
+        let can = everything();
+        let choices = plan(&faults, Victims::Named, &can).unwrap();
+        let compiled = compile(&choices, 7, 100, &|_| None).unwrap();
+        let sockets = compiled.matchers.iter().map(|m| (m.value.socket, m.mask.socket));
+        let wanted = if asked { (1, u16::MAX) } else { (0, 0) };
+        assert!(sockets.into_iter().all(|socket| socket == wanted), "{text}");
+    }
 }
 
 #[test]
@@ -218,7 +268,8 @@ fn what_the_kernel_lacks_is_said_as_its_reason() {
             cgroup    could not be tried: no cgroup2 mount
             destroy   it can only destroy connections
             signal    it can only send signals
-            override  not on this kernel: it has no CONFIG_BPF_KPROBE_OVERRIDE"#]]
+            override  not on this kernel: it has no CONFIG_BPF_KPROBE_OVERRIDE
+        hint: here works instead: `kill=SIGKILL` (signal)"#]]
     .assert_eq(&told(text, Victims::Scope, &can));
 }
 

@@ -1,0 +1,110 @@
+//! System calls that are not made and return what a fault says: one program at the entry of every function that
+//! an armed fault is about.
+//!
+//! What costs least is tested first, since every process that makes such a call comes by: whether the thread is in scope,
+//! whether a fault is for it, and only then what its call is about.
+
+use aya_ebpf::bindings::task_struct;
+use aya_ebpf::btf_maps::Array;
+use aya_ebpf::helpers::generated::bpf_override_return;
+use aya_ebpf::macros::{btf_map, kprobe};
+use aya_ebpf::programs::ProbeContext;
+use probe_ebpf::event::{RareSlot, kind};
+use probe_ebpf::fault::{DESCRIPTOR, NUMBERS_MAX, PROOF_ARGUMENT, PROOF_RESULT, Subject, action};
+
+use super::{Walk, detail, leader, result};
+use crate::kernel::{self, Pointer, Structure, Untyped, field, offset};
+use crate::scope::Sock;
+use crate::{emit, fire, scope};
+
+/// By the number of a system call, the hook that it is, perhaps with [`DESCRIPTOR`]; 0: none.
+#[btf_map]
+static CALLS: Array<u32, { NUMBERS_MAX as usize }> = Array::new();
+
+const S_IFMT: u16 = 0o170_000;
+const S_IFSOCK: u16 = 0o140_000;
+
+#[kprobe]
+pub fn override_call(ctx: ProbeContext) -> Option<()> {
+    // The function's only argument is where the call's own registers lie.
+    let registers = Untyped(ctx.arg(0)?);
+    let Some(task) = scope::current_task() else { return prove(&ctx, registers) };
+    let call = CALLS.get_ptr_mut(registers.load(offset!(regs_number)))?;
+    // SAFETY: a live map value.
+    let call = unsafe { call.read_volatile() };
+    let hook = call & (DESCRIPTOR - 1);
+    let who = Subject {
+        comm: field!(task, task_comm, [u64; 2]),
+        pid: field!(task, task_tgid, u32),
+        tid: field!(task, task_pid, u32),
+        ..bytemuck::Zeroable::zeroed()
+    };
+    let mut walk = Walk::of(hook, who);
+    if hook == 0 || !walk.concerns() {
+        return None;
+    }
+    let cookie = match call & DESCRIPTOR {
+        0 => 0,
+        _ => describe(&mut walk.subject, task, registers.load(offset!(regs_first))),
+    };
+    let firing = walk.meet(leader(task));
+    if firing.action != action::OVERRIDE {
+        return None;
+    }
+    let thread = scope::current()?;
+    let mut slot = thread.slot(kind::FAULT);
+    slot.socket = cookie;
+    slot.result = firing.value;
+    slot.argument = firing.index;
+    let detail = detail(&firing, hook, &walk.subject);
+    result::await_call(task, &firing, hook, cookie, &detail);
+    emit::rare(&RareSlot { slot, detail });
+    // SAFETY: a helper that takes the program's context and a number.
+    unsafe { bpf_override_return(ctx.regs, firing.value as i64 as u64) };
+    None
+}
+
+/// Shows the recorder, by a call of its own that means nothing, that this program has an effect.
+#[inline(always)]
+fn prove(ctx: &ProbeContext, registers: Untyped) -> Option<()> {
+    if fire::own() && registers.load::<u32>(offset!(regs_first)) == PROOF_ARGUMENT {
+        // SAFETY: a helper that takes the program's context and a number.
+        unsafe { bpf_override_return(ctx.regs, PROOF_RESULT as i64 as u64) };
+    }
+    None
+}
+
+/// Fills in what a call on a descriptor is about; the socket's cookie, 0 where it has none or is no socket.
+#[inline(always)]
+fn describe(subject: &mut Subject, task: *mut task_struct, fd: u32) -> u64 {
+    let Some(sk) = socket(task, fd) else { return 0 };
+    let protocol = kernel::protocol(sk);
+    if protocol == 0 {
+        return 0;
+    }
+    (subject.protocol, subject.socket) = (protocol as u16, 1);
+    if !kernel::is_local(protocol) {
+        subject.local = kernel::local_address(sk);
+        subject.remote = kernel::remote_address(sk);
+        subject.local_port = field!(sk, common_num, u16);
+        subject.remote_port = u16::from_be(field!(sk, common_dport, u16));
+    }
+    sk.cookie()
+}
+
+/// The socket behind a descriptor, if there is one.
+#[inline(always)]
+fn socket(task: *mut task_struct, fd: u32) -> Option<Untyped> {
+    let table = Untyped(field!(task, task_files, Pointer)).follow(offset!(files_fdt));
+    if fd >= table.load::<u32>(offset!(fdt_max_fds)) {
+        return None;
+    }
+    let files = table.follow(offset!(fdt_fd));
+    let file = Untyped(files.0.wrapping_byte_add(fd as usize * 8)).follow(0);
+    let mode: u16 = file.follow(offset!(file_inode)).load(offset!(inode_mode));
+    if mode & S_IFMT != S_IFSOCK {
+        return None;
+    }
+    let sk = file.follow(offset!(file_private_data)).follow(offset!(socket_sk));
+    (!sk.0.is_null()).then_some(sk)
+}
