@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use aya::Btf;
 
 use super::record::{self, Besides};
 use crate::capture::{Capture, clock};
@@ -108,9 +107,9 @@ impl Besides for Injection<'_> {
         let compiled = plan::compile(self.choices, self.seed, now_ns, &arm::cgroup)
             .map_err(|message| anyhow::anyhow!(message))
             .context("compile the faults")?;
-        let btf = Btf::from_sys_fs().context("read the kernel's types")?;
         let names = self.choices.iter().map(|choice| choice.fault.name.as_str());
-        arm::arm(capture.kernel_half(names), &btf, &compiled)
+        arm::start(capture, names, &compiled)?;
+        Ok(())
     }
 
     fn see(&mut self, _names: &Names, events: &[Event]) {
