@@ -27,6 +27,7 @@ pub fn read() -> Result<(Offsets, Arguments)> {
     Ok((offsets(&btf), arguments(&btf)))
 }
 
+#[expect(clippy::too_many_lines, reason = "one line for each field")]
 fn offsets(btf: &Btf) -> Offsets {
     let at = |structure: &str, path: &str| field(btf, structure, path).unwrap_or(ABSENT);
     let or_zero = |structure: &str, path: &str| field(btf, structure, path).unwrap_or(0);
