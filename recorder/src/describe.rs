@@ -303,6 +303,8 @@ mod tests {
             took SIGTERM
             out of memory: kill 4301
             bind on 127.0.0.1:8080
+            socket
+            poll
             fault ``: SIGTERM"#]]
         .assert_eq(&texts.join("\n"));
     }

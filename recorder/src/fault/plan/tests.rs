@@ -144,7 +144,7 @@ fn what_none_can_do_is_refused_with_every_reason() {
                 cgroup    `local` is not known when `connect` is called
                 destroy   it can only destroy connections
                 signal    it can only send signals
-                override  `connect` is called before there is one, so `local` cannot be asked"#]],
+                override  `connect` is called before the socket has one, so `local` cannot be asked"#]],
     );
 }
 
@@ -161,7 +161,11 @@ fn what_a_call_has_no_socket_for_is_not_asked() {
             "protocol=tcp",
             "`socket` is called on no socket, so `protocol` cannot be asked",
         ),
-        ("bind", "local=:80", "`bind` is called before there is one, so `local` cannot be asked"),
+        (
+            "bind",
+            "local=:80",
+            "`bind` is called before the socket has one, so `local` cannot be asked",
+        ),
         ("select", "op=recv", "`select` is called on no socket, and needs its own fault"),
     ] {
         let text = format!("comm=app {key} => return=1, syscall={call}, nth=1");
