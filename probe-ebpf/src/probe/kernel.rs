@@ -99,6 +99,11 @@ pub static OFFSETS: Offsets = Offsets {
     inode_mode: ABSENT,
     regs_number: ABSENT,
     regs_first: ABSENT,
+    skb_head: ABSENT,
+    skb_network_header: ABSENT,
+    skb_protocol: ABSENT,
+    skb_dev: ABSENT,
+    device_net: ABSENT,
 };
 
 #[unsafe(no_mangle)]
@@ -108,6 +113,7 @@ pub static ARGUMENTS: Arguments = Arguments {
     exit_group_dead: ABSENT,
     mark_victim_task: 0,
     accept_arguments: ABSENT,
+    drop_reason_unspecified: ABSENT,
 };
 
 /// A constant that the loader set. Volatile, since the compiler must not believe the defaults.
