@@ -5,6 +5,7 @@ mod daemon;
 mod doctor;
 mod dump;
 mod dump_worker;
+mod fault_guardian;
 mod graph;
 mod inject;
 mod input;
@@ -40,6 +41,8 @@ enum Command {
     Dump(dump::Arguments),
     #[command(hide = true)]
     DumpWorker(dump_worker::Arguments),
+    #[command(hide = true)]
+    FaultGuardian(fault_guardian::Arguments),
 }
 
 /// What can be said on the command line; for those who check what documents say.
@@ -71,6 +74,7 @@ pub fn run(words: impl Iterator<Item = OsString>) -> Result<ExitCode> {
         Command::Status(arguments) => status::run(arguments),
         Command::Dump(arguments) => dump::run(arguments),
         Command::DumpWorker(arguments) => dump_worker::run(arguments),
+        Command::FaultGuardian(arguments) => fault_guardian::run(arguments),
     }
 }
 

@@ -5,6 +5,7 @@
 //! scope leaves at the first test.
 
 mod cgroup;
+mod pause;
 mod result;
 mod signal;
 mod tell;
