@@ -10,6 +10,7 @@ mod graph;
 mod inject;
 mod input;
 mod record;
+mod reload;
 mod status;
 mod why;
 
@@ -39,6 +40,7 @@ enum Command {
     Daemon(daemon::Arguments),
     Status(status::Arguments),
     Dump(dump::Arguments),
+    Reload(reload::Arguments),
     #[command(hide = true)]
     DumpWorker(dump_worker::Arguments),
     #[command(hide = true)]
@@ -73,6 +75,7 @@ pub fn run(words: impl Iterator<Item = OsString>) -> Result<ExitCode> {
         Command::Daemon(arguments) => daemon::run(arguments),
         Command::Status(arguments) => status::run(arguments),
         Command::Dump(arguments) => dump::run(arguments),
+        Command::Reload(arguments) => reload::run(arguments),
         Command::DumpWorker(arguments) => dump_worker::run(arguments),
         Command::FaultGuardian(arguments) => fault_guardian::run(arguments),
     }

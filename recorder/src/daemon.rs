@@ -14,8 +14,11 @@ pub mod client;
 pub mod config;
 pub mod job;
 mod metrics;
+mod openapi;
+pub mod reload;
 mod server;
 pub mod status;
+mod stop;
 mod store;
 
 use std::collections::VecDeque;
@@ -26,31 +29,37 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use sd_notify::NotifyState;
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::capture::attach::Settings;
 use crate::capture::snapshot::Cut;
-use crate::capture::{Capture, clock};
+use crate::capture::{Capture, Counting, clock};
 use crate::describe::printable;
 use crate::trigger::Firing;
 use config::Config;
 use job::{Done, Job, Worker};
+use reload::{Live, Reloaded};
 use status::{Counts, Status};
 use store::{Draft, Refusal, Store};
 
 /// What the daemon is asked, and where the answer goes.
 pub enum Ask {
-    /// How things stand; with the probes' cost, if so long is measured.
-    Status(Option<Duration>, oneshot::Sender<Result<Status>>),
+    /// How things stand; with the probes' cost, if it was counted.
+    Status(Option<Counting>, oneshot::Sender<Result<Status>>),
+    /// Begin to count what the probes cost.
+    Count(oneshot::Sender<Result<Counting>>),
     /// Keep the window.
     Dump(Box<Firing>, oneshot::Sender<Result<Dumped, Refusal>>),
+    /// Read the configuration again.
+    Reload(oneshot::Sender<Result<Reloaded>>),
 }
 
 /// What became of a dump that was admitted.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Dumped {
     Kept { folder: PathBuf, done: Done },
@@ -75,6 +84,9 @@ struct Making {
 
 struct Daemon {
     config: Config,
+    /// Where it came from.
+    file: Option<PathBuf>,
+    live: watch::Sender<Live>,
     capture: Capture,
     store: Store,
     started: Instant,
@@ -89,17 +101,20 @@ struct Daemon {
 ///
 /// # Errors
 /// When the probes, the API or the folder for dumps cannot be set up.
-pub async fn run(config: Config, ready: impl FnOnce(&Config)) -> Result<()> {
+pub async fn run(config: Config, file: Option<PathBuf>, ready: impl FnOnce(&Config)) -> Result<()> {
     let store = Store::open(&config.dumps)?;
     let (ask, asked) = mpsc::channel(ASKS);
+    let (live, seen) = watch::channel(Live::of(&config)?);
     // Before the probes: a second daemon is told so at once, and harms nothing.
-    let api = server::Server::open(&config, ask)?;
+    let api = server::Server::open(&config, ask, seen)?;
     let settings =
         Settings { ring_bytes: config.ring.0, probe_log: false, record_self: false, family: None };
     let capture = Capture::start(config.scope(), settings)?;
     give_back_memory();
     let daemon = Daemon {
         config,
+        file,
+        live,
         capture,
         store,
         started: Instant::now(),
@@ -108,11 +123,11 @@ pub async fn run(config: Config, ready: impl FnOnce(&Config)) -> Result<()> {
         waiting: VecDeque::new(),
         last: None,
     };
-    api.serve();
+    let serving = api.serve();
     ready(&daemon.config);
     // For systemd, where it waits for this; nobody else hears it.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
-    daemon.serve(asked).await
+    daemon.serve(asked, serving).await
 }
 
 /// Reading the kernel's types took tens of MiB that are of no use any more.
@@ -122,10 +137,15 @@ fn give_back_memory() {
 }
 
 impl Daemon {
-    async fn serve(mut self, mut asked: mpsc::Receiver<Ask>) -> Result<()> {
+    async fn serve(
+        mut self,
+        mut asked: mpsc::Receiver<Ask>,
+        serving: server::Serving,
+    ) -> Result<()> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut dump = signal(SignalKind::user_defined2())?;
+        let mut reload = signal(SignalKind::hangup())?;
         // The dump in the making: first it waits, then its worker runs.
         let mut due: Option<tokio::time::Instant> = None;
         let mut making: Option<Making> = None;
@@ -137,6 +157,8 @@ impl Daemon {
             tokio::select! {
                 Some(ask) = asked.recv() => self.take(ask),
                 _ = dump.recv() => self.signalled(),
+                // Whoever sent it looks at the log.
+                _ = reload.recv() => drop(self.reload()),
                 () = until(due) => {
                     due = None;
                     (making, worker) = self.begin().unzip();
@@ -151,20 +173,24 @@ impl Daemon {
                 _ = terminate.recv() => break,
             }
         }
-        if let Some(making) = making {
-            making.draft.discard();
-        }
+        drop(asked);
+        self.stop(making.zip(worker), serving).await;
         Ok(())
     }
 
     fn take(&mut self, ask: Ask) {
         match ask {
-            Ask::Status(measure, reply) => {
-                let status = self.status(measure);
-                // Whoever asked may have gone.
-                let _ = reply.send(status);
+            // Whoever asked may have gone: then nobody hears the answer.
+            Ask::Status(counting, reply) => {
+                let _ = reply.send(self.status(counting.as_ref()));
+            }
+            Ask::Count(reply) => {
+                let _ = reply.send(self.capture.count());
             }
             Ask::Dump(firing, reply) => self.want(*firing, reply),
+            Ask::Reload(reply) => {
+                let _ = reply.send(self.reload());
+            }
         }
     }
 

@@ -63,7 +63,21 @@ impl Running {
         Self::with("", 0, None)
     }
 
+    /// Starts one that tells a socket what it tells systemd.
+    pub fn notifying(socket: &Path) -> Self {
+        Self::with_environment("", 0, Some(new_cgroup()), &[("NOTIFY_SOCKET", socket)])
+    }
+
     fn with(more: &str, port: u16, cgroup: Option<PathBuf>) -> Self {
+        Self::with_environment(more, port, cgroup, &[])
+    }
+
+    fn with_environment(
+        more: &str,
+        port: u16,
+        cgroup: Option<PathBuf>,
+        environment: &[(&str, &Path)],
+    ) -> Self {
         require_root();
         let home = tempfile::tempdir().expect("a folder");
         let scope = cgroup.as_ref().map(|path| format!("cgroup = '{}'\n", path.display()));
@@ -84,7 +98,7 @@ impl Running {
             path("dumps"),
         );
         fs::write(path("config.toml"), config).expect("it is written");
-        let child = spawn(home.path());
+        let child = spawn(home.path(), environment);
         let running = Self { home, child, cgroup, port };
         running.wait_until_it_answers();
         running
@@ -139,6 +153,17 @@ impl Running {
         let output = self.client(words).output().expect("it starts");
         assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stdout));
         String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// Starts a client whose answer nobody looks at.
+    pub fn start_asking(&self, words: &[&str]) -> Child {
+        let mut command = self.client(words);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts")
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) {
+        self.child.wait().expect("it is our child");
     }
 
     fn client(&self, words: &[&str]) -> Command {
@@ -214,7 +239,7 @@ impl Running {
     pub fn kill_and_start_again(&mut self) {
         self.child.kill().expect("it lives");
         self.child.wait().expect("it is our child");
-        self.child = spawn(self.home.path());
+        self.child = spawn(self.home.path(), &[]);
         self.wait_until_it_answers();
     }
 }
@@ -225,9 +250,14 @@ fn command(home: &Path) -> Command {
     command
 }
 
-fn spawn(home: &Path) -> Child {
+fn spawn(home: &Path, environment: &[(&str, &Path)]) -> Child {
     let log = fs::File::create(home.join("log")).expect("a file");
-    command(home).stdin(Stdio::null()).stderr(log).spawn().expect("it starts")
+    command(home)
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .expect("it starts")
 }
 
 impl Drop for Running {
