@@ -1,5 +1,6 @@
 //! An `inject` that runs beside the test, with all processes that came of it: told by a word in their environment.
 
+use std::cell::Cell;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -72,8 +73,12 @@ impl Inject {
 
     /// Waits until somebody is stopped.
     pub fn stopped(&self) -> u32 {
-        wait_for("the pause", || !self.all_stopped().is_empty());
-        self.all_stopped()[0]
+        let found = Cell::new(0);
+        wait_for("the pause", || {
+            found.set(self.all_stopped().first().copied().unwrap_or(0));
+            found.get() != 0
+        });
+        found.get()
     }
 
     pub fn guardian(&self) -> Option<u32> {
