@@ -2,6 +2,7 @@
 
 mod check;
 mod daemon;
+mod detail;
 mod doctor;
 mod dump;
 mod dump_worker;
@@ -40,6 +41,7 @@ enum Command {
     Daemon(daemon::Arguments),
     Status(status::Arguments),
     Dump(dump::Arguments),
+    Detail(detail::Arguments),
     Reload(reload::Arguments),
     #[command(hide = true)]
     DumpWorker(dump_worker::Arguments),
@@ -75,6 +77,7 @@ pub fn run(words: impl Iterator<Item = OsString>) -> Result<ExitCode> {
         Command::Daemon(arguments) => daemon::run(arguments),
         Command::Status(arguments) => status::run(arguments),
         Command::Dump(arguments) => dump::run(arguments),
+        Command::Detail(arguments) => detail::run(arguments),
         Command::Reload(arguments) => reload::run(arguments),
         Command::DumpWorker(arguments) => dump_worker::run(arguments),
         Command::FaultGuardian(arguments) => fault_guardian::run(arguments),
