@@ -6,6 +6,9 @@
 
 mod call;
 mod cgroup;
+mod cut;
+mod packet;
+mod pause;
 mod result;
 mod signal;
 mod tell;
@@ -24,7 +27,7 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::macros::btf_map;
 use probe_ebpf::fault::{
     FaultDetail, MATCHERS_MAX, Matcher, Progress, RULES_MAX, Rule, SUBJECT_WORDS, Subject, action,
-    flag, pick, role,
+    flag, hook, pick, role,
 };
 
 use crate::emit;
@@ -89,16 +92,9 @@ struct Walk {
     firing: Firing,
 }
 
-/// Takes note of an event, and tells the fault that it meets, if one fires. `leader` is the first thread of
-/// the process, NULL where no process is known.
-#[inline(always)]
-pub fn meet(hook: u32, subject: Subject, leader: *mut task_struct) -> Firing {
-    Walk::of(hook, subject).meet(leader)
-}
-
 impl Walk {
     #[inline(always)]
-    fn of(hook: u32, subject: Subject) -> Self {
+    fn new(hook: u32, subject: Subject) -> Self {
         Self {
             subject,
             hook,
@@ -145,6 +141,13 @@ impl Walk {
     }
 }
 
+/// Takes note of an event, and tells the fault that it meets, if one fires. `leader` is the first thread of
+/// the process, NULL where no process is known.
+#[inline(always)]
+pub fn meet(hook: u32, subject: Subject, leader: *mut task_struct) -> Firing {
+    Walk::new(hook, subject).meet(leader)
+}
+
 /// The body of a loop: 0 goes on, 1 ends it.
 type Body = unsafe extern "C" fn(u32, *mut Walk) -> i64;
 
@@ -176,6 +179,15 @@ unsafe extern "C" fn strikes(index: u32, walk: *mut Walk) -> i64 {
         (*walk).targets = 1;
     }
     1
+}
+
+/// Lets rules fire that something else than a matcher leads to, a bit each.
+#[inline(always)]
+fn strike(targets: u32) -> Firing {
+    let mut walk = Walk::new(hook::PACKET, bytemuck::Zeroable::zeroed());
+    walk.targets = targets;
+    each(RULES_MAX, fires, &mut walk);
+    walk.firing
 }
 
 /// Takes note of one matcher, if it holds.

@@ -5,6 +5,7 @@
 
 mod cgroup;
 mod compile;
+mod cut;
 mod destroy;
 mod instead;
 mod override_return;

@@ -39,7 +39,7 @@ pub fn override_call(ctx: ProbeContext) -> Option<()> {
         tid: field!(task, task_pid, u32),
         ..bytemuck::Zeroable::zeroed()
     };
-    let mut walk = Walk::of(hook, who);
+    let mut walk = Walk::new(hook, who);
     if hook == 0 || !walk.concerns() {
         return None;
     }
