@@ -10,7 +10,7 @@ use crate::event::{Event, Names};
 use crate::fault::arm;
 use crate::fault::guardian::Guardian;
 use crate::fault::plan::{self, Choice};
-use crate::fault::spec::Faults;
+use crate::fault::spec::{Faults, Nature};
 use crate::fault::witness::Witness;
 
 /// Something that is different every time; told, so that a run can be made again.
@@ -61,6 +61,9 @@ impl Besides for Injection<'_> {
     }
 
     fn turn(&mut self, capture: &mut Capture) -> Result<()> {
+        if self.choices.iter().any(|choice| matches!(choice.fault.nature, Nature::Partition(_))) {
+            arm::turn_cuts(capture.maps_mut())?;
+        }
         if let Some(guardian) = &mut self.guardian {
             guardian.look_after()?;
         }
