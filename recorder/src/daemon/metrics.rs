@@ -70,6 +70,12 @@ pub fn text(status: &Status) -> String {
         "Dumps whose window began too late.",
         &one(counts.late as f64),
     );
+    metric(
+        "missing_parts_total",
+        "counter",
+        "Parts of dumps that other hosts were asked for and that did not come.",
+        &one(counts.missing_parts as f64),
+    );
     metric("dumps_bytes", "gauge", "Size of all dumps held.", &one(status.dumps.bytes as f64));
     text
 }
