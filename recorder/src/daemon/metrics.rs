@@ -53,6 +53,8 @@ fn probes(page: &mut Page, status: &Status) {
     page.metric(COUNTER, "lost_events_total", help, status.lost as f64);
     let help = "Hooks that the kernel refused.";
     page.metric(GAUGE, "missing_hooks", help, status.missing_hooks.len() as f64);
+    let help = "For how long more is going to be recorded than always.";
+    page.metric(GAUGE, "raised_detail_seconds", help, status.detail.left_s.unwrap_or(0.0));
     let help = "Memory of the daemon without its rings.";
     page.metric(GAUGE, "resident_bytes", help, status.resident_bytes as f64);
     page.metric(COUNTER, "cpu_seconds_total", "CPU time of the daemon.", status.cpu_s);
