@@ -15,6 +15,7 @@ pub mod config;
 pub mod job;
 mod metrics;
 mod openapi;
+pub mod peers;
 pub mod raised;
 pub mod reload;
 mod server;
@@ -42,7 +43,8 @@ use crate::capture::{Capture, Counting, clock};
 use crate::describe::printable;
 use crate::trigger::{Firing, Raise};
 use config::Config;
-use job::{Done, Job, Worker};
+use job::{Done, Job, Worker, across};
+use peers::Gathering;
 use raised::DetailStatus;
 use reload::{Live, Reloaded};
 use status::{Counts, Status};
@@ -78,6 +80,8 @@ const MOST_WAITING: usize = 8;
 struct Wanted {
     firing: Firing,
     reply: oneshot::Sender<Result<Dumped, Refusal>>,
+    /// Other hosts' parts, where they were asked for.
+    gathering: Option<Gathering>,
 }
 
 /// The dump that is being made.
@@ -226,7 +230,9 @@ impl Daemon {
             }
             Ok(()) => {
                 self.store.count(&firing, now);
-                self.waiting.push_back(Wanted { firing, reply });
+                // Others are asked before anything is done here: the oldest that they hold is about to go.
+                let gathering = self.gather(&firing);
+                self.waiting.push_back(Wanted { firing, reply, gathering });
                 return;
             }
         };
@@ -242,9 +248,10 @@ impl Daemon {
 
     /// Starts the worker for the dump that has waited longest.
     fn begin(&mut self) -> Option<(Making, tokio::task::JoinHandle<Result<Done>>)> {
-        let wanted = self.waiting.pop_front()?;
+        let mut wanted = self.waiting.pop_front()?;
+        let gathering = wanted.gathering.take();
         let started = self.store.draft(&wanted.firing, Timestamp::now()).and_then(|draft| {
-            let worker = self.start_worker(&wanted.firing, &draft);
+            let worker = self.start_worker(&wanted.firing, &draft, gathering);
             match worker {
                 Ok(worker) => Ok((draft, worker)),
                 Err(error) => {
@@ -254,7 +261,7 @@ impl Daemon {
             }
         });
         match started {
-            Ok((draft, worker)) => Some((Making { wanted, draft }, tokio::spawn(worker.end()))),
+            Ok((draft, worker)) => Some((Making { wanted, draft }, tokio::spawn(worker))),
             Err(error) => {
                 self.fail(wanted, &error);
                 None
@@ -262,7 +269,12 @@ impl Daemon {
         }
     }
 
-    fn start_worker(&mut self, firing: &Firing, draft: &Draft) -> Result<Worker> {
+    fn start_worker(
+        &mut self,
+        firing: &Firing,
+        draft: &Draft,
+        gathering: Option<Gathering>,
+    ) -> Result<impl Future<Output = Result<Done>> + Send + use<>> {
         let said = serde_json::to_vec_pretty(&serde_json::json!({
             "name": firing.name,
             "source": firing.source,
@@ -292,8 +304,12 @@ impl Daemon {
             symptoms: firing.symptoms.clone(),
             missing: firing.missing.clone(),
             began: firing.began,
+            explain: gathering.is_none(),
+            recorded: None,
+            peers: Vec::new(),
         };
-        Worker::start(job, self.capture.ring_maps()?)
+        let worker = Worker::start(job.clone(), Some(self.capture.ring_maps()?))?;
+        Ok(across(worker, job, gathering))
     }
 
     /// Events that are known to have been unwritten before a time.
@@ -326,6 +342,8 @@ impl Daemon {
                 log::info!("{}: {}", folder.display(), done.headline);
                 self.counts.kept += 1;
                 self.counts.late += u64::from(done.late_s.is_some());
+                let missing = done.peers.iter().filter(|part| part.missing.is_some());
+                self.counts.missing_parts += missing.count() as u64;
                 let dumped = Dumped::Kept { folder, done };
                 self.last = Some(dumped.clone());
                 let _ = wanted.reply.send(Ok(dumped));

@@ -2,6 +2,7 @@
 //! leaves behind.
 
 mod incidents;
+mod peers;
 mod prometheus;
 mod reload;
 pub mod running;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
+use super::peers::Peers;
 use crate::capture::Scope;
 use crate::quantity::{Size, Time};
 use crate::trigger::alertmanager::AlertRule;
@@ -23,6 +24,8 @@ pub struct Config {
     pub cgroup: Option<PathBuf>,
     pub api: Api,
     pub dumps: Dumps,
+    /// Other hosts, which keep the same interval.
+    pub peers: Option<Peers>,
     /// What alerts mean.
     pub alert: Vec<AlertRule>,
 }
@@ -84,6 +87,7 @@ impl Default for Config {
             cgroup: None,
             api: Api::default(),
             dumps: Dumps::default(),
+            peers: None,
             alert: Vec::new(),
         }
     }
@@ -178,12 +182,12 @@ mod tests {
         refused(
             "rings = '1GiB'",
             expect![[r#"
-            TOML parse error at line 1, column 1
-              |
-            1 | rings = '1GiB'
-              | ^^^^^
-            unknown field `rings`, expected one of `ring`, `cgroup`, `api`, `dumps`, `alert`
-        "#]],
+                TOML parse error at line 1, column 1
+                  |
+                1 | rings = '1GiB'
+                  | ^^^^^
+                unknown field `rings`, expected one of `ring`, `cgroup`, `api`, `dumps`, `peers`, `alert`
+            "#]],
         );
         refused(
             "[dumps]\nquota = 'plenty'",

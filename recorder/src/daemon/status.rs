@@ -59,6 +59,8 @@ pub struct Counts {
     pub kept: u64,
     /// Of those that were kept, those whose window began after what they are about.
     pub late: u64,
+    /// Parts that other hosts were asked for and that did not come.
+    pub missing_parts: u64,
 }
 
 impl Daemon {
