@@ -6,7 +6,8 @@
 //! ```text
 //!   API ─────────┐
 //!   SIGUSR2 ─────┼──▶ Ask ──▶ Daemon ──▶ worker ──▶ dumps/<time>-<name>/
-//!   Alertmanager ┘
+//!   Alertmanager ┤
+//!   [[trigger]] ──┘
 //! ```
 
 pub mod api;
@@ -17,6 +18,7 @@ mod metrics;
 mod server;
 pub mod status;
 mod store;
+mod triggers;
 
 use std::collections::VecDeque;
 use std::fs;
@@ -40,6 +42,7 @@ use config::Config;
 use job::{Done, Job, Worker};
 use status::{Counts, Status};
 use store::{Draft, Refusal, Store};
+use triggers::Triggers;
 
 /// What the daemon is asked, and where the answer goes.
 pub enum Ask {
@@ -77,6 +80,7 @@ struct Daemon {
     config: Config,
     capture: Capture,
     store: Store,
+    triggers: Triggers,
     started: Instant,
     counts: Counts,
     /// When events were counted as unwritten, so that a dump need not answer for those before its window.
@@ -98,10 +102,12 @@ pub async fn run(config: Config, ready: impl FnOnce(&Config)) -> Result<()> {
         Settings { ring_bytes: config.ring.0, probe_log: false, record_self: false, family: None };
     let capture = Capture::start(config.scope(), settings)?;
     give_back_memory();
+    let (triggers, fired) = Triggers::watch(&config.trigger);
     let daemon = Daemon {
         config,
         capture,
         store,
+        triggers,
         started: Instant::now(),
         counts: Counts::default(),
         unwritten: VecDeque::new(),
@@ -112,7 +118,7 @@ pub async fn run(config: Config, ready: impl FnOnce(&Config)) -> Result<()> {
     ready(&daemon.config);
     // For systemd, where it waits for this; nobody else hears it.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
-    daemon.serve(asked).await
+    daemon.serve(asked, fired).await
 }
 
 /// Reading the kernel's types took tens of MiB that are of no use any more.
@@ -122,7 +128,11 @@ fn give_back_memory() {
 }
 
 impl Daemon {
-    async fn serve(mut self, mut asked: mpsc::Receiver<Ask>) -> Result<()> {
+    async fn serve(
+        mut self,
+        mut asked: mpsc::Receiver<Ask>,
+        mut fired: mpsc::Receiver<Firing>,
+    ) -> Result<()> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut dump = signal(SignalKind::user_defined2())?;
@@ -136,7 +146,8 @@ impl Daemon {
             }
             tokio::select! {
                 Some(ask) = asked.recv() => self.take(ask),
-                _ = dump.recv() => self.signalled(),
+                _ = dump.recv() => self.fired(Firing::new("signal", "signal")),
+                Some(firing) = fired.recv() => self.fired(firing),
                 () = until(due) => {
                     due = None;
                     (making, worker) = self.begin().unzip();
@@ -168,10 +179,10 @@ impl Daemon {
         }
     }
 
-    /// SIGUSR2: whoever sent it looks at the folder, not for an answer.
-    fn signalled(&mut self) {
+    /// A signal or a trigger: nobody waits for an answer.
+    fn fired(&mut self, firing: Firing) {
         let (reply, _) = oneshot::channel();
-        self.want(Firing::new("signal", "signal"), reply);
+        self.want(firing, reply);
     }
 
     fn want(&mut self, firing: Firing, reply: oneshot::Sender<Result<Dumped, Refusal>>) {
@@ -184,11 +195,14 @@ impl Daemon {
             }
             Ok(()) => {
                 self.store.count(&firing, now);
+                self.triggers.count(&firing, None);
                 self.waiting.push_back(Wanted { firing, reply });
                 return;
             }
         };
-        log::info!("no dump for {}: {refusal}", printable(&firing.name));
+        if self.triggers.count(&firing, Some(&refusal)) {
+            log::info!("no dump for {}: {refusal}", printable(&firing.name));
+        }
         self.counts.refused += 1;
         let _ = reply.send(Err(refusal));
     }

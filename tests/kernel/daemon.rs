@@ -4,6 +4,7 @@
 mod incidents;
 mod prometheus;
 mod running;
+mod triggers;
 
 use std::fs;
 use std::io::{Read, Write};

@@ -61,6 +61,26 @@ pub fn text(status: &Status) -> String {
         "Dumps whose window began too late.",
         &one(counts.late as f64),
     );
+    let triggers = status.triggers.iter().flat_map(|t| {
+        let labels = |outcome| {
+            format!("{{trigger=\"{}\",source=\"{}\",outcome=\"{outcome}\"}}", t.trigger, t.source)
+        };
+        let admitted = t.fired - t.refused;
+        [(labels("admitted"), admitted as f64), (labels("refused"), t.refused as f64)]
+    });
+    metric(
+        "triggers_total",
+        "counter",
+        "How often a trigger fired, by whether the limits allowed a dump.",
+        &triggers.collect::<Vec<_>>(),
+    );
+    let troubled = status.triggers.iter().filter(|t| t.trouble.is_some()).count();
+    metric(
+        "troubled_triggers",
+        "gauge",
+        "Triggers that cannot see what they look for.",
+        &one(troubled as f64),
+    );
     metric("dumps_bytes", "gauge", "Size of all dumps held.", &one(status.dumps.bytes as f64));
     text
 }

@@ -34,7 +34,7 @@ def client(connection, turn):
 play(server, client)
 ";
 
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct Running {
     home: TempDir,
@@ -61,6 +61,24 @@ impl Running {
 
     pub fn on_the_whole_machine() -> Self {
         Self::with("", 0, None)
+    }
+
+    /// One that finds programs only there.
+    pub fn with_path(more: &str, path: &str) -> Self {
+        let mut running = Self::with("", 0, Some(new_cgroup()));
+        running.end();
+        let config = running.path("config.toml");
+        let before = fs::read_to_string(&config).expect("it was written");
+        fs::write(config, before + more).expect("it is written");
+        let mut command = command(running.home.path());
+        running.child = logged(command.env("PATH", path), running.home.path());
+        running.wait_until_it_answers();
+        running
+    }
+
+    /// What it has said.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).expect("it has a log")
     }
 
     fn with(more: &str, port: u16, cgroup: Option<PathBuf>) -> Self {
@@ -211,9 +229,13 @@ impl Running {
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
-    pub fn kill_and_start_again(&mut self) {
+    fn end(&mut self) {
         self.child.kill().expect("it lives");
         self.child.wait().expect("it is our child");
+    }
+
+    pub fn kill_and_start_again(&mut self) {
+        self.end();
         self.child = spawn(self.home.path());
         self.wait_until_it_answers();
     }
@@ -226,8 +248,12 @@ fn command(home: &Path) -> Command {
 }
 
 fn spawn(home: &Path) -> Child {
+    logged(&mut command(home), home)
+}
+
+fn logged(command: &mut Command, home: &Path) -> Child {
     let log = fs::File::create(home.join("log")).expect("a file");
-    command(home).stdin(Stdio::null()).stderr(log).spawn().expect("it starts")
+    command.stdin(Stdio::null()).stderr(log).spawn().expect("it starts")
 }
 
 impl Drop for Running {
