@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::status::Status;
+use super::status::{Status, TriggerStatus};
 
 /// One line per metric, with its help and type.
 pub fn text(status: &Status) -> String {
@@ -61,18 +61,11 @@ pub fn text(status: &Status) -> String {
         "Dumps whose window began too late.",
         &one(counts.late as f64),
     );
-    let triggers = status.triggers.iter().flat_map(|t| {
-        let labels = |outcome| {
-            format!("{{trigger=\"{}\",source=\"{}\",outcome=\"{outcome}\"}}", t.trigger, t.source)
-        };
-        let admitted = t.fired - t.refused;
-        [(labels("admitted"), admitted as f64), (labels("refused"), t.refused as f64)]
-    });
     metric(
         "triggers_total",
         "counter",
         "How often a trigger fired, by whether the limits allowed a dump.",
-        &triggers.collect::<Vec<_>>(),
+        &triggers(&status.triggers),
     );
     let troubled = status.triggers.iter().filter(|t| t.trouble.is_some()).count();
     metric(
@@ -83,4 +76,15 @@ pub fn text(status: &Status) -> String {
     );
     metric("dumps_bytes", "gauge", "Size of all dumps held.", &one(status.dumps.bytes as f64));
     text
+}
+
+fn triggers(triggers: &[TriggerStatus]) -> Vec<(String, f64)> {
+    let counted = triggers.iter().flat_map(|t| {
+        let labels = |outcome| {
+            format!("{{trigger=\"{}\",source=\"{}\",outcome=\"{outcome}\"}}", t.trigger, t.source)
+        };
+        let admitted = t.fired - t.refused;
+        [(labels("admitted"), admitted as f64), (labels("refused"), t.refused as f64)]
+    });
+    counted.collect()
 }
