@@ -46,6 +46,8 @@ pub struct Capture {
     scope: Scope,
     settings: Settings,
     wall_offset_ns: i64,
+    /// Fault files of what is armed.
+    faults: Vec<String>,
 }
 
 /// Takes events as they are decoded, with the names they refer to.
@@ -86,6 +88,7 @@ impl Capture {
             scope,
             settings,
             wall_offset_ns: clock::wall_offset_ns(),
+            faults: Vec::new(),
         })
     }
 
@@ -104,6 +107,11 @@ impl Capture {
     pub fn kernel_half<'a>(&mut self, faults: impl Iterator<Item = &'a str>) -> &mut Ebpf {
         self.decoder.name_faults(faults);
         &mut self.ebpf
+    }
+
+    /// Keeps in the recording what was armed: the text of a fault file.
+    pub fn note_faults(&mut self, file: String) {
+        self.faults = vec![file];
     }
 
     /// What the kernel half holds.
@@ -251,6 +259,7 @@ impl Capture {
             tasks: self.decoder.tasks(),
             containers: self.decoder.places.called(),
             namespaces: self.decoder.places.namespaces(),
+            faults: self.faults.clone(),
         }
     }
 }

@@ -558,6 +558,8 @@ pub struct Host {
     pub containers: Vec<Called>,
     /// The network namespaces that sockets lay in.
     pub namespaces: Vec<Namespace>,
+    /// The faults that were armed meanwhile: a fault file with its seed, of each recorder that armed any.
+    pub faults: Vec<String>,
 }
 
 /// A stretch of monotonic time, both ends included.

@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 
 use expect_test::expect;
 use recorder::event::{Event, History, Op};
+use recorder::fault::{line, parse};
 use recorder::graph::{EdgeKind, Graph, event_of};
 use recorder::recording::read;
 use serde_json::Value;
@@ -207,6 +208,25 @@ client('victim', play)
     assert_eq!((counts(&run.fault), run.status), ([3, 1, 1], Some(0)));
     let [kill] = changed(&run.history)[..] else { panic!("one signal is sent") };
     assert_eq!((kill.op, i32::from(kill.signal)), (Op::Signal, libc::SIGKILL));
+}
+
+#[test]
+fn what_was_armed_is_in_the_recording() {
+    let fault = "comm=victim op=connect => error=EIO, nth=1, name=armed";
+    let run = inject(fault, "client('victim', lambda: socket.create_connection(serve()))");
+    let [file] = &run.history.hosts[0].faults[..] else { panic!("{:?}", run.history.hosts) };
+    let faults = parse::file("the recording's", file).expect("it is a fault file");
+    assert_eq!((faults.seed, faults.faults), (Some(7), vec![line::parse(fault, "").unwrap()]));
+}
+
+#[test]
+fn what_the_command_prints_is_no_part_of_the_json() {
+    require_root();
+    let folder = tempfile::tempdir().expect("a folder");
+    let fault = "comm=curl op=connect => error=EIO, nth=1";
+    let output = inject_into(&folder.path().join("f"), fault, &["echo", "hello"]);
+    serde_json::from_slice::<Value>(&output.stdout).expect("JSON alone");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "hello\n");
 }
 
 #[test]

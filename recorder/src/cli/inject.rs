@@ -1,5 +1,6 @@
 //! `wherefore inject`.
 
+pub(super) mod injection;
 mod report;
 
 use std::io::{Write, stdout};
@@ -7,16 +8,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use aya::Btf;
 
-use super::record::{self, Besides};
-use crate::capture::{Capture, clock};
+use injection::{Injection, chosen_seed};
+
+use super::record;
 use crate::cli::Hinted;
-use crate::event::{Event, Names};
-use crate::fault::plan::{self, Choice, Victims, plan};
+use crate::fault::plan::{Victims, plan};
 use crate::fault::spec::Faults;
-use crate::fault::witness::Witness;
-use crate::fault::{ability, arm, line, parse};
+use crate::fault::{ability, line, parse};
 
 /// Make chosen events fail while a command runs, and record it
 ///
@@ -34,7 +33,7 @@ pub struct Arguments {
     #[arg(long)]
     explain: bool,
     /// Seed of what is left to chance, instead of the file's
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(..=SEED_MAX))]
     seed: Option<u64>,
     /// Print one JSON object
     #[arg(long)]
@@ -43,7 +42,10 @@ pub struct Arguments {
     record: record::Arguments,
 }
 
-pub fn run(arguments: Arguments) -> Result<ExitCode> {
+/// TOML's numbers end here, and a fault file must be able to say it.
+const SEED_MAX: u64 = i64::MAX as u64;
+
+pub fn run(mut arguments: Arguments) -> Result<ExitCode> {
     let faults = faults(&arguments)?;
     let bounded = record::is_bounded(&arguments.record);
     let victims = if bounded { Victims::Scope } else { Victims::Named };
@@ -55,8 +57,10 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let seed = arguments.seed.or(faults.seed).unwrap_or_else(chosen_seed);
-    let mut injection =
-        Injection { choices: &choices, seed, witness: Witness::default(), rows: Vec::new() };
+    if arguments.json {
+        arguments.record.printing_to_stderr();
+    }
+    let mut injection = Injection::new(&choices, seed);
     record::run_with(&arguments.record, &mut injection)?;
     let never = injection.rows.iter().any(|row| row.fired == 0);
     report::rows(&injection.rows, seed, arguments.json, &mut out)?;
@@ -87,48 +91,4 @@ fn faults(arguments: &Arguments) -> Result<Faults> {
         });
     }
     Ok(faults)
-}
-
-/// Something that is different every time; told, so that a run can be made again.
-fn chosen_seed() -> u64 {
-    clock::monotonic_ns() ^ u64::from(std::process::id()) << 32
-}
-
-/// Faults at work beside a recording.
-struct Injection<'a> {
-    choices: &'a [Choice<'a>],
-    seed: u64,
-    witness: Witness,
-    rows: Vec<report::Row>,
-}
-
-impl Besides for Injection<'_> {
-    fn begin(&mut self, capture: &mut Capture) -> Result<()> {
-        let now_ns = clock::monotonic_ns();
-        let compiled = plan::compile(self.choices, self.seed, now_ns, &arm::cgroup)
-            .map_err(|message| anyhow::anyhow!(message))
-            .context("compile the faults")?;
-        let btf = Btf::from_sys_fs().context("read the kernel's types")?;
-        let names = self.choices.iter().map(|choice| choice.fault.name.as_str());
-        arm::arm(capture.kernel_half(names), &btf, &compiled)
-    }
-
-    fn see(&mut self, _names: &Names, events: &[Event]) {
-        self.witness.see(events);
-    }
-
-    fn turn(&mut self, capture: &mut Capture) -> Result<()> {
-        let progress = arm::progress(capture.maps(), self.choices.len())?;
-        let names = capture.names();
-        self.rows = self
-            .choices
-            .iter()
-            .zip(progress)
-            .map(|(choice, progress)| {
-                let seen = self.witness.of(names, &choice.fault.name);
-                report::Row::new(choice, &progress, seen)
-            })
-            .collect();
-        Ok(())
-    }
 }

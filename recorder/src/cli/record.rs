@@ -2,9 +2,10 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, ExitStatus};
+use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -62,6 +63,32 @@ pub struct Arguments {
     /// The command to run and record
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
+    #[arg(skip)]
+    printing: Printing,
+}
+
+impl Arguments {
+    /// Keeps what the command prints apart from results on stdout.
+    pub(super) const fn printing_to_stderr(&mut self) {
+        self.printing = Printing::ToStderr;
+    }
+}
+
+/// What becomes of what the command prints.
+#[derive(Clone, Copy, Debug, Default)]
+enum Printing {
+    #[default]
+    Through,
+    ToStderr,
+}
+
+impl Printing {
+    fn stdout(self) -> Result<Stdio> {
+        Ok(match self {
+            Self::Through => Stdio::inherit(),
+            Self::ToStderr => std::io::stderr().as_fd().try_clone_to_owned()?.into(),
+        })
+    }
 }
 
 /// What a command does besides recording.
@@ -147,9 +174,10 @@ async fn record(
     besides.begin(&mut capture).inspect_err(|_| output.give_back())?;
     let child = match arguments.command.split_first() {
         Some((program, words)) => {
-            let spawn = || {
-                Command::new(program).args(words).spawn().with_context(|| format!("run {program}"))
-            };
+            let stdout = arguments.printing.stdout()?;
+            let mut command = Command::new(program);
+            command.args(words).stdout(stdout);
+            let spawn = || command.spawn().with_context(|| format!("run {program}"));
             Some(capture.spawn_in_scope(spawn).inspect_err(|_| output.give_back())?)
         }
         None => None,

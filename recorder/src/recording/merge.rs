@@ -211,6 +211,7 @@ fn join(host: &mut Host, other: &Host, beside: bool) {
     union(&mut host.tasks, &other.tasks);
     union(&mut host.containers, &other.containers);
     union(&mut host.namespaces, &other.namespaces);
+    union(&mut host.faults, &other.faults);
     union(&mut host.hooks, &other.hooks);
     union(&mut host.missing_hooks, &other.missing_hooks);
     for (all, one) in [(&mut host.family, &other.family), (&mut host.scope, &other.scope)] {

@@ -51,12 +51,12 @@ pub(super) fn plan(choices: &[Choice<'_>], json: bool, out: &mut impl Write) -> 
 
 /// What became of one fault.
 #[derive(Debug, Serialize)]
-pub(super) struct Row {
+pub(in crate::cli) struct Row {
     fault: String,
     mechanism: &'static str,
     /// Events that matched while it was armed.
     matched: u64,
-    pub(super) fired: u64,
+    pub(in crate::cli) fired: u64,
     /// Firings whose event is in the recording and had the intended result.
     confirmed: u64,
     /// Firings whose event is in the recording and had another result.

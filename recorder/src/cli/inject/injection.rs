@@ -1,0 +1,71 @@
+//! Faults armed while a recording is made.
+
+use anyhow::{Context, Result};
+use aya::Btf;
+
+use super::report;
+use crate::capture::{Capture, clock};
+use crate::cli::record::Besides;
+use crate::event::{Event, Names};
+use crate::fault::arm;
+use crate::fault::plan::{self, Choice};
+use crate::fault::spec::Faults;
+use crate::fault::witness::Witness;
+
+/// Something that is different every time; told, so that a run can be made again.
+pub(in crate::cli) fn chosen_seed() -> u64 {
+    clock::monotonic_ns() ^ u64::from(std::process::id()) << 32
+}
+
+/// Faults at work beside a recording.
+pub(in crate::cli) struct Injection<'a> {
+    choices: &'a [Choice<'a>],
+    seed: u64,
+    witness: Witness,
+    /// What has become of each fault.
+    pub(in crate::cli) rows: Vec<report::Row>,
+}
+
+impl<'a> Injection<'a> {
+    pub(in crate::cli) fn new(choices: &'a [Choice<'a>], seed: u64) -> Self {
+        Self { choices, seed, witness: Witness::default(), rows: Vec::new() }
+    }
+
+    /// The fault file that says all of it.
+    fn file(&self) -> String {
+        let faults = self.choices.iter().map(|choice| choice.fault.clone()).collect();
+        Faults { seed: Some(self.seed), faults }.to_toml()
+    }
+}
+
+impl Besides for Injection<'_> {
+    fn begin(&mut self, capture: &mut Capture) -> Result<()> {
+        let now_ns = clock::monotonic_ns();
+        let compiled = plan::compile(self.choices, self.seed, now_ns, &arm::cgroup)
+            .map_err(|message| anyhow::anyhow!(message))
+            .context("compile the faults")?;
+        let btf = Btf::from_sys_fs().context("read the kernel's types")?;
+        let names = self.choices.iter().map(|choice| choice.fault.name.as_str());
+        capture.note_faults(self.file());
+        arm::arm(capture.kernel_half(names), &btf, &compiled)
+    }
+
+    fn see(&mut self, _names: &Names, events: &[Event]) {
+        self.witness.see(events);
+    }
+
+    fn turn(&mut self, capture: &mut Capture) -> Result<()> {
+        let progress = arm::progress(capture.maps(), self.choices.len())?;
+        let names = capture.names();
+        self.rows = self
+            .choices
+            .iter()
+            .zip(progress)
+            .map(|(choice, progress)| {
+                let seen = self.witness.of(names, &choice.fault.name);
+                report::Row::new(choice, &progress, seen)
+            })
+            .collect();
+        Ok(())
+    }
+}
