@@ -10,6 +10,8 @@ use bytemuck::{Pod, Zeroable};
 pub const RULES_MAX: u32 = 32;
 /// Most matchers of all its faults together.
 pub const MATCHERS_MAX: u32 = 64;
+/// Memory for what user space is told at once: some 600 firings that it has not yet read.
+pub const CONTROL_BYTES: u32 = 1 << 16;
 
 /// Where in the kernel an event is met. A matcher names those it is for by bits: `1 << hook`.
 pub mod hook {
@@ -51,6 +53,15 @@ pub mod action {
     pub const REFUSE: u32 = 1;
     /// Send the signal `value` to the process.
     pub const SIGNAL: u32 = 2;
+    /// Nothing is done to the event: user space is told of it, which needs [`flag::TOLD`](super::flag::TOLD).
+    /// Other rules fire beside it.
+    pub const TELL: u32 = 3;
+}
+
+/// What else is to be known of a rule.
+pub mod flag {
+    /// User space is told at once of each firing.
+    pub const TOLD: u32 = 1;
 }
 
 /// Which of the matching events fire.
@@ -82,6 +93,9 @@ pub struct Rule {
     /// When it is armed, monotonic ns.
     pub from_ns: u64,
     pub until_ns: u64,
+    /// Bits of [`flag`].
+    pub flags: u32,
+    pub reserved: u32,
 }
 
 /// Which events lead to which rule.
@@ -154,8 +168,23 @@ pub struct FaultDetail {
     pub reserved: [u8; 12],
 }
 
+/// What user space is told at once: rules fired at an event.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Told {
+    pub time_ns: u64,
+    /// The socket's cookie.
+    pub socket: u64,
+    /// Which rules fired that are to be told, a bit each.
+    pub rules: u32,
+    /// One of [`hook`].
+    pub hook: u32,
+    pub subject: Subject,
+}
+
 const _: () = {
-    assert!(size_of::<Rule>() == 56);
+    assert!(size_of::<Rule>() == 64);
+    assert!(size_of::<Told>() == 88);
     assert!(size_of::<Subject>() == 64);
     assert!(size_of::<Matcher>() == 24 + 2 * 64);
     assert!(size_of::<Progress>() == 32);

@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod cgroup;
 pub mod clock;
+pub mod control;
 mod coverage;
 pub mod decode;
 mod generations;

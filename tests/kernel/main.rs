@@ -26,5 +26,6 @@ mod snapshot;
 mod socket;
 mod task;
 mod tcp;
+mod told;
 mod unchanged;
 mod uring;

@@ -11,10 +11,14 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use probe_ebpf::fault::Progress;
 use recorder::capture::attach::Settings;
+use recorder::capture::control::Control;
 use recorder::capture::snapshot::Cut;
 use recorder::capture::{Capture, Scope};
 use recorder::event::{Address, Event, Flags, History, Names, Op};
+use recorder::fault::arm;
+use recorder::fault::plan::Compiled;
 use recorder::graph::{Graph, check};
 use tests::command::family;
 use tests::patience;
@@ -45,6 +49,16 @@ impl Recorder {
         let settings = Settings { family: settings.family.or_else(family), ..settings };
         let capture = Capture::start(scope, settings).expect("the recorder starts");
         Self { capture, events: Vec::new() }
+    }
+
+    /// Arms rules in the kernel half, of faults without names; what they tell comes out of the control ring.
+    pub fn arm(&mut self, compiled: &Compiled) -> Control {
+        arm::start(&mut self.capture, std::iter::empty(), compiled).expect("it can be armed")
+    }
+
+    /// What became of the rules so far.
+    pub fn progress(&self, rules: usize) -> Vec<Progress> {
+        arm::progress(self.capture.maps(), rules).expect("they are armed")
     }
 
     /// Starts a program in the recorder's scope.

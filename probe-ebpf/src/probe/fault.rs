@@ -7,6 +7,7 @@
 mod cgroup;
 mod result;
 mod signal;
+mod tell;
 
 use core::ffi::c_void;
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
@@ -21,8 +22,8 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::btf_map;
 use probe_ebpf::fault::{
-    FaultDetail, MATCHERS_MAX, Matcher, Progress, RULES_MAX, Rule, SUBJECT_WORDS, Subject, pick,
-    role,
+    FaultDetail, MATCHERS_MAX, Matcher, Progress, RULES_MAX, Rule, SUBJECT_WORDS, Subject, action,
+    flag, pick, role,
 };
 
 use crate::emit;
@@ -64,9 +65,11 @@ pub struct Firing {
     pub index: u32,
     pub action: u32,
     pub value: i32,
+    /// Rules that fired, this one or others, and that user space is told of, a bit each.
+    pub told: u32,
 }
 
-const NOTHING: Firing = Firing { index: 0, action: 0, value: 0 };
+const NOTHING: Firing = Firing { index: 0, action: 0, value: 0, told: 0 };
 
 /// What is carried from one matcher, and then from one rule, to the next. On the stack: `bpf_loop` checks its
 /// body once, where the verifier would walk through every round of a plain loop.
@@ -205,14 +208,18 @@ unsafe extern "C" fn fires(index: u32, walk: *mut Walk) -> i64 {
             _ => true,
         };
         // One event, one fault: what another would do to it is not done.
-        if !picked
-            || (*walk).firing.action != 0
-            || add(&raw mut (*progress).picked) >= (*rule).limit
-        {
+        let hindered = (*rule).action != action::TELL && (*walk).firing.action != 0;
+        if !picked || hindered || add(&raw mut (*progress).picked) >= (*rule).limit {
             return 0;
         }
         add(&raw mut (*progress).fired);
-        (*walk).firing = Firing { index, action: (*rule).action, value: (*rule).value };
+        if (*rule).flags & flag::TOLD != 0 {
+            (*walk).firing.told |= 1 << (index & 31);
+        }
+        if (*rule).action != action::TELL {
+            let told = (*walk).firing.told;
+            (*walk).firing = Firing { index, action: (*rule).action, value: (*rule).value, told };
+        }
     }
     0
 }

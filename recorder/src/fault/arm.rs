@@ -12,7 +12,8 @@ use aya::{Btf, Ebpf};
 use probe_ebpf::fault::{Matcher, Progress, Rule, action, hook};
 
 use super::plan::Compiled;
-use crate::capture::procfs;
+use crate::capture::control::Control;
+use crate::capture::{Capture, procfs};
 
 /// Programs of the kernel half by the hook at which they meet events.
 const PROGRAMS: [(u32, &[&str]); 8] = [
@@ -33,6 +34,22 @@ const TRACEPOINTS: [(&str, &str); 4] = [
     ("met_state", "inet_sock_set_state"),
     ("call_ended", "sys_exit"),
 ];
+
+/// Arms what was compiled beside a recording, with the rules' names; what they tell at once can be read there.
+///
+/// # Errors
+/// Those of [`arm`], and when this recording's control ring has been taken.
+pub fn start<'a>(
+    capture: &mut Capture,
+    names: impl Iterator<Item = &'a str>,
+    compiled: &Compiled,
+) -> Result<Control> {
+    let btf = Btf::from_sys_fs().context("read the kernel's types")?;
+    let ebpf = capture.kernel_half(names);
+    let control = Control::take(ebpf)?;
+    arm(ebpf, &btf, compiled)?;
+    Ok(control)
+}
 
 /// Arms what was compiled. From here on it can fire.
 ///

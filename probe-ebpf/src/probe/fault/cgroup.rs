@@ -8,7 +8,7 @@ use aya_ebpf::programs::SockAddrContext;
 use probe_ebpf::event::{RareSlot, kind, protocol};
 use probe_ebpf::fault::{Subject, action, hook};
 
-use super::{detail, leader, meet, result};
+use super::{detail, leader, meet, result, tell};
 use crate::kernel::field;
 use crate::{emit, scope};
 
@@ -92,11 +92,13 @@ fn refuse(ctx: &SockAddrContext, hook: u32, address: [u64; 2]) -> i32 {
         (subject.remote, subject.remote_port) = (address, port);
     }
     let firing = meet(hook, subject, leader(task));
+    // SAFETY: a helper that takes the context.
+    let cookie = || unsafe { bpf_get_socket_cookie(ctx.sock_addr.cast()) };
+    tell::tell(&firing, hook, thread.time_ns, &subject, cookie);
     if firing.action != action::REFUSE {
         return ALLOW;
     }
-    // SAFETY: a helper that takes the context.
-    let cookie = unsafe { bpf_get_socket_cookie(ctx.sock_addr.cast()) };
+    let cookie = cookie();
     let detail = detail(&firing, hook, &subject);
     let mut slot = thread.slot(kind::FAULT);
     slot.socket = cookie;

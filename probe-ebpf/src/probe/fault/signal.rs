@@ -12,7 +12,7 @@ use probe_ebpf::event::state::{
 use probe_ebpf::event::{RareSlot, kind};
 use probe_ebpf::fault::{Subject, action, hook};
 
-use super::{detail, leader, meet};
+use super::{detail, leader, meet, tell};
 use crate::kernel::{self, Pointer, field};
 use crate::{emit, scope};
 
@@ -59,12 +59,14 @@ fn met(hook: u32, sk: Pointer) -> Option<()> {
         tid: thread.tid,
     };
     let firing = meet(hook, subject, leader(task));
+    // SAFETY: a helper that takes a socket, which the verifier checks.
+    let cookie = || unsafe { bpf_get_socket_cookie(sk) };
+    tell::tell(&firing, hook, thread.time_ns, &subject, cookie);
     if firing.action != action::SIGNAL {
         return None;
     }
     let mut slot = thread.slot(kind::FAULT);
-    // SAFETY: a helper that takes a socket, which the verifier checks.
-    slot.socket = unsafe { bpf_get_socket_cookie(sk) };
+    slot.socket = cookie();
     slot.result = firing.value;
     slot.argument = firing.index;
     let detail = detail(&firing, hook, &subject);

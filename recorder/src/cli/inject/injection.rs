@@ -1,7 +1,6 @@
 //! Faults armed while a recording is made.
 
 use anyhow::{Context, Result};
-use aya::Btf;
 
 use super::report;
 use crate::capture::{Capture, clock};
@@ -44,10 +43,10 @@ impl Besides for Injection<'_> {
         let compiled = plan::compile(self.choices, self.seed, now_ns, &arm::cgroup)
             .map_err(|message| anyhow::anyhow!(message))
             .context("compile the faults")?;
-        let btf = Btf::from_sys_fs().context("read the kernel's types")?;
         let names = self.choices.iter().map(|choice| choice.fault.name.as_str());
         capture.note_faults(self.file());
-        arm::arm(capture.kernel_half(names), &btf, &compiled)
+        arm::start(capture, names, &compiled)?;
+        Ok(())
     }
 
     fn see(&mut self, _names: &Names, events: &[Event]) {

@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use bytemuck::Zeroable;
 use probe_ebpf::event::protocol;
-use probe_ebpf::fault::{MATCHERS_MAX, Matcher, RULES_MAX, Rule, Subject, pick, role};
+use probe_ebpf::fault::{
+    MATCHERS_MAX, Matcher, RULES_MAX, Rule, Subject, action, flag, pick, role,
+};
 
 use super::{Choice, Offer, ops, signal, target};
 use crate::event::Protocol;
@@ -39,28 +41,58 @@ pub fn compile(
 ) -> Result<Compiled, String> {
     let mut compiled = Compiled::default();
     for (index, choice) in choices.iter().enumerate() {
-        compiled.rules.push(rule(choice, seed ^ index as u64, now_ns));
-        compiled.open.push(!matches!(choice.fault.from, Latch::At(_)));
-        for sketch in sketches(choice.fault, &choice.offer)? {
-            let mut matcher = Matcher { rule: index as u32, ..sketch.matcher };
+        let rule = rule(choice, seed ^ index as u64, now_ns);
+        let open = !matches!(choice.fault.from, Latch::At(_));
+        compiled.add(rule, open, sketches(choice.fault, &choice.offer)?, cgroup)?;
+    }
+    Ok(compiled)
+}
+
+impl Compiled {
+    /// Adds a rule and what leads to it; `open`: from the beginning.
+    ///
+    /// # Errors
+    /// When there is more than the maps hold, or no such cgroup.
+    pub fn add(
+        &mut self,
+        rule: Rule,
+        open: bool,
+        sketches: Vec<Sketch>,
+        cgroup: &dyn Fn(&str) -> Option<(u64, u32)>,
+    ) -> Result<(), String> {
+        let index = self.rules.len() as u32;
+        self.rules.push(rule);
+        self.open.push(open);
+        for sketch in sketches {
+            let mut matcher = Matcher { rule: index, ..sketch.matcher };
             if let Some(path) = sketch.cgroup {
                 let found = cgroup(&path).ok_or_else(|| format!("there is no cgroup {path}"))?;
                 (matcher.cgroup, matcher.cgroup_level) = (found.0, found.1 + 1);
             }
-            compiled.matchers.push(matcher);
+            self.matchers.push(matcher);
         }
+        if self.rules.len() > RULES_MAX as usize {
+            return Err(format!("at most {RULES_MAX} faults can be armed at once"));
+        }
+        if self.matchers.len() > MATCHERS_MAX as usize {
+            return Err(format!(
+                "the patterns have {} alternatives together, and the kernel half tests {MATCHERS_MAX}",
+                self.matchers.len()
+            ));
+        }
+        Ok(())
     }
-    if compiled.rules.len() > RULES_MAX as usize {
-        return Err(format!("at most {RULES_MAX} faults can be armed at once"));
+}
+
+/// A rule that only tells of its events, as often as they come.
+pub fn telling() -> Rule {
+    Rule {
+        action: action::TELL,
+        flags: flag::TOLD,
+        limit: u64::MAX,
+        until_ns: u64::MAX,
+        ..Rule::zeroed()
     }
-    if compiled.matchers.len() > MATCHERS_MAX as usize {
-        let message = format!(
-            "the patterns have {} alternatives together, and the kernel half tests {MATCHERS_MAX}",
-            compiled.matchers.len()
-        );
-        return Err(message);
-    }
-    Ok(compiled)
 }
 
 fn rule(choice: &Choice<'_>, seed: u64, now_ns: u64) -> Rule {
@@ -86,6 +118,8 @@ fn rule(choice: &Choice<'_>, seed: u64, now_ns: u64) -> Rule {
         limit: fault.limit.count.unwrap_or(u64::MAX),
         from_ns: if let Latch::After(time) = fault.from { after(time) } else { 0 },
         until_ns: fault.limit.duration.map_or(until_ns, |time| until_ns.min(after(time))),
+        flags: 0,
+        reserved: 0,
     }
 }
 
@@ -97,16 +131,7 @@ pub(super) fn sketches(fault: &Fault, offer: &Offer) -> Result<Vec<Sketch>, Stri
     let target = target(fault)?;
     let mut all = alternatives(&target.pattern, role::TARGET, offer.hooks)?;
     let mut watch = |pattern: &Pattern, role: u32| -> Result<(), String> {
-        let mut hooks = 0;
-        for op in ops(pattern) {
-            let hook = signal::watched(op);
-            hooks |= 1
-                << hook.ok_or_else(|| format!("`{op}` in `{pattern}` is not met in the kernel"))?;
-        }
-        if hooks == 0 {
-            return Err(format!("`{pattern}` does not say which events: add `op=`"));
-        }
-        all.extend(alternatives(pattern, role, hooks)?);
+        all.extend(watch(pattern, role)?);
         Ok(())
     };
     let when = &target.when;
@@ -118,6 +143,23 @@ pub(super) fn sketches(fault: &Fault, offer: &Offer) -> Result<Vec<Sketch>, Stri
         }
     }
     Ok(all)
+}
+
+/// The matchers that meet a pattern's events where threads raise them; what a match does is one of [`role`].
+///
+/// # Errors
+/// What the kernel cannot test, and why.
+pub fn watch(pattern: &Pattern, role: u32) -> Result<Vec<Sketch>, String> {
+    let mut hooks = 0;
+    for op in ops(pattern) {
+        let hook = signal::watched(op);
+        hooks |=
+            1 << hook.ok_or_else(|| format!("`{op}` in `{pattern}` is not met in the kernel"))?;
+    }
+    if hooks == 0 {
+        return Err(format!("`{pattern}` does not say which events: add `op=`"));
+    }
+    alternatives(pattern, role, hooks)
 }
 
 /// One sketch for each combination of the values that a pattern allows.
