@@ -9,6 +9,7 @@ mod graph;
 mod inject;
 mod input;
 mod record;
+mod reload;
 mod status;
 mod why;
 
@@ -38,6 +39,7 @@ enum Command {
     Daemon(daemon::Arguments),
     Status(status::Arguments),
     Dump(dump::Arguments),
+    Reload(reload::Arguments),
     #[command(hide = true)]
     DumpWorker(dump_worker::Arguments),
 }
@@ -70,6 +72,7 @@ pub fn run(words: impl Iterator<Item = OsString>) -> Result<ExitCode> {
         Command::Daemon(arguments) => daemon::run(arguments),
         Command::Status(arguments) => status::run(arguments),
         Command::Dump(arguments) => dump::run(arguments),
+        Command::Reload(arguments) => reload::run(arguments),
         Command::DumpWorker(arguments) => dump_worker::run(arguments),
     }
 }

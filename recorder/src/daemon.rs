@@ -15,8 +15,10 @@ pub mod client;
 pub mod config;
 pub mod job;
 mod metrics;
+pub mod reload;
 mod server;
 pub mod status;
+mod stop;
 mod store;
 mod triggers;
 
@@ -31,7 +33,7 @@ use jiff::Timestamp;
 use sd_notify::NotifyState;
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::capture::attach::Settings;
 use crate::capture::snapshot::Cut;
@@ -40,6 +42,7 @@ use crate::describe::printable;
 use crate::trigger::Firing;
 use config::Config;
 use job::{Done, Job, Worker};
+use reload::{Live, Reloaded};
 use status::{Counts, Status};
 use store::{Draft, Refusal, Store};
 use triggers::Triggers;
@@ -50,6 +53,8 @@ pub enum Ask {
     Status(Option<Duration>, oneshot::Sender<Result<Status>>),
     /// Keep the window.
     Dump(Box<Firing>, oneshot::Sender<Result<Dumped, Refusal>>),
+    /// Read the configuration again.
+    Reload(oneshot::Sender<Result<Reloaded>>),
 }
 
 /// What became of a dump that was admitted.
@@ -78,6 +83,9 @@ struct Making {
 
 struct Daemon {
     config: Config,
+    /// Where it came from.
+    file: Option<PathBuf>,
+    live: watch::Sender<Live>,
     capture: Capture,
     store: Store,
     triggers: Triggers,
@@ -93,18 +101,22 @@ struct Daemon {
 ///
 /// # Errors
 /// When the probes, the API or the folder for dumps cannot be set up.
-pub async fn run(config: Config, ready: impl FnOnce(&Config)) -> Result<()> {
+pub async fn run(config: Config, file: Option<PathBuf>, ready: impl FnOnce(&Config)) -> Result<()> {
     let store = Store::open(&config.dumps)?;
     let (ask, asked) = mpsc::channel(ASKS);
+    let (live, seen) = watch::channel(Live::of(&config)?);
     // Before the probes: a second daemon is told so at once, and harms nothing.
-    let api = server::Server::open(&config, ask)?;
+    let api = server::Server::open(&config, ask, seen)?;
     let settings =
         Settings { ring_bytes: config.ring.0, probe_log: false, record_self: false, family: None };
     let capture = Capture::start(config.scope(), settings)?;
     give_back_memory();
-    let (triggers, fired) = Triggers::watch(&config.trigger);
+    let (mut triggers, fired) = Triggers::new();
+    triggers.watch(&config.trigger);
     let daemon = Daemon {
         config,
+        file,
+        live,
         capture,
         store,
         triggers,
@@ -114,11 +126,11 @@ pub async fn run(config: Config, ready: impl FnOnce(&Config)) -> Result<()> {
         waiting: VecDeque::new(),
         last: None,
     };
-    api.serve();
+    let serving = api.serve();
     ready(&daemon.config);
     // For systemd, where it waits for this; nobody else hears it.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
-    daemon.serve(asked, fired).await
+    daemon.serve(asked, fired, serving).await
 }
 
 /// Reading the kernel's types took tens of MiB that are of no use any more.
@@ -132,10 +144,12 @@ impl Daemon {
         mut self,
         mut asked: mpsc::Receiver<Ask>,
         mut fired: mpsc::Receiver<Firing>,
+        serving: server::Serving,
     ) -> Result<()> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut dump = signal(SignalKind::user_defined2())?;
+        let mut reload = signal(SignalKind::hangup())?;
         // The dump in the making: first it waits, then its worker runs.
         let mut due: Option<tokio::time::Instant> = None;
         let mut making: Option<Making> = None;
@@ -148,6 +162,8 @@ impl Daemon {
                 Some(ask) = asked.recv() => self.take(ask),
                 _ = dump.recv() => self.fired(Firing::new("signal", "signal")),
                 Some(firing) = fired.recv() => self.fired(firing),
+                // Whoever sent it looks at the log.
+                _ = reload.recv() => drop(self.reload()),
                 () = until(due) => {
                     due = None;
                     (making, worker) = self.begin().unzip();
@@ -162,9 +178,8 @@ impl Daemon {
                 _ = terminate.recv() => break,
             }
         }
-        if let Some(making) = making {
-            making.draft.discard();
-        }
+        drop(asked);
+        self.stop(making.zip(worker), serving).await;
         Ok(())
     }
 
@@ -176,6 +191,9 @@ impl Daemon {
                 let _ = reply.send(status);
             }
             Ask::Dump(firing, reply) => self.want(*firing, reply),
+            Ask::Reload(reply) => {
+                let _ = reply.send(self.reload());
+            }
         }
     }
 

@@ -3,11 +3,13 @@
 
 mod incidents;
 mod prometheus;
+mod reload;
 mod running;
 mod triggers;
 
 use std::fs;
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::thread;
 use std::time::Duration;
@@ -179,19 +181,20 @@ fn hostile_clients_are_refused_and_others_served() {
 #[test]
 fn tcp_needs_the_token() {
     let daemon = Running::with_tcp();
-    let ask = |header: &str| {
-        let mut stream =
-            std::net::TcpStream::connect(("127.0.0.1", daemon.port)).expect("it listens");
-        let request =
-            format!("GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{header}\r\n");
-        stream.write_all(request.as_bytes()).expect("it is sent");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("it answers");
-        answer.lines().next().unwrap_or_default().to_owned()
-    };
-    assert!(ask("").contains("401"));
-    assert!(ask("authorization: Bearer wrong\r\n").contains("401"));
-    assert!(ask(&format!("authorization: Bearer {}\r\n", running::TOKEN)).contains("200"));
+    assert!(asked_by_tcp(daemon.port, "").contains("401"));
+    assert!(asked_by_tcp(daemon.port, "wrong").contains("401"));
+    assert!(asked_by_tcp(daemon.port, running::TOKEN).contains("200"));
+}
+
+/// The first line of the answer to whoever has that token.
+fn asked_by_tcp(port: u16, token: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    let token = if token.is_empty() { "" } else { &format!("authorization: Bearer {token}\r\n") };
+    let request = format!("GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{token}\r\n");
+    stream.write_all(request.as_bytes()).expect("it is sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    answer.lines().next().unwrap_or_default().to_owned()
 }
 
 #[test]

@@ -67,16 +67,16 @@ fn an_unknown_command() {
     check(
         &["recrod"],
         expect![[r#"
-        exit 2
-        --- stderr
-        error: unrecognized subcommand 'recrod'
+            exit 2
+            --- stderr
+            error: unrecognized subcommand 'recrod'
 
-          tip: a similar subcommand exists: 'record'
+              tip: some similar subcommands exist: 'reload', 'record'
 
-        Usage: wherefore <COMMAND>
+            Usage: wherefore <COMMAND>
 
-        For more information, try '--help'.
-    "#]],
+            For more information, try '--help'.
+        "#]],
     );
 }
 

@@ -11,7 +11,8 @@ use crate::daemon::config::Config;
 
 /// Record always, keep the last minutes in memory, and make a dump of them when an alert fires or somebody asks
 ///
-/// Until then nothing runs but the probes in the kernel. SIGUSR2 makes a dump, SIGTERM ends the daemon.
+/// Until then nothing runs but the probes in the kernel. SIGUSR2 makes a dump, SIGHUP has the configuration read
+/// again, SIGTERM ends the daemon.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The configuration, a TOML file; without one all is as docs/deployment.md says
@@ -27,9 +28,10 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     if arguments.check {
         return Ok(ExitCode::SUCCESS);
     }
+    let file = arguments.config.as_deref().map(std::path::absolute).transpose()?;
     env_logger::Builder::new().filter_module("recorder", log::LevelFilter::Info).init();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(daemon::run(config, announce)).map_err(with_hint)?;
+    runtime.block_on(daemon::run(config, file, announce)).map_err(with_hint)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,6 +1,5 @@
 //! What can be asked over HTTP; docs/deployment.md is the reference.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
@@ -13,19 +12,20 @@ use axum::{Json, Router};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use super::reload::Live;
 use super::store::Refusal;
 use super::{Ask, Dumped, metrics};
 use crate::pattern::Pattern;
 use crate::trigger::Firing;
-use crate::trigger::alertmanager::{self, AlertRule, Notification};
+use crate::trigger::alertmanager::{self, Notification};
 
 /// The way to the daemon.
 #[derive(Clone)]
 pub struct Asker {
     pub ask: mpsc::Sender<Ask>,
-    pub rules: Arc<[AlertRule]>,
+    pub live: watch::Receiver<Live>,
 }
 
 /// What a dump is wanted for. All of it may be left out.
@@ -56,19 +56,21 @@ pub fn router(asker: Asker) -> Router {
         .route("/metrics", get(metrics))
         .route("/v1/status", get(status))
         .route("/v1/dump", post(dump))
+        .route("/v1/reload", post(reload))
         .route("/api/v1/alerts", post(alerts))
         .with_state(asker)
 }
 
 /// The same for those who have the token.
-pub fn guarded(asker: Asker, token: Arc<str>) -> Router {
-    router(asker).layer(middleware::from_fn_with_state(token, check))
+pub fn guarded(asker: Asker) -> Router {
+    router(asker.clone()).layer(middleware::from_fn_with_state(asker, check))
 }
 
-async fn check(State(token): State<Arc<str>>, request: Request, next: Next) -> Response {
+async fn check(State(asker): State<Asker>, request: Request, next: Next) -> Response {
     let given = request.headers().get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
     let given = given.and_then(|v| v.strip_prefix("Bearer ")).unwrap_or_default();
-    if !same(given.as_bytes(), token.as_bytes()) {
+    let token = asker.live.borrow().token.clone();
+    if !token.is_some_and(|token| same(given.as_bytes(), token.as_bytes())) {
         return refuse(StatusCode::UNAUTHORIZED, "a bearer token is needed, and this is not it");
     }
     next.run(request).await
@@ -175,13 +177,22 @@ async fn alerts(State(asker): State<Asker>, body: Body) -> Response {
             return refuse(StatusCode::BAD_REQUEST, why);
         }
     };
-    let Some(firing) = alertmanager::firing(&notification, &asker.rules, said) else {
+    let rules = asker.live.borrow().rules.clone();
+    let Some(firing) = alertmanager::firing(&notification, &rules, said) else {
         return Json(json!({ "fired": false, "why": "no alert is firing" })).into_response();
     };
     let (reply, _) = oneshot::channel();
     match asker.ask.try_send(Ask::Dump(Box::new(firing), reply)) {
         Ok(()) => Json(json!({ "fired": true })).into_response(),
         Err(_) => busy(),
+    }
+}
+
+async fn reload(State(asker): State<Asker>) -> Response {
+    match ask(&asker, Ask::Reload).await {
+        Some(Ok(reloaded)) => Json(reloaded).into_response(),
+        Some(Err(error)) => refuse(StatusCode::UNPROCESSABLE_ENTITY, format!("{error:#}")),
+        None => busy(),
     }
 }
 

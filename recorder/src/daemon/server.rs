@@ -2,8 +2,10 @@
 //! it is configured, TCP with a token. Slow and countless clients are cut off; they do not hold up others.
 
 use std::fs::{self, Permissions};
+use std::io;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,16 +17,19 @@ use hyper_util::service::TowerToHyperService;
 use nix::unistd::{Group, User};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::Ask;
 use super::api::{self, Asker};
 use super::config::{Api, Config, Tcp};
+use super::reload::Live;
 
 /// Connections at a time, on each listener; more wait to be accepted.
 const MOST_CONNECTIONS: usize = 64;
 /// How long a client may take to say what it wants.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client that is being answered may take to hear it when the daemon ends.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Listens already, and answers from [`Server::serve`] on.
 pub struct Server {
@@ -46,52 +51,88 @@ impl Drop for SocketPath {
 
 impl Server {
     /// Takes its places, so that whatever is wrong with them is told before anything else is done.
-    pub fn open(config: &Config, ask: mpsc::Sender<Ask>) -> Result<Self> {
-        let asker = Asker { ask, rules: Arc::from(config.alert.clone()) };
+    pub fn open(
+        config: &Config,
+        ask: mpsc::Sender<Ask>,
+        live: watch::Receiver<Live>,
+    ) -> Result<Self> {
+        let asker = Asker { ask, live };
         let local = api::router(asker.clone());
         let (socket, path) = bind(&config.api)?;
         let tcp = match &config.api.tcp {
             None => None,
-            Some(tcp) => Some((listen(tcp)?, api::guarded(asker, token(tcp)?))),
+            Some(tcp) => Some((listen(tcp)?, api::guarded(asker))),
         };
         Ok(Self { socket, path, local, tcp })
     }
 
-    pub fn serve(self) {
+    pub fn serve(self) -> Serving {
         let Self { socket, path, local, tcp } = self;
-        tokio::spawn(async move {
-            let _path = path;
-            let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-            loop {
-                let place = Arc::clone(&places).acquire_owned().await;
-                match socket.accept().await {
-                    Ok((stream, _)) => talk(stream, local.clone(), place.ok()),
-                    Err(error) => pause(&error).await,
+        let (open, closing) = watch::channel(());
+        tokio::spawn(take_in(Listener::Unix(socket), local, closing.clone()));
+        if let Some((listener, router)) = tcp {
+            tokio::spawn(take_in(Listener::Tcp(listener), router, closing));
+        }
+        Serving { open, path }
+    }
+}
+
+/// Answers for as long as it is there.
+pub struct Serving {
+    open: watch::Sender<()>,
+    path: SocketPath,
+}
+
+impl Serving {
+    /// Takes in nobody any more, lets those be answered who asked, and closes all connections, within a bound.
+    pub async fn close(self) {
+        let Self { open, path } = self;
+        drop(path);
+        open.send_replace(());
+        // Whoever is not done by then is cut off with the runtime.
+        let _ = tokio::time::timeout(FAREWELL, open.closed()).await;
+    }
+}
+
+enum Listener {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+/// Accepts connections until the server is closed.
+async fn take_in(listener: Listener, router: Router, mut closing: watch::Receiver<()>) {
+    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let until = closing.clone();
+    loop {
+        let next = async {
+            let place = Arc::clone(&places).acquire_owned().await.ok();
+            let (router, closing) = (router.clone(), until.clone());
+            match &listener {
+                Listener::Unix(listener) => {
+                    listener.accept().await.map(|(s, _)| talk(s, router, place, closing))
+                }
+                Listener::Tcp(listener) => {
+                    listener.accept().await.map(|(s, _)| talk(s, router, place, closing))
                 }
             }
-        });
-        let Some((listener, router)) = tcp else { return };
-        tokio::spawn(async move {
-            let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
-            loop {
-                let place = Arc::clone(&places).acquire_owned().await;
-                match listener.accept().await {
-                    Ok((stream, _)) => talk(stream, router.clone(), place.ok()),
-                    Err(error) => pause(&error).await,
-                }
-            }
-        });
+        };
+        tokio::select! {
+            _ = closing.changed() => return,
+            accepted = next => if let Err(error) = accepted {
+                pause(&error).await;
+            },
+        }
     }
 }
 
 /// Out of descriptors, say: it would go on failing at once, without end.
-async fn pause(error: &std::io::Error) {
+async fn pause(error: &io::Error) {
     log::warn!("accept a connection: {error}");
     tokio::time::sleep(Duration::from_millis(200)).await;
 }
 
 /// Serves one connection; `place` is given back when it ends.
-fn talk<S, P>(stream: S, router: Router, place: P)
+fn talk<S, P>(stream: S, router: Router, place: P, mut closing: watch::Receiver<()>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     P: Send + 'static,
@@ -101,8 +142,13 @@ where
         let service = TowerToHyperService::new(router);
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(64 << 10);
+        let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
         // A client that breaks off has no one to be told.
-        let _ = http.serve_connection(TokioIo::new(stream), service).await;
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            _ = closing.changed() => connection.as_mut().graceful_shutdown(),
+        }
+        let _ = connection.await;
     });
 }
 
@@ -163,7 +209,8 @@ fn listen(tcp: &Tcp) -> Result<TcpListener> {
 /// Shorter tokens can be guessed.
 const SHORTEST_TOKEN: usize = 16;
 
-fn token(tcp: &Tcp) -> Result<Arc<str>> {
+/// What whoever comes by TCP has to know.
+pub fn token(tcp: &Tcp) -> Result<Arc<str>> {
     let path = &tcp.token_file;
     let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
     let token = text.lines().next().unwrap_or_default().trim();

@@ -56,22 +56,16 @@ const DRAFT: &str = ".making-";
 impl Store {
     /// Makes the folder if need be, and clears away what a daemon that was killed left half made.
     pub fn open(limits: &Dumps) -> Result<Self> {
-        let directory = &limits.directory;
-        DirBuilder::new()
-            .recursive(true)
-            .mode(OWNER_ALONE)
-            .create(directory)
-            .with_context(|| format!("make the folder {}", directory.display()))?;
-        for entry in entries(directory)? {
-            let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let pid = name.strip_prefix(DRAFT).and_then(|rest| rest.split('-').next());
-            if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-                fs::remove_dir_all(&entry)
-                    .with_context(|| format!("clear away {}", entry.display()))?;
-            }
-        }
+        prepare(&limits.directory)?;
         let (made, keys, occurrences) = Default::default();
         Ok(Self { limits: limits.clone(), made, keys, occurrences })
+    }
+
+    /// Has other limits hold from now on, perhaps in another folder. What was made lately still counts.
+    pub fn limit(&mut self, limits: &Dumps) -> Result<()> {
+        prepare(&limits.directory)?;
+        self.limits = limits.clone();
+        Ok(())
     }
 
     /// Whether a dump may be made now.
@@ -160,6 +154,23 @@ impl Draft {
             log::warn!("take away {}: {error}", self.folder.display());
         }
     }
+}
+
+fn prepare(directory: &Path) -> Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(OWNER_ALONE)
+        .create(directory)
+        .with_context(|| format!("make the folder {}", directory.display()))?;
+    for entry in entries(directory)? {
+        let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let pid = name.strip_prefix(DRAFT).and_then(|rest| rest.split('-').next());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            fs::remove_dir_all(&entry)
+                .with_context(|| format!("clear away {}", entry.display()))?;
+        }
+    }
+    Ok(())
 }
 
 fn entries(directory: &Path) -> Result<Vec<PathBuf>> {

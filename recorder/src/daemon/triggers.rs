@@ -18,6 +18,8 @@ const MOST_WAITING: usize = 64;
 
 pub struct Triggers {
     watched: Vec<Watched>,
+    /// To the daemon.
+    to: mpsc::Sender<Firing>,
     tallies: BTreeMap<String, Tally>,
 }
 
@@ -27,6 +29,16 @@ struct Watched {
     standing: Arc<Standing>,
     /// What watches it, where that is done in user space.
     task: JoinHandle<()>,
+}
+
+impl Watched {
+    fn begin(rule: &Rule, to: mpsc::Sender<Firing>) -> Self {
+        let rule = Arc::new(rule.clone());
+        let bell = Bell::new(Arc::clone(&rule), to);
+        let standing = bell.standing();
+        let task = tokio::spawn(look(Arc::clone(&rule), bell));
+        Self { rule, standing, task }
+    }
 }
 
 impl Drop for Watched {
@@ -60,17 +72,22 @@ pub struct TriggerStatus {
 }
 
 impl Triggers {
-    /// Begins to watch; what fires comes out of the channel.
-    pub fn watch(rules: &[Rule]) -> (Self, mpsc::Receiver<Firing>) {
+    /// Nothing is watched yet; what fires comes out of the channel.
+    pub fn new() -> (Self, mpsc::Receiver<Firing>) {
         let (to, fired) = mpsc::channel(MOST_WAITING);
-        let watch = |rule: &Rule| {
-            let rule = Arc::new(rule.clone());
-            let bell = Bell::new(Arc::clone(&rule), to.clone());
-            let standing = bell.standing();
-            let task = tokio::spawn(look(Arc::clone(&rule), bell));
-            Watched { rule, standing, task }
-        };
-        (Self { watched: rules.iter().map(watch).collect(), tallies: BTreeMap::new() }, fired)
+        (Self { watched: Vec::new(), to, tallies: BTreeMap::new() }, fired)
+    }
+
+    /// Watches these from now on. What was watched before and is the same goes on, so that it misses nothing.
+    pub fn watch(&mut self, rules: &[Rule]) {
+        let mut before = std::mem::take(&mut self.watched);
+        for rule in rules {
+            let same = before.iter().position(|watched| *watched.rule == *rule);
+            self.watched.push(match same {
+                Some(place) => before.swap_remove(place),
+                None => Watched::begin(rule, self.to.clone()),
+            });
+        }
     }
 
     /// Counts what became of a firing. Whether that is news: a refusal like the last one is none.

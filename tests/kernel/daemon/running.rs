@@ -64,16 +64,8 @@ impl Running {
     }
 
     /// One that finds programs only there.
-    pub fn with_path(more: &str, path: &str) -> Self {
-        let mut running = Self::with("", 0, Some(new_cgroup()));
-        running.end();
-        let config = running.path("config.toml");
-        let before = fs::read_to_string(&config).expect("it was written");
-        fs::write(config, before + more).expect("it is written");
-        let mut command = command(running.home.path());
-        running.child = logged(command.env("PATH", path), running.home.path());
-        running.wait_until_it_answers();
-        running
+    pub fn with_path(more: &str, path: &Path) -> Self {
+        Self::with_environment(more, 0, Some(new_cgroup()), &[("PATH", path)])
     }
 
     /// What it has said.
@@ -81,7 +73,21 @@ impl Running {
         fs::read_to_string(self.path("log")).expect("it has a log")
     }
 
+    /// Starts one that tells a socket what it tells systemd.
+    pub fn notifying(socket: &Path) -> Self {
+        Self::with_environment("", 0, Some(new_cgroup()), &[("NOTIFY_SOCKET", socket)])
+    }
+
     fn with(more: &str, port: u16, cgroup: Option<PathBuf>) -> Self {
+        Self::with_environment(more, port, cgroup, &[])
+    }
+
+    fn with_environment(
+        more: &str,
+        port: u16,
+        cgroup: Option<PathBuf>,
+        environment: &[(&str, &Path)],
+    ) -> Self {
         require_root();
         let home = tempfile::tempdir().expect("a folder");
         let scope = cgroup.as_ref().map(|path| format!("cgroup = '{}'\n", path.display()));
@@ -102,7 +108,7 @@ impl Running {
             path("dumps"),
         );
         fs::write(path("config.toml"), config).expect("it is written");
-        let child = spawn(home.path());
+        let child = spawn(home.path(), environment);
         let running = Self { home, child, cgroup, port };
         running.wait_until_it_answers();
         running
@@ -157,6 +163,17 @@ impl Running {
         let output = self.client(words).output().expect("it starts");
         assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stdout));
         String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// Starts a client whose answer nobody looks at.
+    pub fn start_asking(&self, words: &[&str]) -> Child {
+        let mut command = self.client(words);
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts")
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) {
+        self.child.wait().expect("it is our child");
     }
 
     fn client(&self, words: &[&str]) -> Command {
@@ -232,11 +249,7 @@ impl Running {
     fn end(&mut self) {
         self.child.kill().expect("it lives");
         self.child.wait().expect("it is our child");
-    }
-
-    pub fn kill_and_start_again(&mut self) {
-        self.end();
-        self.child = spawn(self.home.path());
+        self.child = spawn(self.home.path(), &[]);
         self.wait_until_it_answers();
     }
 }
@@ -247,13 +260,14 @@ fn command(home: &Path) -> Command {
     command
 }
 
-fn spawn(home: &Path) -> Child {
-    logged(&mut command(home), home)
-}
-
-fn logged(command: &mut Command, home: &Path) -> Child {
+fn spawn(home: &Path, environment: &[(&str, &Path)]) -> Child {
     let log = fs::File::create(home.join("log")).expect("a file");
-    command.stdin(Stdio::null()).stderr(log).spawn().expect("it starts")
+    command(home)
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .expect("it starts")
 }
 
 impl Drop for Running {

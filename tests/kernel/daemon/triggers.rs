@@ -107,6 +107,34 @@ fn a_storm_of_lines_makes_one_dump_and_few_words() {
     assert_eq!(daemon.log().matches("no dump for Storm").count(), 1, "{}", daemon.log());
 }
 
+#[test]
+fn triggers_come_and_go_when_the_configuration_is_read_again() {
+    let logs = tempfile::tempdir().expect("a folder");
+    let table = |name: &str| {
+        let log = logs.path().join(name);
+        fs::write(&log, "").expect("it is written");
+        format!("[[trigger]]\nname = '{name}'\nlog = '{}'\nmatches = 'error'\n", log.display())
+    };
+    let (first, second) = (table("First"), table("Second"));
+    let daemon = Running::start(&first);
+    let config = daemon.path("config.toml");
+    let with_first = fs::read_to_string(&config).expect("it was written");
+    let with_second = with_first.replace(&first, &second);
+    fs::write(&config, with_first + &second).expect("it is written");
+    daemon.ask(&["reload"]);
+    append(&logs.path().join("First"), "error\n");
+    append(&logs.path().join("Second"), "error\n");
+    daemon.wait_for("-First");
+    daemon.wait_for("-Second");
+    fs::write(&config, with_second).expect("it is written");
+    daemon.ask(&["reload"]);
+    let status = daemon.ask(&["status"]);
+    assert!(
+        !status.contains("First") && status.contains("trigger  Second (log): fired 1"),
+        "{status}"
+    );
+}
+
 /// A journal that says two things, and then nothing more.
 const JOURNALCTL: &str = "#!/bin/sh
 echo \"$@\" > WORDS
@@ -124,7 +152,7 @@ fn a_line_in_the_journal_makes_a_dump() {
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it is ours");
     let config = "[[trigger]]\nname = 'Oops'\njournal = 'web.service'\nmatches = '^panic'\n";
     let path = format!("{}:/usr/bin:/bin", programs.path().display());
-    let daemon = Running::with_path(config, &path);
+    let daemon = Running::with_path(config, Path::new(&path));
     let folder = daemon.wait_for("-Oops");
     let said = json(&folder.join("trigger.json"));
     assert_eq!(
@@ -141,7 +169,7 @@ fn a_line_in_the_journal_makes_a_dump() {
 #[test]
 fn where_there_is_no_journal_it_is_told() {
     let config = "[[trigger]]\nname = 'Oops'\njournal = '*'\nmatches = 'panic'\n";
-    let daemon = Running::with_path(config, "/nowhere");
+    let daemon = Running::with_path(config, Path::new("/nowhere"));
     until("it is told", || {
         let standing = standing(&daemon, "Oops");
         standing["trouble"].as_str().is_some_and(|why| why.contains("start journalctl"))
