@@ -25,7 +25,7 @@ use crate::event::{Event, Gap, Host, Names, Ring, Window};
 use attach::family::Family;
 use attach::{Attached, Loaded, Settings};
 use cgroup::Cgroups;
-pub use coverage::{Cost, Coverage};
+pub use coverage::{Cost, Counting, Coverage};
 use decode::Decoder;
 use ring::{Batch, Follower, Rings};
 pub use scope::Scope;

@@ -15,6 +15,7 @@ pub mod client;
 pub mod config;
 pub mod job;
 mod metrics;
+mod openapi;
 pub mod reload;
 mod server;
 pub mod status;
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use sd_notify::NotifyState;
 use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
@@ -37,7 +39,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::capture::attach::Settings;
 use crate::capture::snapshot::Cut;
-use crate::capture::{Capture, clock};
+use crate::capture::{Capture, Counting, clock};
 use crate::describe::printable;
 use crate::trigger::Firing;
 use config::Config;
@@ -49,8 +51,10 @@ use triggers::Triggers;
 
 /// What the daemon is asked, and where the answer goes.
 pub enum Ask {
-    /// How things stand; with the probes' cost, if so long is measured.
-    Status(Option<Duration>, oneshot::Sender<Result<Status>>),
+    /// How things stand; with the probes' cost, if it was counted.
+    Status(Option<Counting>, oneshot::Sender<Result<Status>>),
+    /// Begin to count what the probes cost.
+    Count(oneshot::Sender<Result<Counting>>),
     /// Keep the window.
     Dump(Box<Firing>, oneshot::Sender<Result<Dumped, Refusal>>),
     /// Read the configuration again.
@@ -58,7 +62,7 @@ pub enum Ask {
 }
 
 /// What became of a dump that was admitted.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Dumped {
     Kept { folder: PathBuf, done: Done },
@@ -185,10 +189,12 @@ impl Daemon {
 
     fn take(&mut self, ask: Ask) {
         match ask {
-            Ask::Status(measure, reply) => {
-                let status = self.status(measure);
-                // Whoever asked may have gone.
-                let _ = reply.send(status);
+            // Whoever asked may have gone: then nobody hears the answer.
+            Ask::Status(counting, reply) => {
+                let _ = reply.send(self.status(counting.as_ref()));
+            }
+            Ask::Count(reply) => {
+                let _ = reply.send(self.capture.count());
             }
             Ask::Dump(firing, reply) => self.want(*firing, reply),
             Ask::Reload(reply) => {

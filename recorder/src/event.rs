@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 
 use nix::errno::Errno;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::container::Called;
@@ -326,7 +327,9 @@ impl Protocol {
 }
 
 /// Which of a CPU's two rings an event was in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub enum Ring {

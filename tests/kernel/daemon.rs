@@ -11,6 +11,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -96,6 +97,46 @@ fn status_metrics_and_health_tell_how_it_stands() {
             .http("GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
             .contains("200 OK")
     );
+}
+
+/// The checker that comes with Prometheus.
+#[test]
+fn metrics_are_what_prometheus_takes() {
+    let daemon = Running::on_the_whole_machine();
+    daemon.dump(&[]);
+    let answer =
+        daemon.http("GET /metrics?measure_ms=300 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let (_, metrics) = answer.split_once("\r\n\r\n").expect("a body");
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("setup installs Prometheus");
+    promtool.stdin.take().expect("a pipe").write_all(metrics.as_bytes()).expect("it reads");
+    let output = promtool.wait_with_output().expect("it is our child");
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}\n{metrics}");
+    let value = |name: &str| -> f64 {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap_or_else(|| panic!("no {name}")).trim().parse().expect("a number")
+    };
+    let took_s = value("wherefore_probe_run_seconds");
+    assert!((1e-9..1e-3).contains(&took_s), "{took_s}");
+    assert!(value("wherefore_slots_written_total{ring=\"bulk\"}") > 0.0);
+    assert_eq!(value("wherefore_triggers_total"), 1.0);
+    assert_eq!(value("wherefore_dumps_total{outcome=\"kept\"}"), 1.0);
+}
+
+#[test]
+fn the_api_describes_itself() {
+    let daemon = Running::start("");
+    let answer =
+        daemon.http("GET /v1/openapi.json HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+    let document: Value = serde_json::from_str(body).expect("JSON");
+    let docs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/openapi.json");
+    assert!(document == running::json(&docs), "{} is another", docs.display());
 }
 
 fn alert(name: &str, status: &str, starts_at: &str) -> String {

@@ -1,12 +1,13 @@
 //! How far back the rings reach, at what rate they fill, and what an event costs: found out when somebody
 //! asks.
 
-use std::thread::sleep;
-use std::time::Duration;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use aya::programs::ProgramInfo;
 use aya::sys::{Stats, enable_stats};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::capture::ring::Rings;
@@ -14,7 +15,7 @@ use crate::capture::{Capture, clock};
 use crate::event::Ring;
 
 /// What the rings of one kind hold.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Coverage {
     pub ring: Ring,
     /// Memory of all CPUs' rings.
@@ -30,7 +31,7 @@ pub struct Coverage {
 }
 
 /// What the probes cost while they were watched.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Cost {
     /// How often a probe ran, and for how long on average, as the kernel counts it.
     pub runs: u64,
@@ -39,28 +40,36 @@ pub struct Cost {
     pub share_of_a_cpu: f64,
 }
 
+/// The kernel counts what programs cost for as long as this is there.
+pub struct Counting {
+    _on: OwnedFd,
+    begun: Instant,
+    before: (u64, u64),
+}
+
 impl Capture {
     pub fn coverage(&self) -> [Coverage; 2] {
         [Ring::Bulk, Ring::Rare].map(|ring| coverage(&self.rings, ring, self.attached_ns))
     }
 
-    /// Has the kernel count for a while what its programs cost; that costs all of them a little.
+    /// Has the kernel count what its programs cost, until the answer is dropped; that costs all of them a little.
     ///
     /// # Errors
     /// When the kernel refuses to count.
-    pub fn cost(&self, wait: Duration) -> Result<Cost> {
-        let counting =
-            enable_stats(Stats::RunTime).context("have the kernel count programs' time")?;
-        let (ns_before, runs_before) = self.run_time();
-        sleep(wait);
-        let (ns_after, runs_after) = self.run_time();
-        drop(counting);
+    pub fn count(&self) -> Result<Counting> {
+        let on = enable_stats(Stats::RunTime).context("have the kernel count programs' time")?;
+        Ok(Counting { _on: on, begun: Instant::now(), before: self.run_time() })
+    }
+
+    /// What the probes have cost since then.
+    pub fn cost(&self, counting: &Counting) -> Cost {
+        let ((ns_before, runs_before), (ns_after, runs_after)) = (counting.before, self.run_time());
         let (ns, runs) = (ns_after - ns_before, runs_after - runs_before);
-        Ok(Cost {
+        Cost {
             runs,
             ns_per_run: if runs == 0 { 0.0 } else { ns as f64 / runs as f64 },
-            share_of_a_cpu: ns as f64 / wait.as_nanos() as f64,
-        })
+            share_of_a_cpu: ns as f64 / counting.begun.elapsed().as_nanos() as f64,
+        }
     }
 
     /// Time that all programs ran, ns, and how often, while the kernel counted.

@@ -7,14 +7,17 @@ use axum::extract::{Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::on;
 use axum::{Json, Router};
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::reload::Live;
+use super::openapi::{self, Route, parameters, shape};
+use super::reload::{Live, Reloaded};
+use super::status::Status;
 use super::store::Refusal;
 use super::{Ask, Dumped, metrics};
 use crate::pattern::Pattern;
@@ -29,7 +32,7 @@ pub struct Asker {
 }
 
 /// What a dump is wanted for. All of it may be left out.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DumpRequest {
     /// Names the folder.
@@ -49,16 +52,69 @@ const MOST_BYTES: usize = 1 << 20;
 /// How long a body may take to arrive.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// All that can be asked: the router and docs/openapi.json are both made from it.
+pub const ROUTES: &[Route] = &[
+    Route {
+        path: "/healthz",
+        serve: |method| on(method, async || "ok\n"),
+        told: "Says `ok`",
+        ..Route::GET
+    },
+    Route {
+        path: "/metrics",
+        serve: |method| on(method, metrics),
+        told: "How things stand, in the text format of Prometheus",
+        query: Some(parameters::<StatusQuery>),
+        ..Route::GET
+    },
+    Route {
+        path: "/v1/status",
+        serve: |method| on(method, status),
+        told: "How things stand",
+        query: Some(parameters::<StatusQuery>),
+        answer: Some(shape::<Status>),
+        ..Route::GET
+    },
+    Route {
+        path: "/v1/openapi.json",
+        serve: |method| on(method, async || Json(openapi::document(ROUTES))),
+        told: "This document",
+        answer: Some(shape::<serde_json::Map<String, serde_json::Value>>),
+        ..Route::GET
+    },
+    Route {
+        path: "/v1/dump",
+        serve: |method| on(method, dump),
+        told: "Keeps what the rings hold and explains it; answers when the dump is made",
+        body: Some(shape::<DumpRequest>),
+        answer: Some(shape::<Dumped>),
+        refusals: &[(429, "A limit does not allow another dump now")],
+        ..Route::POST
+    },
+    Route {
+        path: "/v1/reload",
+        serve: |method| on(method, reload),
+        told: "Reads the configuration again",
+        answer: Some(shape::<Reloaded>),
+        refusals: &[(422, "The configuration is wrong, and nothing was changed")],
+        ..Route::POST
+    },
+    Route {
+        path: "/api/v1/alerts",
+        serve: |method| on(method, alerts),
+        told: "For Alertmanager's webhook; answers at once",
+        body: Some(shape::<Notification>),
+        answer: Some(shape::<Heard>),
+        ..Route::POST
+    },
+];
+
 /// For those who may use the machine's own socket.
 pub fn router(asker: Asker) -> Router {
-    Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/metrics", get(metrics))
-        .route("/v1/status", get(status))
-        .route("/v1/dump", post(dump))
-        .route("/v1/reload", post(reload))
-        .route("/api/v1/alerts", post(alerts))
-        .with_state(asker)
+    let add = |router: Router<Asker>, route: &Route| {
+        router.route(route.path, (route.serve)(route.method))
+    };
+    ROUTES.iter().fold(Router::new(), add).with_state(asker)
 }
 
 /// The same for those who have the token.
@@ -82,8 +138,14 @@ fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && std::hint::black_box(differs) == 0
 }
 
+/// Why something is not done.
+#[derive(Serialize, JsonSchema)]
+pub struct Refused {
+    error: String,
+}
+
 fn refuse(status: StatusCode, why: impl std::fmt::Display) -> Response {
-    (status, Json(json!({ "error": why.to_string() }))).into_response()
+    (status, Json(Refused { error: why.to_string() })).into_response()
 }
 
 /// The daemon has more to do than it can remember, or is about to end.
@@ -91,34 +153,44 @@ fn busy() -> Response {
     refuse(StatusCode::SERVICE_UNAVAILABLE, "the daemon is busy; ask again in a moment")
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct StatusQuery {
-    /// Measure the probes for so long.
+    /// Have the kernel count for so long what the probes cost, at most 2000 ms.
     measure_ms: Option<u64>,
 }
 
-/// Longer than this nobody else would get an answer.
+/// Longer than this nobody would wait for.
 const MOST_MEASURE_MS: u64 = 2000;
 
 async fn status(State(asker): State<Asker>, Query(query): Query<StatusQuery>) -> Response {
-    let measure = query.measure_ms.map(|ms| Duration::from_millis(ms.min(MOST_MEASURE_MS)));
-    match ask(&asker, |reply| Ask::Status(measure, reply)).await {
-        Some(Ok(status)) => Json(status).into_response(),
-        Some(Err(error)) => refuse(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")),
-        None => busy(),
+    match standing(&asker, &query).await {
+        Ok(status) => Json(status).into_response(),
+        Err(response) => response,
     }
 }
 
-async fn metrics(State(asker): State<Asker>) -> Response {
-    match ask(&asker, |reply| Ask::Status(None, reply)).await {
-        Some(Ok(status)) => {
+async fn metrics(State(asker): State<Asker>, Query(query): Query<StatusQuery>) -> Response {
+    match standing(&asker, &query).await {
+        Ok(status) => {
             ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], metrics::text(&status))
                 .into_response()
         }
-        Some(Err(error)) => refuse(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")),
-        None => busy(),
+        Err(response) => response,
     }
+}
+
+/// How things stand. Others are answered while the probes are measured.
+async fn standing(asker: &Asker, query: &StatusQuery) -> Result<Status, Response> {
+    let failed =
+        |error: anyhow::Error| refuse(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}"));
+    let mut counting = None;
+    if let Some(ms) = query.measure_ms {
+        counting = Some(ask(asker, Ask::Count).await.ok_or_else(busy)?.map_err(failed)?);
+        tokio::time::sleep(Duration::from_millis(ms.min(MOST_MEASURE_MS))).await;
+    }
+    let status = ask(asker, |reply| Ask::Status(counting, reply)).await;
+    status.ok_or_else(busy)?.map_err(failed)
 }
 
 async fn dump(State(asker): State<Asker>, body: Body) -> Response {
@@ -162,6 +234,14 @@ fn told(outcome: Result<Dumped, Refusal>) -> Response {
     }
 }
 
+/// What became of a notification.
+#[derive(Serialize, JsonSchema)]
+struct Heard {
+    fired: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<&'static str>,
+}
+
 /// Alertmanager tries again when it is told that something failed, and waits meanwhile: so it is answered
 /// at once, and refusals by the limits are no failure.
 async fn alerts(State(asker): State<Asker>, body: Body) -> Response {
@@ -179,11 +259,11 @@ async fn alerts(State(asker): State<Asker>, body: Body) -> Response {
     };
     let rules = asker.live.borrow().rules.clone();
     let Some(firing) = alertmanager::firing(&notification, &rules, said) else {
-        return Json(json!({ "fired": false, "why": "no alert is firing" })).into_response();
+        return Json(Heard { fired: false, why: Some("no alert is firing") }).into_response();
     };
     let (reply, _) = oneshot::channel();
     match asker.ask.try_send(Ask::Dump(Box::new(firing), reply)) {
-        Ok(()) => Json(json!({ "fired": true })).into_response(),
+        Ok(()) => Json(Heard { fired: true, why: None }).into_response(),
         Err(_) => busy(),
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use nix::fcntl::{FcntlArg, fcntl};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::process::{Child, Command};
 
@@ -33,7 +34,7 @@ pub struct Job {
 }
 
 /// What came of it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Done {
     pub events: u64,
     pub bytes: u64,

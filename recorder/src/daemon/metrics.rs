@@ -22,7 +22,7 @@ pub fn text(status: &Status) -> String {
     metric(
         "slots_written_total",
         "counter",
-        "Slots written into the rings.",
+        "Slots written into the rings: events, and what names what they refer to.",
         &rings(|r| r.written as f64),
     );
     metric("window_seconds", "gauge", "How far back a ring is complete.", &rings(|r| r.window_s));
@@ -46,7 +46,16 @@ pub fn text(status: &Status) -> String {
         &one(status.resident_bytes as f64),
     );
     metric("cpu_seconds_total", "counter", "CPU time of the daemon.", &one(status.cpu_s));
+    if let Some(cost) = &status.cost {
+        metric(
+            "probe_run_seconds",
+            "gauge",
+            "What one run of a probe took on average, by the kernel's count, while it was measured.",
+            &one(cost.ns_per_run / 1e9),
+        );
+    }
     let counts = status.dumps.counts;
+    metric("triggers_total", "counter", "Reasons to make a dump.", &one(counts.triggered as f64));
     let outcomes = [("kept", counts.kept), ("refused", counts.refused), ("failed", counts.failed)];
     let outcomes = outcomes.map(|(name, n)| (format!("{{outcome=\"{name}\"}}"), n as f64));
     metric(

@@ -2,16 +2,16 @@
 
 use std::fs;
 use std::process;
-use std::time::Duration;
 
 use anyhow::Result;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use super::triggers::TriggerStatus;
 use super::{Daemon, Dumped};
-use crate::capture::{Cost, Coverage};
+use crate::capture::{Cost, Counting, Coverage};
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     pub version: String,
     pub pid: u32,
@@ -36,7 +36,7 @@ pub struct Status {
     pub dumps: DumpsStatus,
 }
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct DumpsStatus {
     pub directory: String,
     /// Dumps in the folder, and their size.
@@ -50,7 +50,7 @@ pub struct DumpsStatus {
 }
 
 /// What has happened since the daemon began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Counts {
     pub triggered: u64,
     pub refused: u64,
@@ -61,9 +61,9 @@ pub struct Counts {
 }
 
 impl Daemon {
-    pub(super) fn status(&mut self, measure: Option<Duration>) -> Result<Status> {
+    pub(super) fn status(&mut self, counting: Option<&Counting>) -> Result<Status> {
         self.note_unwritten();
-        let cost = measure.map(|wait| self.capture.cost(wait)).transpose()?;
+        let cost = counting.map(|counting| self.capture.cost(counting));
         let source = self.capture.source();
         let rings = self.capture.coverage().to_vec();
         let held = self.store.dumps()?;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Firing;
@@ -34,17 +35,18 @@ const fn lookback() -> Time {
 }
 
 /// What Alertmanager posts, version 4: what of it is needed.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 pub struct Notification {
     #[serde(default)]
     alerts: Vec<Alert>,
 }
 
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Alert {
     status: String,
     labels: BTreeMap<String, String>,
+    #[schemars(with = "String")]
     starts_at: Timestamp,
     #[serde(default)]
     fingerprint: String,

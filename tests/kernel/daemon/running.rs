@@ -63,6 +63,11 @@ impl Running {
         Self::with("", 0, None)
     }
 
+    /// Starts one that tells a socket what it tells systemd.
+    pub fn notifying(socket: &Path) -> Self {
+        Self::with_environment("", 0, Some(new_cgroup()), &[("NOTIFY_SOCKET", socket)])
+    }
+
     /// One that finds programs only there.
     pub fn with_path(more: &str, path: &Path) -> Self {
         Self::with_environment(more, 0, Some(new_cgroup()), &[("PATH", path)])
@@ -71,11 +76,6 @@ impl Running {
     /// What it has said.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("log")).expect("it has a log")
-    }
-
-    /// Starts one that tells a socket what it tells systemd.
-    pub fn notifying(socket: &Path) -> Self {
-        Self::with_environment("", 0, Some(new_cgroup()), &[("NOTIFY_SOCKET", socket)])
     }
 
     fn with(more: &str, port: u16, cgroup: Option<PathBuf>) -> Self {
@@ -246,7 +246,7 @@ impl Running {
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
-    fn end(&mut self) {
+    pub fn kill_and_start_again(&mut self) {
         self.child.kill().expect("it lives");
         self.child.wait().expect("it is our child");
         self.child = spawn(self.home.path(), &[]);
