@@ -16,6 +16,9 @@ pub mod scope {
 /// How many sockets each CPU remembers to have named, a power of two.
 pub const NAMED_PER_CPU: u32 = 1024;
 
+/// Dropped packets that each CPU tells in 16 ms: 4,000 a second.
+pub const DROPS_PER_TICK: u64 = 64;
+
 /// How many threads' peers of datagrams are kept between a call's address and its end, a power of two.
 pub const NOTES: u32 = 4096;
 
@@ -131,6 +134,11 @@ pub struct Offsets {
     pub tcp_repair_mask: u32,
     pub siginfo_code: u32,
     pub socket_sk: u32,
+    pub skb_head: u32,
+    pub skb_network_header: u32,
+    pub skb_protocol: u32,
+    pub skb_dev: u32,
+    pub device_net: u32,
 }
 
 /// Offset of a field that the running kernel does not have.
@@ -147,4 +155,6 @@ pub struct Arguments {
     pub mark_victim_task: u32,
     /// How many arguments `inet_csk_accept` has: what it returns comes after them.
     pub accept_arguments: u32,
+    /// The number by which `kfree_skb` says that no reason is given.
+    pub drop_reason_unspecified: u32,
 }

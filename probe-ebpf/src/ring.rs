@@ -24,7 +24,12 @@ pub struct Heads {
     pub dropped: u64,
     pub reserved: [u64; 6],
     pub rare: u64,
-    pub reserved_rare: [u64; 7],
+    /// Detail `net`: in which 16 ms dropped packets were counted last, how many there were, and how many of all
+    /// were not told.
+    pub drop_tick: u64,
+    pub drops_in_tick: u64,
+    pub drops_untold: u64,
+    pub reserved_rare: [u64; 4],
 }
 
 // SAFETY: `repr(C)`, only `u64` fields, and they fill the 128 bytes exactly (asserted below).

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod control;
 mod coverage;
 pub mod decode;
+pub mod detail;
 mod generations;
 pub mod offsets;
 pub mod places;
@@ -27,6 +28,7 @@ use attach::{Attached, Loaded, Settings};
 use cgroup::Cgroups;
 pub use coverage::{Cost, Counting, Coverage};
 use decode::Decoder;
+use detail::{Detail, Details};
 use ring::{Batch, Follower, Rings};
 pub use scope::Scope;
 use snapshot::{Cut, Source};
@@ -36,6 +38,7 @@ pub struct Capture {
     /// Keeps programs, maps and links: dropping it detaches everything.
     ebpf: Ebpf,
     hooks: Vec<Attached>,
+    details: Details,
     family: Family,
     rings: Rings,
     follower: Follower,
@@ -75,10 +78,14 @@ impl Capture {
         let attached_ns = clock::monotonic_ns();
         let follower = Follower::new(&rings);
         let mut decoder = Decoder::new(Cgroups::read());
+        if scope == Scope::All {
+            decoder.take_all();
+        }
         decoder.know(procfs::tasks(), |tid| scope == Scope::All || marked.contains(&tid));
         Ok(Self {
             ebpf,
             hooks,
+            details: Details::default(),
             family,
             rings,
             follower,
@@ -118,6 +125,20 @@ impl Capture {
     /// What the kernel half holds.
     pub const fn maps(&self) -> &Ebpf {
         &self.ebpf
+    }
+
+    /// Records more than `flow` from now on, or no more than that.
+    ///
+    /// # Errors
+    /// When the kernel refuses a hook; everything stays as it was.
+    pub fn set_detail(&mut self, detail: Detail) -> Result<()> {
+        self.details.set(&mut self.ebpf, detail, clock::monotonic_ns())?;
+        self.decoder.name_reasons(self.details.reasons());
+        Ok(())
+    }
+
+    pub const fn detail(&self) -> Detail {
+        self.details.now()
     }
 
     /// Hands out the probes' diagnostics to [`log`], where they were asked for.
@@ -192,6 +213,8 @@ impl Capture {
             hooks: host.hooks,
             missing_hooks: host.missing_hooks,
             unwritten: self.unwritten(),
+            details: self.details.stretches().to_vec(),
+            drop_reasons: self.details.reasons().to_vec(),
         }
     }
 
@@ -220,7 +243,9 @@ impl Capture {
 
     /// Events that the probes had no storage for, or that came while the same probe was at work.
     fn unwritten(&self) -> u64 {
-        self.rings.dropped() + self.hooks.iter().map(Attached::missed).sum::<u64>()
+        self.rings.dropped()
+            + self.hooks.iter().map(Attached::missed).sum::<u64>()
+            + self.details.missed()
     }
 
     /// What is known about this host and this recording now.
@@ -250,7 +275,10 @@ impl Capture {
                 .iter()
                 .filter_map(|h| h.missing.as_ref().map(|why| format!("{}: {why}", h.name)))
                 .collect(),
-            detail: "flow".to_owned(),
+            detail: Detail::FLOW.to_string(),
+            details: self.details.stretches().to_vec(),
+            drop_reasons: self.decoder.reasons_seen(),
+            drops_untold: self.rings.drops_untold(),
             scope: self.scope.to_string(),
             bulk_window: window(Ring::Bulk),
             rare_window: window(Ring::Rare),

@@ -2,6 +2,7 @@
 
 mod check;
 mod daemon;
+mod detail;
 mod doctor;
 mod dump;
 mod dump_worker;
@@ -39,6 +40,7 @@ enum Command {
     Daemon(daemon::Arguments),
     Status(status::Arguments),
     Dump(dump::Arguments),
+    Detail(detail::Arguments),
     Reload(reload::Arguments),
     #[command(hide = true)]
     DumpWorker(dump_worker::Arguments),
@@ -72,6 +74,7 @@ pub fn run(words: impl Iterator<Item = OsString>) -> Result<ExitCode> {
         Command::Daemon(arguments) => daemon::run(arguments),
         Command::Status(arguments) => status::run(arguments),
         Command::Dump(arguments) => dump::run(arguments),
+        Command::Detail(arguments) => detail::run(arguments),
         Command::Reload(arguments) => reload::run(arguments),
         Command::DumpWorker(arguments) => dump_worker::run(arguments),
     }

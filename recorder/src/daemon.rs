@@ -16,6 +16,7 @@ pub mod config;
 pub mod job;
 mod metrics;
 mod openapi;
+pub mod raised;
 pub mod reload;
 mod server;
 pub mod status;
@@ -41,9 +42,10 @@ use crate::capture::attach::Settings;
 use crate::capture::snapshot::Cut;
 use crate::capture::{Capture, Counting, clock};
 use crate::describe::printable;
-use crate::trigger::Firing;
+use crate::trigger::{Firing, Raise};
 use config::Config;
 use job::{Done, Job, Worker};
+use raised::DetailStatus;
 use reload::{Live, Reloaded};
 use status::{Counts, Status};
 use store::{Draft, Refusal, Store};
@@ -51,6 +53,8 @@ use triggers::Triggers;
 
 /// What the daemon is asked, and where the answer goes.
 pub enum Ask {
+    /// Record more, or no more.
+    Detail(Raise, oneshot::Sender<Result<DetailStatus>>),
     /// How things stand; with the probes' cost, if it was counted.
     Status(Option<Counting>, oneshot::Sender<Result<Status>>),
     /// Begin to count what the probes cost.
@@ -99,6 +103,8 @@ struct Daemon {
     unwritten: VecDeque<(u64, u64)>,
     waiting: VecDeque<Wanted>,
     last: Option<Dumped>,
+    /// Until when more is recorded than `flow`.
+    raised_until: Option<Instant>,
 }
 
 /// Runs until it is told to stop by SIGTERM or SIGINT.
@@ -129,6 +135,7 @@ pub async fn run(config: Config, file: Option<PathBuf>, ready: impl FnOnce(&Conf
         unwritten: VecDeque::new(),
         waiting: VecDeque::new(),
         last: None,
+        raised_until: None,
     };
     let serving = api.serve();
     ready(&daemon.config);
@@ -166,6 +173,7 @@ impl Daemon {
                 Some(ask) = asked.recv() => self.take(ask),
                 _ = dump.recv() => self.fired(Firing::new("signal", "signal")),
                 Some(firing) = fired.recv() => self.fired(firing),
+                () = until(self.raised_until.map(Into::into)) => self.lower(),
                 // Whoever sent it looks at the log.
                 _ = reload.recv() => drop(self.reload()),
                 () = until(due) => {
@@ -196,6 +204,10 @@ impl Daemon {
             Ask::Count(reply) => {
                 let _ = reply.send(self.capture.count());
             }
+            Ask::Detail(raise, reply) => {
+                let raised = self.raise(raise);
+                let _ = reply.send(raised);
+            }
             Ask::Dump(firing, reply) => self.want(*firing, reply),
             Ask::Reload(reply) => {
                 let _ = reply.send(self.reload());
@@ -212,6 +224,10 @@ impl Daemon {
     fn want(&mut self, firing: Firing, reply: oneshot::Sender<Result<Dumped, Refusal>>) {
         let now = Instant::now();
         self.counts.triggered += 1;
+        // Also where no dump is made: it is the next time that matters.
+        if let Some(Err(error)) = firing.raise.map(|raise| self.raise(raise)) {
+            log::error!("record more for {}: {error:#}", printable(&firing.name));
+        }
         let refusal = match self.store.admit(&firing, now) {
             Err(refusal) => refusal,
             Ok(()) if self.waiting.len() >= MOST_WAITING => {

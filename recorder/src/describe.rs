@@ -54,6 +54,7 @@ pub fn act(history: &History, event: &Event) -> String {
         Op::ResetSent => "reset sent".to_owned(),
         Op::ResetReceived => "reset received".to_owned(),
         Op::Retransmit => "retransmit".to_owned(),
+        Op::Dropped => format!("packet dropped ({})", drop_reason(history, event)),
         Op::Error => with_error("error", event),
         Op::Fork => format!("fork {}", event.target),
         Op::Exec => format!("exec {}", comm()),
@@ -76,6 +77,16 @@ pub fn act(history: &History, event: &Event) -> String {
         Op::OomKill => format!("out of memory: kill {}", event.target),
         Op::Bind => with_error("bind", event),
         Op::Fault => fault(history, event),
+    }
+}
+
+/// What the kernel gave as its reason: `NETFILTER_DROP`.
+fn drop_reason(history: &History, event: &Event) -> String {
+    let host = history.hosts.get(usize::from(event.host));
+    let name = host.and_then(|host| host.drop_reasons.get(&u32::try_from(event.result).ok()?));
+    match name {
+        Some(name) => printable(name).into_owned(),
+        None => format!("reason {}", event.result),
     }
 }
 
@@ -115,9 +126,13 @@ fn with_error(verb: &str, event: &Event) -> String {
 /// Which address an event is about, and how to say so.
 fn other_end(event: &Event) -> Option<(&'static str, Address)> {
     match event.op {
-        Op::Send | Op::Connect | Op::Close | Op::Abort | Op::ResetSent | Op::Retransmit => {
-            Some(("to", event.remote))
-        }
+        Op::Send
+        | Op::Connect
+        | Op::Close
+        | Op::Abort
+        | Op::ResetSent
+        | Op::Retransmit
+        | Op::Dropped => Some(("to", event.remote)),
         Op::Recv | Op::Accept | Op::ResetReceived => Some(("from", event.remote)),
         Op::Established | Op::Closed => Some(("with", event.remote)),
         Op::Error => Some(("towards", event.remote)),

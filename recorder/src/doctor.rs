@@ -8,7 +8,7 @@ use anyhow::Result;
 use aya::{Btf, Ebpf};
 use serde::Serialize;
 
-use crate::capture::attach::family::{ACCEPT, COMMON, Family, Hook, Need};
+use crate::capture::attach::family::{ACCEPT, COMMON, DROPS, Family, Hook, Need};
 use crate::capture::attach::{self, Settings, root_cause};
 use crate::capture::{Scope, procfs};
 
@@ -134,7 +134,7 @@ fn kernel_half(checks: &mut Vec<Check>) {
     match loaded {
         Ok((btf, mut ebpf)) => {
             checks.push(maps(Answer::Yes, None));
-            checks.extend(COMMON.iter().map(|hook| {
+            checks.extend(COMMON.iter().chain([&DROPS]).map(|hook| {
                 let tried = attach::attach_hook(&mut ebpf, &btf, hook);
                 check(hook, tried)
             }));
@@ -151,7 +151,7 @@ fn kernel_half(checks: &mut Vec<Check>) {
             let privileged = checks.iter().all(|c| !c.required || c.answer == Answer::Yes);
             let answer = if privileged { Answer::No } else { Answer::Unknown };
             checks.push(maps(answer, Some(root_cause(&error))));
-            checks.extend(COMMON.iter().chain(&ACCEPT).map(untried));
+            checks.extend(COMMON.iter().chain([&DROPS]).chain(&ACCEPT).map(untried));
             checks.extend(Family::ALL.map(untried_family));
         }
     }

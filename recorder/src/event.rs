@@ -3,7 +3,7 @@
 //! A [`History`] is what every later stage works on: the graph, slices, patterns and exports. It knows
 //! nothing of files, kernels or clocks.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -37,7 +37,7 @@ pub struct Event {
     /// whether they mean anything.
     pub stream_start: u64,
     pub stream_end: u64,
-    /// Bytes of a send or receive; exit status of an exit; 0 otherwise.
+    /// Bytes of a send or receive; exit status of an exit; number of the reason of a drop; 0 otherwise.
     pub result: i64,
     /// Initial sequence number of this end of the connection and of the other; see [`Event::proof`].
     pub iss: u32,
@@ -118,10 +118,11 @@ impl Event {
         self.tid == 0
     }
 
-    /// What the call returned: the bytes of a send or receive that succeeded, or an exit's status.
+    /// What the call returned: the bytes of a send or receive that succeeded, or an exit's status; of a dropped
+    /// packet the number of the reason.
     pub const fn outcome(&self) -> Option<i64> {
         match self.op {
-            Op::Send | Op::Recv | Op::Exit if self.error == 0 => Some(self.result),
+            Op::Send | Op::Recv | Op::Exit | Op::Dropped if self.error == 0 => Some(self.result),
             _ => None,
         }
     }
@@ -131,7 +132,8 @@ impl Event {
     }
 }
 
-/// What an event is. The text form is the recording's `op` column.
+/// What an event is. The text form is the recording's `op` column; the numbers stand in its index, so that new ones go to
+/// the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Op {
@@ -179,10 +181,13 @@ pub enum Op {
     Bind,
     /// A fault fired: it changes what its thread does next, or is doing.
     Fault,
+    /// Kernel lane: a packet that the socket sent was thrown away by the kernel of its host; `result` is the number of
+    /// the reason ([`Host::drop_reasons`]).
+    Dropped,
 }
 
 impl Op {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Send,
         Self::Recv,
         Self::Connect,
@@ -205,6 +210,7 @@ impl Op {
         Self::OomKill,
         Self::Bind,
         Self::Fault,
+        Self::Dropped,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -222,6 +228,7 @@ impl Op {
             Self::ResetSent => "reset_sent",
             Self::ResetReceived => "reset_received",
             Self::Retransmit => "retransmit",
+            Self::Dropped => "dropped",
             Self::Error => "error",
             Self::Fork => "fork",
             Self::Exec => "exec",
@@ -545,7 +552,14 @@ pub struct Host {
     pub hooks: Vec<String>,
     /// Hooks that would have been wanted and are missing, with the reason.
     pub missing_hooks: Vec<String>,
+    /// What was recorded all the time.
     pub detail: String,
+    /// Stretches in which more was recorded.
+    pub details: Vec<Detailed>,
+    /// What the kernel calls the reasons for which it dropped packets, by number: those that occur.
+    pub drop_reasons: BTreeMap<u32, String>,
+    /// Dropped packets that were too many to be told, of the recorder's whole time.
+    pub drops_untold: u64,
     /// What was recorded: `all`, `pid 12`, `cgroup /a`, or the command.
     pub scope: String,
     /// For which stretch each ring is complete, monotonic ns.
@@ -569,6 +583,15 @@ pub struct Host {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Window {
     pub from_ns: u64,
+    pub to_ns: u64,
+}
+
+/// A stretch of time in which more was recorded than at others.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Detailed {
+    pub detail: String,
+    pub from_ns: u64,
+    /// 0: it lasted when this was written.
     pub to_ns: u64,
 }
 

@@ -102,7 +102,7 @@ impl Cause {
                 libc::ETIMEDOUT | libc::EHOSTUNREACH | libc::ENETUNREACH => Some(Self::Unreachable),
                 _ => None,
             },
-            Op::Retransmit => Some(Self::Lost),
+            Op::Retransmit | Op::Dropped => Some(Self::Lost),
             _ => None,
         }
     }

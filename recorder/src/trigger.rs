@@ -12,9 +12,14 @@ pub mod log;
 pub mod rule;
 pub mod symptom;
 
+use std::time::Duration;
+
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::Value;
 
+use crate::capture::detail::Detail;
+use crate::quantity::Time;
 pub use bell::{Bell, Seen};
 pub use rule::{Rule, What};
 
@@ -39,6 +44,8 @@ pub struct Firing {
     pub began: Option<Timestamp>,
     /// How long to go on recording, ms; by default what the configuration says.
     pub after_ms: Option<u64>,
+    /// What to record besides from now on.
+    pub raise: Option<Raise>,
     /// What the source had to say, kept beside the recording.
     pub said: Value,
 }
@@ -56,6 +63,7 @@ impl Firing {
             since: None,
             began: None,
             after_ms: None,
+            raise: None,
             said: Value::Null,
         }
     }
@@ -67,4 +75,22 @@ impl Firing {
             _ => &self.name,
         }
     }
+}
+
+/// What to record besides when a trigger fires, and for how long: the next time leaves more evidence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Raise {
+    pub detail: Detail,
+    /// At most a day.
+    #[serde(default = "usual")]
+    pub r#for: Time,
+}
+
+impl Raise {
+    pub const USUAL: Time = Time(Duration::from_secs(600));
+}
+
+const fn usual() -> Time {
+    Raise::USUAL
 }

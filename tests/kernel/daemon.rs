@@ -4,7 +4,7 @@
 mod incidents;
 mod prometheus;
 mod reload;
-mod running;
+pub mod running;
 mod triggers;
 
 use std::fs;
@@ -139,7 +139,7 @@ fn the_api_describes_itself() {
     assert!(document == running::json(&docs), "{} is another", docs.display());
 }
 
-fn alert(name: &str, status: &str, starts_at: &str) -> String {
+pub fn alert(name: &str, status: &str, starts_at: &str) -> String {
     let alert = json!({ "status": status, "labels": { "alertname": name, "job": "client" },
         "startsAt": starts_at, "fingerprint": name });
     json!({ "version": "4", "alerts": [alert] }).to_string()

@@ -10,6 +10,7 @@ mod container;
 mod daemon;
 mod datagram;
 mod detach;
+mod dropped;
 mod family;
 mod fault;
 mod hosts;

@@ -9,16 +9,20 @@ use recorder::pattern::Pattern;
 use crate::recorded::{of, python, python_command, require_root};
 
 /// A namespace as `ip netns` makes it; removed with the value.
-struct Namespace(String);
+pub struct Namespace(String);
 
 impl Namespace {
-    fn make(name: &str) -> Self {
+    pub fn make(name: &str) -> Self {
         require_root();
         let name = format!("wf-{}-{name}", std::process::id());
         ip(&["netns", "add", &name]);
         let namespace = Self(name);
         ip(&["-n", &namespace.0, "link", "set", "lo", "up"]);
         namespace
+    }
+
+    pub fn name(&self) -> &str {
+        &self.0
     }
 }
 
@@ -35,7 +39,7 @@ fn ip(words: &[&str]) {
 }
 
 /// Functions for scripts that go from one namespace to another.
-const NAMESPACES: &str = "
+pub const NAMESPACES: &str = "
 def go(name):
     with open('/run/netns/' + name) as file:
         assert libc.setns(file.fileno(), 0x40000000) == 0, os.strerror(ctypes.get_errno())

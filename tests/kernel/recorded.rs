@@ -14,6 +14,7 @@ use nix::unistd::Pid;
 use probe_ebpf::fault::Progress;
 use recorder::capture::attach::Settings;
 use recorder::capture::control::Control;
+use recorder::capture::detail::Detail;
 use recorder::capture::snapshot::Cut;
 use recorder::capture::{Capture, Scope};
 use recorder::event::{Address, Event, Flags, History, Names, Op};
@@ -49,6 +50,11 @@ impl Recorder {
         let settings = Settings { family: settings.family.or_else(family), ..settings };
         let capture = Capture::start(scope, settings).expect("the recorder starts");
         Self { capture, events: Vec::new() }
+    }
+
+    /// Records more, or less, from now on.
+    pub fn detail(&mut self, detail: Detail) {
+        self.capture.set_detail(detail).expect("the kernel allows it");
     }
 
     /// Arms rules in the kernel half, of faults without names; what they tell comes out of the control ring.

@@ -69,12 +69,18 @@ pub fn rare(slot: &RareSlot) -> u64 {
 /// Counts an event that could not be recorded.
 #[inline(always)]
 pub fn dropped() {
-    if let Some(heads) = HEADS.get_ptr_mut(processor()) {
+    if let Some(heads) = heads() {
         // SAFETY: as in `bulk`.
         unsafe {
             atomic_xadd::<u64, u64, { AtomicOrdering::AcqRel }>(&raw mut (*heads).dropped, 1);
         }
     }
+}
+
+/// This CPU's heads.
+#[inline(always)]
+pub fn heads() -> Option<*mut Heads> {
+    HEADS.get_ptr_mut(processor())
 }
 
 #[inline(always)]

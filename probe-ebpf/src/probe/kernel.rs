@@ -90,6 +90,11 @@ pub static OFFSETS: Offsets = Offsets {
     tcp_repair_mask: 0,
     siginfo_code: ABSENT,
     socket_sk: ABSENT,
+    skb_head: ABSENT,
+    skb_network_header: ABSENT,
+    skb_protocol: ABSENT,
+    skb_dev: ABSENT,
+    device_net: ABSENT,
 };
 
 #[unsafe(no_mangle)]
@@ -99,6 +104,7 @@ pub static ARGUMENTS: Arguments = Arguments {
     exit_group_dead: ABSENT,
     mark_victim_task: 0,
     accept_arguments: ABSENT,
+    drop_reason_unspecified: ABSENT,
 };
 
 /// A constant that the loader set. Volatile, since the compiler must not believe the defaults.

@@ -32,6 +32,9 @@ mod kprobe;
 mod tcp;
 
 #[cfg(target_arch = "bpf")]
+mod drop;
+
+#[cfg(target_arch = "bpf")]
 mod local;
 
 #[cfg(target_arch = "bpf")]

@@ -54,7 +54,7 @@ pub struct Attached {
 }
 
 impl Attached {
-    fn there(ebpf: &Ebpf, hook: &Hook) -> Self {
+    pub fn there(ebpf: &Ebpf, hook: &Hook) -> Self {
         let program = ebpf.program(hook.program).and_then(|program| program.fd().ok());
         let program = program.map(|fd| fd.as_fd().as_raw_fd());
         Self { name: hook.to_string(), missing: None, program }
@@ -291,7 +291,8 @@ fn attach_program(ebpf: &mut Ebpf, btf: &Btf, hook: &Hook) -> Result<()> {
     Ok(())
 }
 
-fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
+/// One of the probes' programs.
+pub fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
     ebpf.program_mut(name).with_context(|| format!("find the program {name}"))
 }
 

@@ -3,6 +3,7 @@
 //! `current` lies in interrupt context, so that it is decided here, kind by kind, whether an event belongs
 //! to the thread that was current or to its socket's kernel lane.
 
+mod drop;
 mod fault;
 mod place;
 mod unix_name;
@@ -19,6 +20,7 @@ use crate::capture::places::Places;
 use crate::capture::procfs;
 use crate::capture::ring::Raw;
 use crate::event::{Address, Event, Flags, Name, Names, Op, Proof, Protocol, Task};
+use drop::Senders;
 use unix_name::UnixNames;
 
 /// Turns slots, in order of time, into events.
@@ -41,6 +43,9 @@ pub struct Decoder {
     /// Where datagrams go to and come from, by the numbers that stand for it.
     peers: Generations<Address>,
     unix_names: UnixNames,
+    senders: Senders,
+    /// Whether everything is in scope: of packets only their addresses tell.
+    whole_machine: bool,
 }
 
 /// What is known about a thread.
@@ -92,6 +97,8 @@ impl Decoder {
             sockets: Generations::new(GENERATION),
             peers: Generations::new(GENERATION),
             unix_names: UnixNames::default(),
+            senders: Senders::new(GENERATION),
+            whole_machine: false,
         }
     }
 
@@ -108,6 +115,11 @@ impl Decoder {
             let known = Known { last_ns: task.start_ns, task, comm, cgroup, count: 0, listed };
             self.tasks.insert(known.task.tid, known);
         }
+    }
+
+    /// Says that everything on the machine is in scope.
+    pub const fn take_all(&mut self) {
+        self.whole_machine = true;
     }
 
     /// Every thread that is or was known.
@@ -194,6 +206,10 @@ impl Decoder {
                 self.injected(raw, detail, &mut event);
             }
             Op::Send | Op::Recv => place::transfer(raw, &mut event),
+            Op::Dropped if !self.dropped(raw, detail, &mut event) => {
+                self.records += 1;
+                return None;
+            }
             Op::Signal => signal(raw, &mut event),
             Op::Deliver => event.signal = slot.result as u8,
             Op::Exit => {
@@ -207,7 +223,7 @@ impl Decoder {
             Op::Closed | Op::Error | Op::ResetReceived => event.error = errno(slot.code),
             _ => {}
         }
-        if event.socket != 0 && event.fault == Name::NONE {
+        if event.socket != 0 && event.fault == Name::NONE && op != Op::Dropped {
             self.place_in_stream(raw, &mut event);
         }
         self.place_in_thread(raw, &mut event);
@@ -357,6 +373,9 @@ impl Decoder {
             owner: if name.owner != 0 { name.owner } else { before.map_or(0, |s| s.owner) },
         };
         self.places.namespace(socket.netns, name.netns);
+        if matches!(spoken, Some(Protocol::Tcp | Protocol::Udp)) {
+            self.senders.learn(socket.local, socket.remote, socket.netns, raw.slot.socket);
+        }
         self.sockets.put(raw.slot.socket, socket);
     }
 
@@ -395,6 +414,7 @@ fn operation(raw: &Raw) -> Option<Op> {
         kind::RESET_SENT => Op::ResetSent,
         kind::RESET_RECEIVED => Op::ResetReceived,
         kind::RETRANSMIT => Op::Retransmit,
+        kind::DROPPED => Op::Dropped,
         kind::SOCKET_ERROR => Op::Error,
         kind::FORK => Op::Fork,
         kind::EXEC => Op::Exec,

@@ -23,6 +23,33 @@ pub fn read() -> Result<(Offsets, Arguments)> {
     Ok((offsets(&btf), arguments(&btf)))
 }
 
+/// What the kernel calls its reasons for dropping packets, by number.
+///
+/// # Errors
+/// When the kernel has no BTF.
+pub fn drop_reasons() -> Result<Vec<(u32, String)>> {
+    Ok(reasons(&open()?))
+}
+
+const UNSPECIFIED: &str = "NOT_SPECIFIED";
+
+/// The values of `enum skb_drop_reason`, without what all their names begin with; none before Linux 5.17.
+fn reasons(btf: &Btf) -> Vec<(u32, String)> {
+    let types = btf.resolve_types_by_name("skb_drop_reason").unwrap_or_default();
+    let Some(members) = types.into_iter().find_map(|found| match found {
+        Type::Enum(found) => Some(found.members),
+        _ => None,
+    }) else {
+        return Vec::new();
+    };
+    let named = members.into_iter().filter_map(|member| {
+        let name = btf.resolve_name(&member).ok()?;
+        let short = name.trim_start_matches("SKB_").trim_start_matches("DROP_REASON_");
+        Some((member.val(), short.to_owned()))
+    });
+    named.collect()
+}
+
 fn offsets(btf: &Btf) -> Offsets {
     let at = |structure: &str, path: &str| field(btf, structure, path).unwrap_or(ABSENT);
     let or_zero = |structure: &str, path: &str| field(btf, structure, path).unwrap_or(0);
@@ -90,6 +117,11 @@ fn offsets(btf: &Btf) -> Offsets {
         tcp_repair_mask: bit(btf, "tcp_sock", "repair"),
         siginfo_code: at("kernel_siginfo", "si_code"),
         socket_sk: at("socket", "sk"),
+        skb_head: at("sk_buff", "head"),
+        skb_network_header: at("sk_buff", "network_header"),
+        skb_protocol: at("sk_buff", "protocol"),
+        skb_dev: at("sk_buff", "dev"),
+        device_net: at("net_device", "nd_net.net"),
     }
 }
 
@@ -100,6 +132,10 @@ fn arguments(btf: &Btf) -> Arguments {
         exit_group_dead: argument(btf, "sched_process_exit", "bool"),
         mark_victim_task: u32::from(argument(btf, "mark_victim", "task_struct") != ABSENT),
         accept_arguments: parameters(btf, "inet_csk_accept").unwrap_or(ABSENT),
+        drop_reason_unspecified: reasons(btf)
+            .iter()
+            .find(|(_, name)| *name == UNSPECIFIED)
+            .map_or(ABSENT, |(number, _)| *number),
     }
 }
 

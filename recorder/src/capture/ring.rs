@@ -141,6 +141,11 @@ impl Rings {
         (0..self.cpus).map(|cpu| self.heads(cpu).dropped).sum()
     }
 
+    /// Dropped packets that were too many to be told.
+    pub fn drops_untold(&self) -> u64 {
+        (0..self.cpus).map(|cpu| self.heads(cpu).drops_untold).sum()
+    }
+
     pub fn heads(&self, cpu: u32) -> Heads {
         self.heads.read(cpu as usize)
     }

@@ -19,9 +19,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::capture::cgroup::Cgroups;
 use crate::capture::decode::Decoder;
+use crate::capture::detail::Detail;
 use crate::capture::ring::{Batch, Raw, Rings, Shape};
 use crate::capture::{BLOCK, IN_FLIGHT, Sink, clock, procfs};
-use crate::event::{Event, Gap, Host, Ring, Task, Window};
+use crate::event::{Detailed, Event, Gap, Host, Ring, Task, Window};
 
 /// What a snapshot has to know of the recorder that filled the rings; another process may take it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +40,9 @@ pub struct Source {
     pub missing_hooks: Vec<String>,
     /// Events that the probes could not write and that may lie in the window.
     pub unwritten: u64,
+    /// When more was recorded than `flow`, and what the kernel calls its reasons to drop packets.
+    pub details: Vec<Detailed>,
+    pub drop_reasons: Vec<(u32, String)>,
 }
 
 /// Which stretch to keep, monotonic ns, both ends included. The future is not waited for.
@@ -72,7 +76,8 @@ pub fn take(rings: &Rings, source: &Source, cut: Cut, sink: &mut Sink<'_>) -> Re
     });
     let mut decoder = decoder(source, &survivors);
     let kept = hand_out(&survivors.batch, &mut decoder, since_ns, sink)?;
-    Ok(host(source, &decoder, survivors, kept, since_ns, until_ns))
+    let host = host(source, &decoder, survivors, kept, since_ns, until_ns);
+    Ok(Host { drops_untold: rings.drops_untold(), ..host })
 }
 
 /// Slots that were still there, and since when none is missing.
@@ -156,6 +161,10 @@ fn survivor(rings: &Rings, cpu: u32, ring: Ring, position: u64) -> Survivor {
 /// slots tell; and a number may have been another thread's before.
 fn decoder(source: &Source, survivors: &Survivors) -> Decoder {
     let mut decoder = Decoder::new(Cgroups::read());
+    decoder.name_reasons(&source.drop_reasons);
+    if source.whole_machine {
+        decoder.take_all();
+    }
     decoder.live = false;
     let oldest_ns = survivors.oldest_ns.unwrap_or(u64::MAX);
     let older = |task: &Task| task.start_ns < oldest_ns;
@@ -215,6 +224,7 @@ fn host(
         tasks: decoder.tasks(),
         containers: decoder.places.called(),
         namespaces: decoder.places.namespaces(),
+        drop_reasons: decoder.reasons_seen(),
         ..source.host()
     }
 }
@@ -232,7 +242,8 @@ impl Source {
             wall_offset_ns: self.wall_offset_ns,
             hooks: self.hooks.clone(),
             missing_hooks: self.missing_hooks.clone(),
-            detail: "flow".to_owned(),
+            detail: Detail::FLOW.to_string(),
+            details: self.details.clone(),
             scope: self.scope.clone(),
             ..Host::default()
         }

@@ -18,6 +18,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::capture::attach::Settings;
 use crate::capture::attach::family::Family;
+use crate::capture::detail::Detail;
 use crate::capture::{Capture, Scope};
 use crate::cli::Hinted;
 use crate::event::{Event, Names};
@@ -54,6 +55,9 @@ pub struct Arguments {
     /// See sends and receives by this family of hooks [default: the first that works here]
     #[arg(long, value_name = "FAMILY", value_parser = family_parser())]
     hooks: Option<Family>,
+    /// Record more than `flow`: `+net` adds the packets that the kernel drops, and why
+    #[arg(long, value_name = "DETAIL", default_value = "flow")]
+    detail: Detail,
     /// Show the probes' own diagnostics
     #[arg(long)]
     probe_log: bool,
@@ -169,6 +173,7 @@ async fn record(
         family: arguments.hooks,
     };
     let mut capture = Capture::start(scope, settings).map_err(with_hint)?;
+    capture.set_detail(arguments.detail)?;
     let logger = capture.logger()?;
     let output = Output::reserve(&arguments.output)?;
     besides.begin(&mut capture).inspect_err(|_| output.give_back())?;

@@ -92,6 +92,8 @@ fn text(status: &Status, out: &mut impl Write) -> Result<()> {
     }
     let missing = status.missing_hooks.iter().map(|hook| format!("; missing: {hook}"));
     writeln!(out, "hooks    {}{}", status.hooks.len(), missing.collect::<String>())?;
+    let left = status.detail.left_s.map(|s| format!(", for another {}", stretch(s)));
+    writeln!(out, "detail   {}{}", status.detail.detail, left.unwrap_or_default())?;
     writeln!(out, "lost     {} events", grouped(status.lost))?;
     for trigger in &status.triggers {
         writeln!(out, "{}", told(trigger))?;
@@ -132,7 +134,7 @@ fn window(ring: &Coverage) -> String {
 }
 
 /// A stretch of time in the unit that fits: `12.5 s`, `3.2 min`, `26 h`.
-fn stretch(seconds: f64) -> String {
+pub fn stretch(seconds: f64) -> String {
     match seconds {
         s if s < 120.0 => format!("{s:.1} s"),
         s if s < 7200.0 => format!("{:.1} min", s / 60.0),

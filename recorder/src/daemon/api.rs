@@ -16,6 +16,7 @@ use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::openapi::{self, Route, parameters, shape};
+use super::raised::{DetailRequest, DetailStatus};
 use super::reload::{Live, Reloaded};
 use super::status::Status;
 use super::store::Refusal;
@@ -89,6 +90,14 @@ pub const ROUTES: &[Route] = &[
         body: Some(shape::<DumpRequest>),
         answer: Some(shape::<Dumped>),
         refusals: &[(429, "A limit does not allow another dump now")],
+        ..Route::POST
+    },
+    Route {
+        path: "/v1/detail",
+        serve: |method| on(method, detail),
+        told: "Records more for a while, or no more; answers what is recorded now",
+        body: Some(shape::<DetailRequest>),
+        answer: Some(shape::<DetailStatus>),
         ..Route::POST
     },
     Route {
@@ -265,6 +274,18 @@ async fn alerts(State(asker): State<Asker>, body: Body) -> Response {
     match asker.ask.try_send(Ask::Dump(Box::new(firing), reply)) {
         Ok(()) => Json(Heard { fired: true, why: None }).into_response(),
         Err(_) => busy(),
+    }
+}
+
+async fn detail(State(asker): State<Asker>, body: Body) -> Response {
+    let request = match read::<DetailRequest>(body).await {
+        Ok(request) => request,
+        Err(response) => return response,
+    };
+    match ask(&asker, |reply| Ask::Detail(request.into(), reply)).await {
+        Some(Ok(now)) => Json(now).into_response(),
+        Some(Err(error)) => refuse(StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")),
+        None => busy(),
     }
 }
 

@@ -40,6 +40,12 @@ pub fn text(status: &Status) -> String {
         &one(status.missing_hooks.len() as f64),
     );
     metric(
+        "raised_detail_seconds",
+        "gauge",
+        "For how long more is going to be recorded than always.",
+        &one(status.detail.left_s.unwrap_or(0.0)),
+    );
+    metric(
         "resident_bytes",
         "gauge",
         "Memory of the daemon without its rings.",

@@ -7,6 +7,7 @@ use anyhow::Result;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::raised::DetailStatus;
 pub use super::triggers::TriggerStatus;
 use super::{Daemon, Dumped};
 use crate::capture::{Cost, Counting, Coverage};
@@ -28,6 +29,7 @@ pub struct Status {
     pub cpu_s: f64,
     pub hooks: Vec<String>,
     pub missing_hooks: Vec<String>,
+    pub detail: DetailStatus,
     /// Events that the probes could not write.
     pub lost: u64,
     /// Where it was asked for.
@@ -80,6 +82,7 @@ impl Daemon {
             cpu_s: crate::capture::clock::process_cpu_ns() as f64 / 1e9,
             hooks: source.hooks,
             missing_hooks: source.missing_hooks,
+            detail: self.detail_status(),
             lost: source.unwritten,
             cost,
             triggers: self.triggers.status(self.config.api.tcp.is_some()),

@@ -17,8 +17,15 @@ use crate::recording::partial::Partial;
 use crate::slice::Trace;
 
 /// What the kernel does at an endpoint.
-const LANE: &[Op] =
-    &[Op::Established, Op::Closed, Op::ResetSent, Op::ResetReceived, Op::Retransmit, Op::Error];
+const LANE: &[Op] = &[
+    Op::Established,
+    Op::Closed,
+    Op::ResetSent,
+    Op::ResetReceived,
+    Op::Retransmit,
+    Op::Dropped,
+    Op::Error,
+];
 
 const KILL: u8 = libc::SIGKILL as u8;
 

@@ -208,6 +208,9 @@ fn join(host: &mut Host, other: &Host, beside: bool) {
     host.raised += other.raised;
     host.lost += other.lost;
     union(&mut host.gaps, &other.gaps);
+    union(&mut host.details, &other.details);
+    host.drop_reasons.extend(other.drop_reasons.clone());
+    host.drops_untold = host.drops_untold.max(other.drops_untold);
     union(&mut host.tasks, &other.tasks);
     union(&mut host.containers, &other.containers);
     union(&mut host.namespaces, &other.namespaces);

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Firing;
 use super::symptom::Symptom;
+use super::{Firing, Raise};
 use crate::pattern::Glob;
 use crate::quantity::Time;
 
@@ -28,6 +28,8 @@ pub struct AlertRule {
     /// of scraping and evaluation.
     #[serde(default = "lookback")]
     pub lookback: Time,
+    /// What to record besides from then on, and for how long.
+    pub raise: Option<Raise>,
 }
 
 const fn lookback() -> Time {
@@ -89,6 +91,7 @@ pub fn firing(
         missing,
         since: first.starts_at.checked_sub(lookback.unwrap_or_else(self::lookback).0).ok(),
         began: Some(first.starts_at),
+        raise: alerts.iter().find_map(|alert| rule_of(alert)?.raise),
         said,
         ..Firing::new(name, "alertmanager")
     })

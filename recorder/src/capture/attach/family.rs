@@ -124,6 +124,9 @@ pub static COMMON: [Hook; 17] = [
     },
 ];
 
+/// Packets that the kernel drops: detail `net`, attached while that is asked for.
+pub static DROPS: Hook = wanted("kfree_skb", "packets that the kernel drops (detail `net`)");
+
 /// Which thread was given a connection: the first of these that is to be had, whatever the family.
 pub static ACCEPT: [Hook; 2] = [
     function(

@@ -9,6 +9,7 @@ fn rules() -> Vec<AlertRule> {
         symptom: Some(Symptom::try_from(symptom.to_owned()).expect("a pattern")),
         missing: None,
         lookback: Time(Duration::from_secs(60)),
+        raise: None,
     };
     vec![
         rule(&[("alertname", "High*"), ("job", "web")], "comm=nginx local={instance}"),

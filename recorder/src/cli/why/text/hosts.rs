@@ -7,7 +7,7 @@ use super::{NAMED, plural};
 use crate::cli::record::grouped;
 use crate::clocks::{Contradiction, Offset};
 use crate::describe::{self, clock, lane, printable};
-use crate::event::{Event, History, Op};
+use crate::event::{Detailed, Event, History, Op, Window};
 use crate::explain::beyond::Beyond;
 use crate::explain::{Answer, window};
 use crate::slice::Reach;
@@ -93,6 +93,26 @@ pub(super) fn windows(history: &History, out: &mut impl Write) -> Result<()> {
             at(window.to_ns),
             host.cpus,
         )?;
+        for stretch in host.details.iter().filter(|stretch| overlaps(stretch, window)) {
+            let until = if stretch.to_ns == 0 { window.to_ns } else { stretch.to_ns };
+            writeln!(
+                out,
+                "detail   {}: {} {} .. {}",
+                printable(&host.name),
+                printable(&stretch.detail),
+                at(stretch.from_ns),
+                at(until)
+            )?;
+        }
+        if host.drops_untold > 0 {
+            let untold = grouped(host.drops_untold);
+            writeln!(out, "untold   {}: {untold} more dropped packets", printable(&host.name))?;
+        }
     }
     Ok(())
+}
+
+/// Whether more was recorded in a part of the window.
+const fn overlaps(stretch: &Detailed, window: Window) -> bool {
+    stretch.from_ns <= window.to_ns && (stretch.to_ns == 0 || stretch.to_ns >= window.from_ns)
 }
