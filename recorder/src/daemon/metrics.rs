@@ -60,6 +60,15 @@ pub fn text(status: &Status) -> String {
             &one(cost.ns_per_run / 1e9),
         );
     }
+    of_dumps(status, &mut metric);
+    text
+}
+
+/// Takes a metric's name, kind, help, and values by labels.
+type Metric<'a> = dyn FnMut(&str, &str, &str, &[(String, f64)]) + 'a;
+
+fn of_dumps(status: &Status, metric: &mut Metric<'_>) {
+    let one = |value: f64| vec![(String::new(), value)];
     let counts = status.dumps.counts;
     metric("triggers_total", "counter", "Reasons to make a dump.", &one(counts.triggered as f64));
     let outcomes = [("kept", counts.kept), ("refused", counts.refused), ("failed", counts.failed)];
@@ -77,7 +86,7 @@ pub fn text(status: &Status) -> String {
         &one(counts.late as f64),
     );
     metric(
-        "triggers_total",
+        "trigger_fired_total",
         "counter",
         "How often a trigger fired, by whether the limits allowed a dump.",
         &triggers(&status.triggers),
@@ -90,7 +99,6 @@ pub fn text(status: &Status) -> String {
         &one(troubled as f64),
     );
     metric("dumps_bytes", "gauge", "Size of all dumps held.", &one(status.dumps.bytes as f64));
-    text
 }
 
 fn triggers(triggers: &[TriggerStatus]) -> Vec<(String, f64)> {

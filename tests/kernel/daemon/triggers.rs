@@ -61,7 +61,7 @@ fn a_line_in_a_log_makes_a_dump_that_explains_what_the_line_names() {
     until("the next file is read", || standing(&daemon, "Upstream")["fired"] == 2);
     let metrics = daemon.http("GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     let counted =
-        "wherefore_triggers_total{trigger=\"Upstream\",source=\"log\",outcome=\"admitted\"} 2";
+        "wherefore_trigger_fired_total{trigger=\"Upstream\",source=\"log\",outcome=\"admitted\"} 2";
     assert!(metrics.contains(counted), "{metrics}");
 }
 
