@@ -6,6 +6,7 @@ mod peers;
 mod prometheus;
 mod reload;
 pub mod running;
+mod triggers;
 
 use std::fs;
 use std::io::{Read, Write};

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::status::Status;
+use super::status::{Status, TriggerStatus};
 use crate::capture::Coverage;
 
 /// All metrics, each with its help and type.
@@ -75,5 +75,21 @@ fn dumps(page: &mut Page, status: &Status) {
     page.metric(COUNTER, "late_dumps_total", help, counts.late as f64);
     let help = "Parts of dumps that other hosts were asked for and that did not come.";
     page.metric(COUNTER, "missing_parts_total", help, counts.missing_parts as f64);
+    let help = "How often a trigger fired, by whether the limits allowed a dump.";
+    page.labelled(COUNTER, "trigger_fired_total", help, &triggers(&status.triggers));
+    let troubled = status.triggers.iter().filter(|t| t.trouble.is_some()).count();
+    let help = "Triggers that cannot see what they look for.";
+    page.metric(GAUGE, "troubled_triggers", help, troubled as f64);
     page.metric(GAUGE, "dumps_bytes", "Size of all dumps held.", status.dumps.bytes as f64);
+}
+
+fn triggers(triggers: &[TriggerStatus]) -> Vec<(String, f64)> {
+    let counted = triggers.iter().flat_map(|t| {
+        let labels = |outcome| {
+            format!("{{trigger=\"{}\",source=\"{}\",outcome=\"{outcome}\"}}", t.trigger, t.source)
+        };
+        let admitted = t.fired - t.refused;
+        [(labels("admitted"), admitted as f64), (labels("refused"), t.refused as f64)]
+    });
+    counted.collect()
 }

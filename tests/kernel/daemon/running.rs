@@ -34,7 +34,7 @@ def client(connection, turn):
 play(server, client)
 ";
 
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct Running {
     home: TempDir,
@@ -86,6 +86,20 @@ impl Running {
             command.env("NOTIFY_SOCKET", socket);
         };
         Self::with(Setup { cgroup: Some(new_cgroup()), place: &place, ..Setup::default() })
+    }
+
+    /// One that finds programs only there.
+    pub fn with_path(more: &str, path: &Path) -> Self {
+        let place = |command: &mut Command| {
+            command.env("PATH", path);
+        };
+        let cgroup = Some(new_cgroup());
+        Self::with(Setup { more, cgroup, place: &place, ..Setup::default() })
+    }
+
+    /// What it has said.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).expect("it has a log")
     }
 
     pub fn with(setup: Setup<'_>) -> Self {
