@@ -8,7 +8,7 @@ use crate::cli::record::Besides;
 use crate::event::{Event, Names};
 use crate::fault::arm;
 use crate::fault::plan::{self, Choice};
-use crate::fault::spec::Faults;
+use crate::fault::spec::{Faults, Nature};
 use crate::fault::witness::Witness;
 
 /// Something that is different every time; told, so that a run can be made again.
@@ -54,6 +54,9 @@ impl Besides for Injection<'_> {
     }
 
     fn turn(&mut self, capture: &mut Capture) -> Result<()> {
+        if self.choices.iter().any(|choice| matches!(choice.fault.nature, Nature::Partition(_))) {
+            arm::turn_cuts(capture.maps_mut())?;
+        }
         let progress = arm::progress(capture.maps(), self.choices.len())?;
         let names = capture.names();
         self.rows = self
