@@ -16,6 +16,8 @@ pub const CUTS_MAX: u32 = 64;
 pub const FLOWS_MAX: u32 = 2048;
 /// Memory for what user space is told at once: some 600 firings that it has not yet read.
 pub const CONTROL_BYTES: u32 = 1 << 16;
+/// Most pauses under way at once; what would be one more is not stopped.
+pub const PAUSES_MAX: u32 = 256;
 
 /// Where in the kernel an event is met. A matcher names those it is for by bits: `1 << hook`.
 pub mod hook {
@@ -63,7 +65,9 @@ pub mod action {
     pub const LOSE: u32 = 16;
     /// Nothing is done to the event: user space is told of it, which needs [`flag::TOLD`](super::flag::TOLD).
     /// Other rules fire beside it.
-    pub const TELL: u32 = 3;
+    pub const TELL: u32 = 8;
+    /// Stop the process; user space lets it go on after `value` ms.
+    pub const PAUSE: u32 = 9;
 }
 
 /// What else is to be known of a rule.
@@ -237,7 +241,18 @@ pub struct Told {
     pub subject: Subject,
 }
 
+/// One pause of a process; a map holds when each is to end, from before the process is stopped until after it was
+/// told to go on.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct Pause {
+    pub since_ns: u64,
+    pub pid: u32,
+    pub reserved: u32,
+}
+
 const _: () = {
+    assert!(size_of::<Pause>() == 16);
     assert!(size_of::<Rule>() == 64);
     assert!(size_of::<Told>() == 88);
     assert!(size_of::<Subject>() == 64);

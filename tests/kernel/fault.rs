@@ -1,7 +1,10 @@
 //! Injected faults: they strike the event that was meant, in the process that was meant, and nobody else; the
 //! recording holds them, and `why` names them.
 
+mod killed;
 mod partition;
+mod pause;
+mod running;
 
 use std::path::Path;
 use std::process::{Command, Output};

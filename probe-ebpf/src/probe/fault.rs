@@ -7,6 +7,7 @@
 mod cgroup;
 mod cut;
 mod packet;
+mod pause;
 mod result;
 mod signal;
 mod tell;
