@@ -308,7 +308,7 @@ mod tests {
                 bad pattern: there is no key `colour`
                     colour=red
                     ^
-                hint: keys: host pid tid comm cgroup container pod op protocol local remote netns socket iss irs stream_start stream_end result error signal target cpu ring position time begin_ns time_ns duration lane flag
+                hint: keys: host pid tid comm cgroup container pod op protocol local remote netns socket iss irs stream_start stream_end result error signal target fault cpu ring position time begin_ns time_ns duration lane flag
             "#]],
         );
     }
