@@ -6,7 +6,8 @@
 //! ```text
 //!   API ─────────┐
 //!   SIGUSR2 ─────┼──▶ Ask ──▶ Daemon ──▶ worker ──▶ dumps/<time>-<name>/
-//!   Alertmanager ┘
+//!   Alertmanager ┤
+//!   [[trigger]] ──┘
 //! ```
 
 pub mod api;
@@ -15,12 +16,14 @@ pub mod config;
 pub mod job;
 mod metrics;
 mod openapi;
+pub mod peers;
 pub mod raised;
 pub mod reload;
 mod server;
 pub mod status;
 mod stop;
 mod store;
+mod triggers;
 
 use std::collections::VecDeque;
 use std::fs;
@@ -42,11 +45,13 @@ use crate::capture::{Capture, Counting, clock};
 use crate::describe::printable;
 use crate::trigger::{Firing, Raise};
 use config::Config;
-use job::{Done, Job, Worker};
+use job::{Done, Job, Worker, across};
+use peers::Gathering;
 use raised::DetailStatus;
 use reload::{Live, Reloaded};
 use status::{Counts, Status};
 use store::{Draft, Refusal, Store};
+use triggers::Triggers;
 
 /// What the daemon is asked, and where the answer goes.
 pub enum Ask {
@@ -78,6 +83,8 @@ const MOST_WAITING: usize = 8;
 struct Wanted {
     firing: Firing,
     reply: oneshot::Sender<Result<Dumped, Refusal>>,
+    /// Other hosts' parts, where they were asked for.
+    gathering: Option<Gathering>,
 }
 
 /// The dump that is being made.
@@ -93,6 +100,7 @@ struct Daemon {
     live: watch::Sender<Live>,
     capture: Capture,
     store: Store,
+    triggers: Triggers,
     started: Instant,
     counts: Counts,
     /// When events were counted as unwritten, so that a dump need not answer for those before its window.
@@ -117,12 +125,15 @@ pub async fn run(config: Config, file: Option<PathBuf>, ready: impl FnOnce(&Conf
         Settings { ring_bytes: config.ring.0, probe_log: false, record_self: false, family: None };
     let capture = Capture::start(config.scope(), settings)?;
     give_back_memory();
+    let (mut triggers, fired) = Triggers::new();
+    triggers.watch(&config.trigger);
     let daemon = Daemon {
         config,
         file,
         live,
         capture,
         store,
+        triggers,
         started: Instant::now(),
         counts: Counts::default(),
         unwritten: VecDeque::new(),
@@ -134,7 +145,7 @@ pub async fn run(config: Config, file: Option<PathBuf>, ready: impl FnOnce(&Conf
     ready(&daemon.config);
     // For systemd, where it waits for this; nobody else hears it.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
-    daemon.serve(asked, serving).await
+    daemon.serve(asked, fired, serving).await
 }
 
 /// Reading the kernel's types took tens of MiB that are of no use any more.
@@ -147,6 +158,7 @@ impl Daemon {
     async fn serve(
         mut self,
         mut asked: mpsc::Receiver<Ask>,
+        mut fired: mpsc::Receiver<Firing>,
         serving: server::Serving,
     ) -> Result<()> {
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -163,7 +175,8 @@ impl Daemon {
             }
             tokio::select! {
                 Some(ask) = asked.recv() => self.take(ask),
-                _ = dump.recv() => self.signalled(),
+                _ = dump.recv() => self.fired(Firing::new("signal", "signal")),
+                Some(firing) = fired.recv() => self.fired(firing),
                 () = until(self.raised_until.map(Into::into)) => self.lower(),
                 // Whoever sent it looks at the log.
                 _ = reload.recv() => drop(self.reload()),
@@ -206,10 +219,10 @@ impl Daemon {
         }
     }
 
-    /// SIGUSR2: whoever sent it looks at the folder, not for an answer.
-    fn signalled(&mut self) {
+    /// A signal or a trigger: nobody waits for an answer.
+    fn fired(&mut self, firing: Firing) {
         let (reply, _) = oneshot::channel();
-        self.want(Firing::new("signal", "signal"), reply);
+        self.want(firing, reply);
     }
 
     fn want(&mut self, firing: Firing, reply: oneshot::Sender<Result<Dumped, Refusal>>) {
@@ -226,11 +239,16 @@ impl Daemon {
             }
             Ok(()) => {
                 self.store.count(&firing, now);
-                self.waiting.push_back(Wanted { firing, reply });
+                self.triggers.count(&firing, None);
+                // Others are asked before anything is done here: the oldest that they hold is about to go.
+                let gathering = self.gather(&firing);
+                self.waiting.push_back(Wanted { firing, reply, gathering });
                 return;
             }
         };
-        log::info!("no dump for {}: {refusal}", printable(&firing.name));
+        if self.triggers.count(&firing, Some(&refusal)) {
+            log::info!("no dump for {}: {refusal}", printable(&firing.name));
+        }
         self.counts.refused += 1;
         let _ = reply.send(Err(refusal));
     }
@@ -242,9 +260,10 @@ impl Daemon {
 
     /// Starts the worker for the dump that has waited longest.
     fn begin(&mut self) -> Option<(Making, tokio::task::JoinHandle<Result<Done>>)> {
-        let wanted = self.waiting.pop_front()?;
+        let mut wanted = self.waiting.pop_front()?;
+        let gathering = wanted.gathering.take();
         let started = self.store.draft(&wanted.firing, Timestamp::now()).and_then(|draft| {
-            let worker = self.start_worker(&wanted.firing, &draft);
+            let worker = self.start_worker(&wanted.firing, &draft, gathering);
             match worker {
                 Ok(worker) => Ok((draft, worker)),
                 Err(error) => {
@@ -254,7 +273,7 @@ impl Daemon {
             }
         });
         match started {
-            Ok((draft, worker)) => Some((Making { wanted, draft }, tokio::spawn(worker.end()))),
+            Ok((draft, worker)) => Some((Making { wanted, draft }, tokio::spawn(worker))),
             Err(error) => {
                 self.fail(wanted, &error);
                 None
@@ -262,7 +281,12 @@ impl Daemon {
         }
     }
 
-    fn start_worker(&mut self, firing: &Firing, draft: &Draft) -> Result<Worker> {
+    fn start_worker(
+        &mut self,
+        firing: &Firing,
+        draft: &Draft,
+        gathering: Option<Gathering>,
+    ) -> Result<impl Future<Output = Result<Done>> + Send + use<>> {
         let said = serde_json::to_vec_pretty(&serde_json::json!({
             "name": firing.name,
             "source": firing.source,
@@ -292,8 +316,12 @@ impl Daemon {
             symptoms: firing.symptoms.clone(),
             missing: firing.missing.clone(),
             began: firing.began,
+            explain: gathering.is_none(),
+            recorded: None,
+            peers: Vec::new(),
         };
-        Worker::start(job, self.capture.ring_maps()?)
+        let worker = Worker::start(job.clone(), Some(self.capture.ring_maps()?))?;
+        Ok(across(worker, job, gathering))
     }
 
     /// Events that are known to have been unwritten before a time.
@@ -326,6 +354,8 @@ impl Daemon {
                 log::info!("{}: {}", folder.display(), done.headline);
                 self.counts.kept += 1;
                 self.counts.late += u64::from(done.late_s.is_some());
+                let missing = done.peers.iter().filter(|part| part.missing.is_some());
+                self.counts.missing_parts += missing.count() as u64;
                 let dumped = Dumped::Kept { folder, done };
                 self.last = Some(dumped.clone());
                 let _ = wanted.reply.send(Ok(dumped));

@@ -2,9 +2,11 @@
 //! leaves behind.
 
 mod incidents;
+mod peers;
 mod prometheus;
 mod reload;
 pub mod running;
+mod triggers;
 
 use std::fs;
 use std::io::{Read, Write};

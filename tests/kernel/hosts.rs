@@ -6,7 +6,7 @@
 //! `WHEREFORE_NAMESPACE_SEEDS=n` tries that many seeds, `WHEREFORE_SEED=n` one; a failure names its seed.
 #![expect(clippy::print_stdout, reason = "what was compared is worth seeing, with --nocapture")]
 
-mod network;
+pub mod network;
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};

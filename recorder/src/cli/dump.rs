@@ -50,6 +50,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         after_ms: arguments.after.map(ms),
         symptom: arguments.symptom.map(|pattern| pattern.to_string()),
         missing: arguments.missing.map(|pattern| pattern.to_string()),
+        asked_by: None,
     };
     let answer = asked(&arguments.socket, "POST", "/v1/dump", serde_json::to_vec(&request)?)?;
     let dumped: Dumped = serde_json::from_slice(&answer).context("understand the daemon")?;
@@ -63,6 +64,11 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         Dumped::Kept { folder, done } => {
             writeln!(out, "{}", folder.display())?;
             writeln!(out, "{}", done.headline)?;
+            for part in &done.peers {
+                if let Some(why) = &part.missing {
+                    writeln!(out, "silent   {}: {why}", part.peer)?;
+                }
+            }
         }
         Dumped::Failed { why } => bail!("the dump failed: {why}"),
     }

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write, stdin, stdout};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -32,19 +32,16 @@ pub struct Arguments {}
 
 pub fn run(_: Arguments) -> Result<ExitCode> {
     stand_back()?;
-    let job: Job = serde_json::from_reader(stdin()).context("understand the job")?;
+    let mut job: Job = serde_json::from_reader(stdin()).context("understand the job")?;
     let path = job.folder.join("recording.parquet");
-    let (host, events) = record(&job, &path)?;
-    let headline = explain(&job, &path, &host)?;
-    let bytes = fs::metadata(&path)?.len();
-    let window = window(&host);
-    let done = Done {
-        events,
-        bytes,
-        window_s: window.to_ns.saturating_sub(window.from_ns) as f64 / 1e9,
-        late_s: late(&job, &host),
-        headline,
+    let mut done = match job.recorded.take() {
+        Some(recorded) => recorded,
+        None => record(&job, &path)?,
     };
+    if job.explain {
+        done.headline = explain_all(&mut job, &path, done.late_s)?;
+        done.peers = job.peers;
+    }
     serde_json::to_writer(stdout().lock(), &done)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -60,7 +57,7 @@ fn stand_back() -> Result<()> {
 }
 
 /// Writes what the rings hold.
-fn record(job: &Job, path: &Path) -> Result<(Host, u64)> {
+fn record(job: &Job, path: &Path) -> Result<Done> {
     let rings = job.rings()?;
     let mut writer = Writer::create(path, &job.source.host())?;
     let mut count = 0;
@@ -70,7 +67,15 @@ fn record(job: &Job, path: &Path) -> Result<(Host, u64)> {
     })?;
     let file = writer.finish(&host)?;
     file.sync_all().with_context(|| format!("write {} to the disk", path.display()))?;
-    Ok((host, count))
+    let window = window(&host);
+    Ok(Done {
+        events: count,
+        bytes: fs::metadata(path)?.len(),
+        window_s: window.to_ns.saturating_sub(window.from_ns) as f64 / 1e9,
+        late_s: late(job, &host),
+        headline: String::new(),
+        peers: Vec::new(),
+    })
 }
 
 /// By how much the window begins after what the dump is about, s.
@@ -83,32 +88,60 @@ fn late(job: &Job, host: &Host) -> Option<f64> {
 /// Beyond this only the parts are read that explain the symptom.
 const WHOLE: Limits = Limits { whole: 2_000_000, most: 2_000_000 };
 
+/// Explains over all hosts. What others sent and cannot be read, alone or together with this host's recording, is put
+/// aside and named: it does not spoil the rest.
+fn explain_all(job: &mut Job, path: &Path, late_s: Option<f64>) -> Result<String> {
+    for part in &mut job.peers {
+        let file = part.file.as_ref().map(|file| job.folder.join(file));
+        if let Some(Err(error)) = file.map(|file| read::open_index(&file)) {
+            part.put_aside(&job.folder, &error.to_string())?;
+        }
+    }
+    let others = job.peers.iter().filter_map(|part| part.file.as_ref());
+    let mut files = vec![path.to_owned()];
+    files.extend(others.map(|file| job.folder.join(file)));
+    let told = explain(job, &files, late_s).or_else(|error| {
+        if files.len() == 1 {
+            return Err(error);
+        }
+        for part in job.peers.iter_mut().filter(|part| part.file.is_some()) {
+            part.put_aside(&job.folder, &format!("{error:#}"))?;
+        }
+        explain(job, &files[..1], late_s)
+    })?;
+    if !job.peers.is_empty() {
+        let said = serde_json::to_vec_pretty(&job.peers)?;
+        fs::write(job.folder.join("peers.json"), said).context("write peers.json")?;
+    }
+    Ok(told)
+}
+
 /// Writes `why.txt`, `why.json` and `graph.svg`; the first line of the answer.
-fn explain(job: &Job, path: &Path, host: &Host) -> Result<String> {
+fn explain(job: &Job, files: &[PathBuf], late_s: Option<f64>) -> Result<String> {
     let patterns: Vec<Pattern> =
         job.symptoms.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
     let asked: Vec<Option<&Pattern>> = match patterns.is_empty() {
         true => vec![None],
         false => patterns.iter().map(Some).chain([None]).collect(),
     };
-    let files = [path.to_owned()];
     for pattern in asked {
-        match lookback::look_back(&files, pattern, Options::default(), WHOLE)? {
+        match lookback::look_back(files, pattern, Options::default(), WHOLE)? {
             Outcome::Whole => break,
             Outcome::NoMatch { .. } => {}
             Outcome::Found(part) => {
                 let lookback::LookedBack { history, graph, symptom, matched, extent, .. } = *part;
                 let incident =
                     incident::explain(&history, &graph, symptom, matched, Options::default());
-                let found = Found { job, history: &history, graph: &graph, extent: Some(&extent) };
-                return found.write(Some(&incident), host);
+                let found =
+                    Found { job, late_s, history: &history, graph: &graph, extent: Some(&extent) };
+                return found.write(Some(&incident));
             }
         }
     }
-    let history = read::open(&files)?.history;
+    let history = read::open(files)?.history;
     let graph = Graph::build(&history);
     let incident = incident::find(&history, &graph, &patterns, Options::default());
-    Found { job, history: &history, graph: &graph, extent: None }.write(incident.as_ref(), host)
+    Found { job, late_s, history: &history, graph: &graph, extent: None }.write(incident.as_ref())
 }
 
 /// An event that should have happened, and what is known about it.
@@ -123,13 +156,15 @@ fn furthest(missing: &Missing) -> Option<&Stop> {
 /// What an answer is about.
 struct Found<'a> {
     job: &'a Job,
+    /// By how much this host's window begins too late.
+    late_s: Option<f64>,
     history: &'a History,
     graph: &'a Graph,
     extent: Option<&'a Extent>,
 }
 
 impl Found<'_> {
-    fn write(&self, incident: Option<&Incident>, host: &Host) -> Result<String> {
+    fn write(&self, incident: Option<&Incident>) -> Result<String> {
         let file = |name: &str| -> io::Result<BufWriter<File>> {
             Ok(BufWriter::new(File::create(self.job.folder.join(name))?))
         };
@@ -139,8 +174,7 @@ impl Found<'_> {
             None => self.headline(incident),
         };
         let mut text = file("why.txt").context("make why.txt")?;
-        self.text(incident, missing.as_ref(), host, &headline, &mut text)
-            .context("write why.txt")?;
+        self.text(incident, missing.as_ref(), &headline, &mut text).context("write why.txt")?;
         text.flush().context("write why.txt")?;
         if let Some(incident) = incident {
             let mut answer = Vec::new();
@@ -194,7 +228,6 @@ impl Found<'_> {
         &self,
         incident: Option<&Incident>,
         missing: Option<&Asked>,
-        host: &Host,
         headline: &str,
         out: &mut impl Write,
     ) -> Result<()> {
@@ -206,12 +239,18 @@ impl Found<'_> {
                 writeln!(out, "{}", self.told(culprit))?;
             }
         }
-        if let Some(late_s) = late(job, host) {
+        if let Some(late_s) = self.late_s {
             writeln!(
                 out,
                 "late     the window begins {} after what this is about: larger rings would have held the cause",
                 short_duration((late_s * 1e9) as u64),
             )?;
+        }
+        for part in &job.peers {
+            match &part.missing {
+                Some(why) => writeln!(out, "silent   {} is not in this dump: {why}", part.peer)?,
+                None => writeln!(out, "peer     {} has sent its part", part.peer)?,
+            }
         }
         writeln!(out)?;
         if let Some(incident) = incident {

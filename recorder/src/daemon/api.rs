@@ -1,14 +1,18 @@
 //! What can be asked over HTTP; docs/deployment.md is the reference.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
-use axum::extract::{Query, Request, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::on;
 use axum::{Json, Router};
+use bytes::Bytes;
+use http_body_util::Channel;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,10 +20,11 @@ use serde_json::json;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::openapi::{self, Route, parameters, shape};
+use super::peers::PEER;
 use super::raised::{DetailRequest, DetailStatus};
 use super::reload::{Live, Reloaded};
 use super::status::Status;
-use super::store::Refusal;
+use super::store::{self, Refusal};
 use super::{Ask, Dumped, metrics};
 use crate::pattern::Pattern;
 use crate::trigger::Firing;
@@ -46,6 +51,9 @@ pub struct DumpRequest {
     pub symptom: Option<String>,
     /// Pattern of an event that did not happen.
     pub missing: Option<String>,
+    /// The host whose daemon asks for this host's part of its own dump: no further hosts are asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked_by: Option<String>,
 }
 
 /// Larger bodies are refused unread.
@@ -91,6 +99,14 @@ pub const ROUTES: &[Route] = &[
         answer: Some(shape::<Dumped>),
         refusals: &[(429, "A limit does not allow another dump now")],
         ..Route::POST
+    },
+    Route {
+        path: "/v1/dumps/{dump}/recording.parquet",
+        serve: |method| on(method, recording),
+        told: "The recording of a dump that is held here",
+        media: PARQUET,
+        refusals: &[(404, "There is no such dump")],
+        ..Route::GET
     },
     Route {
         path: "/v1/detail",
@@ -222,16 +238,17 @@ fn firing(request: DumpRequest) -> Result<Firing, String> {
         pattern.parse::<Pattern>().map_err(|error| error.to_string())?;
     }
     let name = request.name.as_deref().unwrap_or("asked");
+    let source = if request.asked_by.is_some() { PEER } else { "api" };
     let since = |ms| Timestamp::now().checked_sub(Duration::from_millis(ms));
     Ok(Firing {
         // Whoever asks in person means it: only the limits of an hour hold.
-        key: format!("api {}", Timestamp::now()),
+        key: format!("{source} {}", Timestamp::now()),
         symptoms: request.symptom.clone().into_iter().collect(),
         missing: request.missing.clone(),
         since: request.last_ms.map(since).transpose().map_err(|error| error.to_string())?,
         after_ms: Some(request.after_ms.unwrap_or(0)),
         said: json!(request),
-        ..Firing::new(name, "api")
+        ..Firing::new(name, source)
     })
 }
 
@@ -241,6 +258,37 @@ fn told(outcome: Result<Dumped, Refusal>) -> Response {
         Ok(Dumped::Failed { why }) => refuse(StatusCode::INTERNAL_SERVER_ERROR, why),
         Err(refusal) => refuse(StatusCode::TOO_MANY_REQUESTS, refusal),
     }
+}
+
+const PARQUET: &str = "application/vnd.apache.parquet";
+/// What is read of a file at a time, and how many such pieces wait for a slow client.
+const PIECE: usize = 64 << 10;
+const MOST_PIECES: usize = 2;
+
+async fn recording(State(asker): State<Asker>, Path(dump): Path<String>) -> Response {
+    let directory = asker.live.borrow().directory.clone();
+    let file = store::recording(&directory, &dump).and_then(|path| File::open(path).ok());
+    let Some(mut file) = file else {
+        return refuse(StatusCode::NOT_FOUND, "there is no such dump");
+    };
+    let (mut sender, body) = Channel::<Bytes, io::Error>::new(MOST_PIECES);
+    tokio::spawn(async move {
+        let mut piece = vec![0; PIECE];
+        loop {
+            match file.read(&mut piece) {
+                Ok(0) => return,
+                Ok(length) => {
+                    let piece = Bytes::copy_from_slice(&piece[..length]);
+                    let sent = tokio::time::timeout(PATIENCE, sender.send_data(piece)).await;
+                    if !matches!(sent, Ok(Ok(()))) {
+                        return sender.abort(io::ErrorKind::TimedOut.into());
+                    }
+                }
+                Err(error) => return sender.abort(error),
+            }
+        }
+    });
+    ([(header::CONTENT_TYPE, PARQUET)], Body::new(body)).into_response()
 }
 
 /// What became of a notification.

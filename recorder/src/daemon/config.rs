@@ -1,16 +1,19 @@
 //! The daemon's configuration: a TOML file, all of whose keys have defaults. An unknown key is an error,
 //! with its line and column: a misspelt limit would be no limit.
 
+use std::collections::HashSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
+use super::peers::Peers;
 use crate::capture::Scope;
 use crate::quantity::{Size, Time};
+use crate::trigger::Rule;
 use crate::trigger::alertmanager::AlertRule;
 
 /// What the daemon does; docs/deployment.md explains each key.
@@ -23,8 +26,12 @@ pub struct Config {
     pub cgroup: Option<PathBuf>,
     pub api: Api,
     pub dumps: Dumps,
+    /// Other hosts, which keep the same interval.
+    pub peers: Option<Peers>,
     /// What alerts mean.
     pub alert: Vec<AlertRule>,
+    /// What else makes a dump.
+    pub trigger: Vec<Rule>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -84,7 +91,9 @@ impl Default for Config {
             cgroup: None,
             api: Api::default(),
             dumps: Dumps::default(),
+            peers: None,
             alert: Vec::new(),
+            trigger: Vec::new(),
         }
     }
 }
@@ -121,7 +130,17 @@ impl Config {
     }
 
     fn parse(text: &str) -> Result<Self> {
-        Ok(toml::from_str(text)?)
+        let config: Self = toml::from_str(text)?;
+        let mut names = HashSet::new();
+        for rule in &config.trigger {
+            if !names.insert(&rule.name) {
+                bail!(
+                    "two triggers are called `{}`: their dumps could not be told apart",
+                    rule.name
+                );
+            }
+        }
+        Ok(config)
     }
 
     pub fn scope(&self) -> Scope {
@@ -174,16 +193,84 @@ mod tests {
     }
 
     #[test]
+    fn triggers_watch_one_thing_each() {
+        let config = Config::parse(
+            "[[trigger]]\nname = 'Slow'\nlog = '/var/log/x'\nmatches = 'took (?<ms>[0-9]+)'\nlookback = '30s'\n\
+             [[trigger]]\nname = 'Oops'\njournal = 'web.service'\nmatches = 'panic'\nsymptom = 'comm=web'\n",
+        )
+        .expect("it is right");
+        assert_eq!(config.trigger.iter().map(Rule::source).collect::<Vec<_>>(), ["log", "journal"]);
+        refused(
+            "\n[[trigger]]\nname = 'Slow'\nlog = '/x'\njournal = '*'\nmatches = 'x'",
+            expect![[r#"
+                TOML parse error at line 2, column 1
+                  |
+                2 | [[trigger]]
+                  | ^^^^^^^^^^^
+                a trigger watches one thing: give it `log` or `journal`
+            "#]],
+        );
+        refused(
+            "[[trigger]]\nname = 'Slow'\nlog = '/x'",
+            expect![[r#"
+            TOML parse error at line 1, column 1
+              |
+            1 | [[trigger]]
+              | ^^^^^^^^^^^
+            `log` needs `matches`, a regular expression that a line has to match
+        "#]],
+        );
+        refused(
+            "[[trigger]]\nname = 'Slow'\nlog = '/x'\nmatches = '('",
+            expect![[r#"
+            TOML parse error at line 4, column 11
+              |
+            4 | matches = '('
+              |           ^^^
+            regex parse error:
+                (
+                ^
+            error: unclosed group
+        "#]],
+        );
+        refused(
+            "[[trigger]]\nname = 'Slow'\nlogs = '/x'",
+            expect![[r#"
+            TOML parse error at line 3, column 1
+              |
+            3 | logs = '/x'
+              | ^^^^
+            unknown field `logs`, expected one of `name`, `log`, `journal`, `matches`, `symptom`, `missing`, `lookback`, `after`
+        "#]],
+        );
+        refused(
+            "[[trigger]]\nname = 'S'\nlog = '/x'\nmatches = 'x'\nsymptom = 'comm={who}'",
+            expect![[r#"
+                TOML parse error at line 1, column 1
+                  |
+                1 | [[trigger]]
+                  | ^^^^^^^^^^^
+                nothing is called `who`: name a part of `matches` so, (?<who>…)
+            "#]],
+        );
+        let twice = "[[trigger]]\nname = 'S'\nlog = '/x'\nmatches = 'x'\n".repeat(2);
+        refused(
+            &twice,
+            expect!["two triggers are called `S`: their dumps could not be told apart"],
+        );
+    }
+
+    #[test]
     fn what_is_wrong_is_told_with_its_place() {
         refused(
             "rings = '1GiB'",
             expect![[r#"
-            TOML parse error at line 1, column 1
-              |
-            1 | rings = '1GiB'
-              | ^^^^^
-            unknown field `rings`, expected one of `ring`, `cgroup`, `api`, `dumps`, `alert`
-        "#]],
+                TOML parse error at line 1, column 1
+                  |
+                1 | rings = '1GiB'
+                  | ^^^^^
+                unknown field `rings`, expected one of `ring`, `cgroup`, `api`, `dumps`, `peers`, `alert`, `trigger`
+            "#]],
         );
         refused(
             "[dumps]\nquota = 'plenty'",
@@ -225,7 +312,7 @@ mod tests {
                 bad pattern: there is no key `colour`
                     colour=red
                     ^
-                hint: keys: host pid tid comm cgroup container pod op protocol local remote netns socket iss irs stream_start stream_end result error signal target cpu ring position time begin_ns time_ns duration lane flag
+                hint: keys: host pid tid comm cgroup container pod op protocol local remote netns socket iss irs stream_start stream_end result error signal target fault cpu ring position time begin_ns time_ns duration lane flag
             "#]],
         );
     }

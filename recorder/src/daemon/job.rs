@@ -14,11 +14,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::process::{Child, Command};
 
+use super::peers::{Gathering, Part};
 use crate::capture::ring::Rings;
 use crate::capture::snapshot::{Cut, Source};
 
 /// What the worker is to do.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
     pub source: Source,
     pub cut: Cut,
@@ -31,6 +32,12 @@ pub struct Job {
     pub symptoms: Vec<String>,
     pub missing: Option<String>,
     pub began: Option<Timestamp>,
+    /// Else it only writes what the rings hold.
+    pub explain: bool,
+    /// What a worker before this one has written.
+    pub recorded: Option<Done>,
+    /// What other hosts have sent, beside the recording.
+    pub peers: Vec<Part>,
 }
 
 /// What came of it.
@@ -44,6 +51,9 @@ pub struct Done {
     pub late_s: Option<f64>,
     /// What is most likely to blame, in one line.
     pub headline: String,
+    /// Other hosts that were asked for their part.
+    #[serde(default)]
+    pub peers: Vec<Part>,
 }
 
 /// The word that makes of the command a worker.
@@ -54,15 +64,17 @@ const PATIENCE: Duration = Duration::from_secs(300);
 /// A worker at work.
 pub struct Worker {
     child: Child,
-    /// It stays open until the worker has its own.
-    _maps: [OwnedFd; 3],
+    /// They stay open until the worker has its own.
+    _maps: Option<[OwnedFd; 3]>,
 }
 
 impl Worker {
     /// Starts one; `job.maps` is filled in here.
-    pub fn start(mut job: Job, maps: [BorrowedFd<'_>; 3]) -> Result<Self> {
-        let inherited = inheritable(maps)?;
-        job.maps = [0, 1, 2].map(|i: usize| inherited[i].as_raw_fd());
+    pub fn start(mut job: Job, maps: Option<[BorrowedFd<'_>; 3]>) -> Result<Self> {
+        let inherited = maps.map(inheritable).transpose()?;
+        if let Some(inherited) = &inherited {
+            job.maps = [0, 1, 2].map(|i: usize| inherited[i].as_raw_fd());
+        }
         let program = std::env::current_exe().context("find the recorder's own program")?;
         let mut child = Command::new(program)
             .arg(WORKER)
@@ -91,6 +103,15 @@ impl Worker {
         }
         serde_json::from_slice(&output.stdout).context("understand the worker")
     }
+}
+
+/// Makes a dump; where other hosts were asked for their parts, an answer across all of them.
+pub async fn across(worker: Worker, job: Job, gathering: Option<Gathering>) -> Result<Done> {
+    let recorded = worker.end().await?;
+    let Some(gathering) = gathering else { return Ok(recorded) };
+    let peers = gathering.end(job.folder.clone()).await;
+    let job = Job { explain: true, recorded: Some(recorded), peers, ..job };
+    Worker::start(job, None)?.end().await
 }
 
 /// Descriptors of the same maps that a program started now inherits.

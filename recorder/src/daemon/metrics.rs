@@ -2,80 +2,94 @@
 
 use std::fmt::Write;
 
-use super::status::Status;
+use super::status::{Status, TriggerStatus};
+use crate::capture::Coverage;
 
-/// One line per metric, with its help and type.
+/// All metrics, each with its help and type.
 pub fn text(status: &Status) -> String {
-    let mut text = String::new();
-    let mut metric = |name: &str, kind: &str, help: &str, values: &[(String, f64)]| {
+    let mut page = Page::default();
+    rings(&mut page, status);
+    probes(&mut page, status);
+    dumps(&mut page, status);
+    page.0
+}
+
+#[derive(Default)]
+struct Page(String);
+
+const COUNTER: &str = "counter";
+const GAUGE: &str = "gauge";
+
+impl Page {
+    fn metric(&mut self, kind: &str, name: &str, help: &str, value: f64) {
+        self.labelled(kind, name, help, &[(String::new(), value)]);
+    }
+
+    fn labelled(&mut self, kind: &str, name: &str, help: &str, values: &[(String, f64)]) {
+        let text = &mut self.0;
+        // A String takes all that is written to it.
         let _ = writeln!(text, "# HELP wherefore_{name} {help}\n# TYPE wherefore_{name} {kind}");
         for (labels, value) in values {
             let _ = writeln!(text, "wherefore_{name}{labels} {value}");
         }
-    };
-    let one = |value: f64| vec![(String::new(), value)];
-    let rings = |of: fn(&crate::capture::Coverage) -> f64| {
-        let label =
-            |ring: &crate::capture::Coverage| format!("{{ring=\"{}\"}}", ring.ring.as_str());
+    }
+}
+
+fn rings(page: &mut Page, status: &Status) {
+    let values = |of: fn(&Coverage) -> f64| {
+        let label = |ring: &Coverage| format!("{{ring=\"{}\"}}", ring.ring.as_str());
         status.rings.iter().map(|ring| (label(ring), of(ring))).collect::<Vec<_>>()
     };
-    metric(
-        "slots_written_total",
-        "counter",
-        "Slots written into the rings: events, and what names what they refer to.",
-        &rings(|r| r.written as f64),
-    );
-    metric("window_seconds", "gauge", "How far back a ring is complete.", &rings(|r| r.window_s));
-    metric("ring_bytes", "gauge", "Memory of a ring on all CPUs.", &rings(|r| r.bytes as f64));
-    metric(
-        "lost_events_total",
-        "counter",
-        "Events that could not be written.",
-        &one(status.lost as f64),
-    );
-    metric(
-        "missing_hooks",
-        "gauge",
-        "Hooks that the kernel refused.",
-        &one(status.missing_hooks.len() as f64),
-    );
-    metric(
-        "raised_detail_seconds",
-        "gauge",
-        "For how long more is going to be recorded than always.",
-        &one(status.detail.left_s.unwrap_or(0.0)),
-    );
-    metric(
-        "resident_bytes",
-        "gauge",
-        "Memory of the daemon without its rings.",
-        &one(status.resident_bytes as f64),
-    );
-    metric("cpu_seconds_total", "counter", "CPU time of the daemon.", &one(status.cpu_s));
+    let help = "Slots written into the rings: events, and what names what they refer to.";
+    page.labelled(COUNTER, "slots_written_total", help, &values(|r| r.written as f64));
+    let help = "How far back a ring is complete.";
+    page.labelled(GAUGE, "window_seconds", help, &values(|r| r.window_s));
+    let help = "Memory of a ring on all CPUs.";
+    page.labelled(GAUGE, "ring_bytes", help, &values(|r| r.bytes as f64));
+}
+
+fn probes(page: &mut Page, status: &Status) {
+    let help = "Events that could not be written.";
+    page.metric(COUNTER, "lost_events_total", help, status.lost as f64);
+    let help = "Hooks that the kernel refused.";
+    page.metric(GAUGE, "missing_hooks", help, status.missing_hooks.len() as f64);
+    let help = "For how long more is going to be recorded than always.";
+    page.metric(GAUGE, "raised_detail_seconds", help, status.detail.left_s.unwrap_or(0.0));
+    let help = "Memory of the daemon without its rings.";
+    page.metric(GAUGE, "resident_bytes", help, status.resident_bytes as f64);
+    page.metric(COUNTER, "cpu_seconds_total", "CPU time of the daemon.", status.cpu_s);
     if let Some(cost) = &status.cost {
-        metric(
-            "probe_run_seconds",
-            "gauge",
-            "What one run of a probe took on average, by the kernel's count, while it was measured.",
-            &one(cost.ns_per_run / 1e9),
-        );
+        let help = "What a run of a probe took by the kernel's count, while it was measured.";
+        page.metric(GAUGE, "probe_run_seconds", help, cost.ns_per_run / 1e9);
     }
+}
+
+fn dumps(page: &mut Page, status: &Status) {
     let counts = status.dumps.counts;
-    metric("triggers_total", "counter", "Reasons to make a dump.", &one(counts.triggered as f64));
+    page.metric(COUNTER, "triggers_total", "Reasons to make a dump.", counts.triggered as f64);
     let outcomes = [("kept", counts.kept), ("refused", counts.refused), ("failed", counts.failed)];
     let outcomes = outcomes.map(|(name, n)| (format!("{{outcome=\"{name}\"}}"), n as f64));
-    metric(
-        "dumps_total",
-        "counter",
-        "Dumps that were asked for, by what became of them.",
-        &outcomes,
-    );
-    metric(
-        "late_dumps_total",
-        "counter",
-        "Dumps whose window began too late.",
-        &one(counts.late as f64),
-    );
-    metric("dumps_bytes", "gauge", "Size of all dumps held.", &one(status.dumps.bytes as f64));
-    text
+    let help = "Dumps that were asked for, by what became of them.";
+    page.labelled(COUNTER, "dumps_total", help, &outcomes);
+    let help = "Dumps whose window began too late.";
+    page.metric(COUNTER, "late_dumps_total", help, counts.late as f64);
+    let help = "Parts of dumps that other hosts were asked for and that did not come.";
+    page.metric(COUNTER, "missing_parts_total", help, counts.missing_parts as f64);
+    let help = "How often a trigger fired, by whether the limits allowed a dump.";
+    page.labelled(COUNTER, "trigger_fired_total", help, &triggers(&status.triggers));
+    let troubled = status.triggers.iter().filter(|t| t.trouble.is_some()).count();
+    let help = "Triggers that cannot see what they look for.";
+    page.metric(GAUGE, "troubled_triggers", help, troubled as f64);
+    page.metric(GAUGE, "dumps_bytes", "Size of all dumps held.", status.dumps.bytes as f64);
+}
+
+fn triggers(triggers: &[TriggerStatus]) -> Vec<(String, f64)> {
+    let counted = triggers.iter().flat_map(|t| {
+        let labels = |outcome| {
+            format!("{{trigger=\"{}\",source=\"{}\",outcome=\"{outcome}\"}}", t.trigger, t.source)
+        };
+        let admitted = t.fired - t.refused;
+        [(labels("admitted"), admitted as f64), (labels("refused"), t.refused as f64)]
+    });
+    counted.collect()
 }

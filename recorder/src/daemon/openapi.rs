@@ -19,8 +19,9 @@ pub struct Route {
     pub told: &'static str,
     pub query: Option<Shape>,
     pub body: Option<Shape>,
-    /// JSON; nothing stands for plain text.
+    /// JSON; nothing stands for what `media` says.
     pub answer: Option<Shape>,
+    pub media: &'static str,
     /// Refusals besides those that every route knows.
     pub refusals: &'static [(u16, &'static str)],
 }
@@ -41,6 +42,7 @@ impl Route {
             query: None,
             body: None,
             answer: None,
+            media: "text/plain",
             refusals: &[],
         }
     }
@@ -105,7 +107,7 @@ pub fn document(routes: &[Route]) -> Value {
 fn operation(route: &Route, asked: &mut SchemaGenerator, told: &mut SchemaGenerator) -> Value {
     let content = match route.answer {
         Some(shape) => json!({ "application/json": { "schema": shape(told) } }),
-        None => json!({ "text/plain": { "schema": { "type": "string" } } }),
+        None => json!({ route.media: { "schema": { "type": "string" } } }),
     };
     let done = ("200".to_owned(), json!({ "description": "Done", "content": content }));
     let refusals = REFUSALS.iter().chain(route.refusals).map(|(status, why)| {
@@ -114,8 +116,12 @@ fn operation(route: &Route, asked: &mut SchemaGenerator, told: &mut SchemaGenera
     });
     let responses: BTreeMap<String, Value> = refusals.chain([done]).collect();
     let mut operation = json!({ "summary": route.told, "responses": responses });
+    let mut parameters = in_path(route.path);
     if let Some(shape) = route.query {
-        operation["parameters"] = query(&shape(asked));
+        parameters.extend(query(&shape(asked)));
+    }
+    if !parameters.is_empty() {
+        operation["parameters"] = parameters.into();
     }
     if let Some(shape) = route.body {
         operation["requestBody"] =
@@ -124,7 +130,14 @@ fn operation(route: &Route, asked: &mut SchemaGenerator, told: &mut SchemaGenera
     operation
 }
 
-fn query(schema: &Schema) -> Value {
+/// What stands in braces in a path.
+fn in_path(path: &str) -> Vec<Value> {
+    let parts = path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    let told = |name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } });
+    parts.map(told).collect()
+}
+
+fn query(schema: &Schema) -> Vec<Value> {
     let fields = schema.get("properties").and_then(Value::as_object).into_iter().flatten();
     fields
         .map(|(name, schema)| {

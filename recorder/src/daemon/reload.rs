@@ -1,6 +1,7 @@
 //! A changed configuration, taken while the rings fill on. What needs other rings or other listeners is named,
 //! and stays as it is until the daemon is started again; a file that is wrong changes nothing.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -19,6 +20,10 @@ pub struct Live {
     pub rules: Arc<[AlertRule]>,
     /// What whoever comes by TCP has to know.
     pub token: Option<Arc<str>>,
+    /// What other hosts want to hear.
+    pub peers_token: Option<Arc<str>>,
+    /// Where dumps lie.
+    pub directory: Arc<Path>,
 }
 
 /// What came of a reload.
@@ -32,8 +37,14 @@ impl Live {
     /// # Errors
     /// When the token cannot be read.
     pub fn of(config: &Config) -> Result<Self> {
-        let token = config.api.tcp.as_ref().map(server::token).transpose()?;
-        Ok(Self { rules: Arc::from(config.alert.clone()), token })
+        let token = config.api.tcp.as_ref().map(|tcp| server::token(&tcp.token_file));
+        let peers = config.peers.as_ref().map(|peers| server::token(&peers.token_file));
+        Ok(Self {
+            rules: Arc::from(config.alert.clone()),
+            token: token.transpose()?,
+            peers_token: peers.transpose()?,
+            directory: Arc::from(config.dumps.directory.as_path()),
+        })
     }
 }
 
@@ -69,13 +80,14 @@ impl Daemon {
     fn apply(&mut self, new: Config) -> Result<Reloaded> {
         let needs_restart = needs_restart(&self.config, &new);
         // Every key is named here: whether it can be changed at once is decided for each.
-        let Config { ring: _, cgroup: _, api, dumps, alert } = new;
-        let mut config = Config { dumps, alert, ..self.config.clone() };
+        let Config { ring: _, cgroup: _, api, dumps, peers, alert, trigger } = new;
+        let mut config = Config { dumps, peers, alert, trigger, ..self.config.clone() };
         if let (Some(running), Some(tcp)) = (&mut config.api.tcp, api.tcp) {
             running.token_file = tcp.token_file;
         }
         let live = Live::of(&config)?;
         self.store.limit(&config.dumps)?;
+        self.triggers.watch(&config.trigger);
         self.live.send_replace(live);
         self.config = config;
         Ok(Reloaded { needs_restart })

@@ -209,9 +209,8 @@ fn listen(tcp: &Tcp) -> Result<TcpListener> {
 /// Shorter tokens can be guessed.
 const SHORTEST_TOKEN: usize = 16;
 
-/// What whoever comes by TCP has to know.
-pub fn token(tcp: &Tcp) -> Result<Arc<str>> {
-    let path = &tcp.token_file;
+/// A token, which is a file's first line.
+pub fn token(path: &Path) -> Result<Arc<str>> {
     let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
     let token = text.lines().next().unwrap_or_default().trim();
     if token.len() < SHORTEST_TOKEN {

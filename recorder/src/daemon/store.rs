@@ -196,11 +196,23 @@ fn size(folder: &Path) -> u64 {
 }
 
 /// A name that is a plain part of a path, whatever an alert is called.
-fn plain(name: &str) -> String {
+pub fn plain(name: &str) -> String {
     let allowed = |c: char| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' };
     let name: String = name.chars().take(64).map(allowed).collect();
     let name = name.trim_start_matches('.').to_owned();
     if name.is_empty() { "dump".to_owned() } else { name }
+}
+
+/// Whether a name is a plain part of a path as it is.
+pub fn is_plain(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    !name.is_empty() && !name.starts_with('.') && name.chars().all(allowed)
+}
+
+/// The recording of a dump of that name.
+pub fn recording(directory: &Path, name: &str) -> Option<PathBuf> {
+    let folder = directory.join(name);
+    (is_plain(name) && is_dump(&folder)).then(|| folder.join("recording.parquet"))
 }
 
 /// A path that nobody has taken.

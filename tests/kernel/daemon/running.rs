@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -34,7 +34,7 @@ def client(connection, turn):
 play(server, client)
 ";
 
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct Running {
     home: TempDir,
@@ -45,61 +45,85 @@ pub struct Running {
     pub port: u16,
 }
 
+/// How a daemon is started.
+pub struct Setup<'a> {
+    /// Added to its configuration; `TOKEN` stands for its token's file.
+    pub more: &'a str,
+    pub listen: Option<SocketAddr>,
+    pub cgroup: Option<PathBuf>,
+    /// Puts it somewhere.
+    pub place: &'a dyn Fn(&mut Command),
+}
+
+impl Default for Setup<'_> {
+    fn default() -> Self {
+        Self { more: "", listen: None, cgroup: None, place: &|_| {} }
+    }
+}
+
 impl Running {
     /// Starts one that records a cgroup of its own; `more` is added to its configuration.
     pub fn start(more: &str) -> Self {
-        Self::with(more, 0, Some(new_cgroup()))
+        Self::with(Setup { more, cgroup: Some(new_cgroup()), ..Setup::default() })
     }
 
     pub fn with_tcp() -> Self {
-        Self::with("", free_port(), None)
+        Self::with(Setup { listen: Some(free_address()), ..Setup::default() })
     }
 
     pub fn with_tcp_and_scope(more: &str) -> Self {
-        Self::with(more, free_port(), Some(new_cgroup()))
+        let (listen, cgroup) = (Some(free_address()), Some(new_cgroup()));
+        Self::with(Setup { more, listen, cgroup, ..Setup::default() })
     }
 
     pub fn on_the_whole_machine() -> Self {
-        Self::with("", 0, None)
+        Self::with(Setup::default())
     }
 
     /// Starts one that tells a socket what it tells systemd.
     pub fn notifying(socket: &Path) -> Self {
-        Self::with_environment("", 0, Some(new_cgroup()), &[("NOTIFY_SOCKET", socket)])
+        let place = |command: &mut Command| {
+            command.env("NOTIFY_SOCKET", socket);
+        };
+        Self::with(Setup { cgroup: Some(new_cgroup()), place: &place, ..Setup::default() })
     }
 
-    fn with(more: &str, port: u16, cgroup: Option<PathBuf>) -> Self {
-        Self::with_environment(more, port, cgroup, &[])
+    /// One that finds programs only there.
+    pub fn with_path(more: &str, path: &Path) -> Self {
+        let place = |command: &mut Command| {
+            command.env("PATH", path);
+        };
+        let cgroup = Some(new_cgroup());
+        Self::with(Setup { more, cgroup, place: &place, ..Setup::default() })
     }
 
-    fn with_environment(
-        more: &str,
-        port: u16,
-        cgroup: Option<PathBuf>,
-        environment: &[(&str, &Path)],
-    ) -> Self {
+    /// What it has said.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).expect("it has a log")
+    }
+
+    pub fn with(setup: Setup<'_>) -> Self {
         require_root();
         let home = tempfile::tempdir().expect("a folder");
-        let scope = cgroup.as_ref().map(|path| format!("cgroup = '{}'\n", path.display()));
+        let scope = setup.cgroup.as_ref().map(|path| format!("cgroup = '{}'\n", path.display()));
         let path = |name: &str| home.path().join(name).display().to_string();
         fs::write(path("token"), TOKEN).expect("it is written");
-        let tcp = match port {
-            0 => String::new(),
-            port => format!(
-                "tcp = {{ listen = '127.0.0.1:{port}', token_file = '{}' }}\n",
-                path("token")
-            ),
-        };
+        let tcp = setup.listen.map(|listen| {
+            format!("tcp = {{ listen = '{listen}', token_file = '{}' }}\n", path("token"))
+        });
         let config = format!(
-            "ring = '16MiB'\n{}[api]\nsocket = '{}'\n{tcp}\
-             [dumps]\ndirectory = '{}'\nper_hour = 3\nafter = '50ms'\n{more}",
+            "ring = '16MiB'\n{}[api]\nsocket = '{}'\n{}\n\
+             [dumps]\ndirectory = '{}'\nper_hour = 3\nafter = '50ms'\n{}",
             scope.unwrap_or_default(),
             path("socket"),
+            tcp.unwrap_or_default(),
             path("dumps"),
+            setup.more.replace("TOKEN", &path("token")),
         );
         fs::write(path("config.toml"), config).expect("it is written");
-        let child = spawn(home.path(), environment);
-        let running = Self { home, child, cgroup, port };
+        let child = spawn(command(home.path()), home.path(), setup.place);
+        let port = setup.listen.map_or(0, |listen| listen.port());
+        let running = Self { home, child, cgroup: setup.cgroup, port };
         running.wait_until_it_answers();
         running
     }
@@ -116,8 +140,8 @@ impl Running {
         }
     }
 
-    /// Runs a play in its scope; it must end well.
-    pub fn play(&self, script: &str) {
+    /// A play in its scope.
+    pub fn player(&self, script: &str) -> Command {
         let play = python_command(script);
         let mut command = Command::new("sh");
         if let Some(cgroup) = &self.cgroup {
@@ -125,8 +149,13 @@ impl Running {
         } else {
             command.args(["-c", "exec \"$@\"", "sh"]);
         }
-        let output = command.arg(play.get_program()).args(play.get_args()).output();
-        let output = output.expect("a shell starts");
+        command.arg(play.get_program()).args(play.get_args());
+        command
+    }
+
+    /// Runs a play in its scope; it must end well.
+    pub fn play(&self, script: &str) {
+        let output = self.player(script).output().expect("a shell starts");
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{said}");
     }
@@ -239,7 +268,7 @@ impl Running {
     pub fn kill_and_start_again(&mut self) {
         self.child.kill().expect("it lives");
         self.child.wait().expect("it is our child");
-        self.child = spawn(self.home.path(), &[]);
+        self.child = spawn(command(self.home.path()), self.home.path(), &|_| {});
         self.wait_until_it_answers();
     }
 }
@@ -250,14 +279,22 @@ fn command(home: &Path) -> Command {
     command
 }
 
-fn spawn(home: &Path, environment: &[(&str, &Path)]) -> Child {
+fn spawn(mut command: Command, home: &Path, place: &dyn Fn(&mut Command)) -> Child {
     let log = fs::File::create(home.join("log")).expect("a file");
-    command(home)
-        .envs(environment.iter().copied())
-        .stdin(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .expect("it starts")
+    place(&mut command);
+    command.stdin(Stdio::null()).stderr(log).spawn().expect("it starts")
+}
+
+/// Has a program take itself to be on another machine: by name, and by the number of its boot.
+pub fn as_a_host_of_its_own(command: &mut Command, folder: &Path, name: &str) {
+    let boot = folder.join(name);
+    fs::write(&boot, format!("boot-of-{name}\n")).expect("it is written");
+    let script = "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && \
+                  echo \"$1\" > /proc/sys/kernel/hostname && shift && exec \"$@\"";
+    let mut outer = Command::new("unshare");
+    outer.args(["--mount", "--uts", "sh", "-c", script]).arg(boot).arg(name);
+    outer.arg(command.get_program()).args(command.get_args());
+    *command = outer;
 }
 
 impl Drop for Running {
@@ -291,13 +328,13 @@ fn remove(cgroup: &Path) {
     }
 }
 
-fn free_port() -> u16 {
+pub fn free_address() -> SocketAddr {
     let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    free.local_addr().expect("it has one").port()
+    free.local_addr().expect("it has one")
 }
 
 /// Each test has another.
-fn new_cgroup() -> PathBuf {
+pub fn new_cgroup() -> PathBuf {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let mount = procfs::cgroup_mount().expect("a cgroup2 mount");

@@ -253,7 +253,7 @@ fn a_redis_replica_in_another_network_namespace_catches_up() {
     let spaces = ["p", "r"].map(|side| format!("wf-cut-{}-{side}", std::process::id()));
     let script = format!(
         "
-import subprocess, time
+import subprocess, tempfile, time
 primary, replica = {:?}, {:?}
 def run(*words):
     return subprocess.run(words, capture_output=True, text=True).stdout.strip()
@@ -266,8 +266,9 @@ def until(what):
     raise Exception('it takes too long')
 link = lambda: [l for l in cli(replica, '10.97.3.2', 'info', 'replication').splitlines() if l.startswith('master_link_status')]
 servers = []
+folder = tempfile.TemporaryDirectory()
 def redis(space, ip, *words):
-    common = ['--bind', ip, '--save', '', '--appendonly', 'no', '--protected-mode', 'no', '--repl-timeout', '2', '--repl-ping-replica-period', '1']
+    common = ['--bind', ip, '--save', '', '--appendonly', 'no', '--protected-mode', 'no', '--repl-timeout', '2', '--repl-ping-replica-period', '1', '--dir', folder.name]
     servers.append(subprocess.Popen(['ip', 'netns', 'exec', space, 'redis-server', *common, *words], stdout=subprocess.DEVNULL))
 try:
     for space in (primary, replica):

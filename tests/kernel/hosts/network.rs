@@ -31,14 +31,24 @@ pub struct Network {
 impl Network {
     /// Makes so many hosts and joins them at random.
     pub fn make(hosts: usize, random: &mut Random) -> Self {
-        remove_orphans();
         let lans = random.between(3, 6) as usize;
+        let lan_of = (0..hosts).map(|_| random.index(lans)).collect();
+        Self::of(lan_of, (0..lans).map(|lan| lan == 0 || random.percent(60)).collect())
+    }
+
+    /// So many hosts in one LAN.
+    pub fn flat(hosts: usize) -> Self {
+        Self::of(vec![0; hosts], vec![false])
+    }
+
+    fn of(lan_of: Vec<usize>, hidden: Vec<bool>) -> Self {
+        remove_orphans();
         let name = |kind: &str, number: usize| format!("wf-{}-{kind}{number}", std::process::id());
         let network = Self {
-            hosts: (0..hosts).map(|n| name("h", n)).collect(),
-            routers: (0..=lans).map(|n| name("r", n)).collect(),
-            lan_of: (0..hosts).map(|_| random.index(lans)).collect(),
-            hidden: (0..lans).map(|lan| lan == 0 || random.percent(60)).collect(),
+            hosts: (0..lan_of.len()).map(|n| name("h", n)).collect(),
+            routers: (0..=hidden.len()).map(|n| name("r", n)).collect(),
+            lan_of,
+            hidden,
         };
         network.build();
         network
@@ -49,7 +59,7 @@ impl Network {
         self.routers.last().expect("there is one")
     }
 
-    fn lan_address(&self, host: usize) -> Ipv4Addr {
+    pub fn lan_address(&self, host: usize) -> Ipv4Addr {
         Ipv4Addr::new(10, 100 + self.lan_of[host] as u8, 0, 10 + host as u8)
     }
 
