@@ -130,7 +130,8 @@ fn close(known: &Known<'_>, cause: &Event, effect: &Event, proof: Proof) -> Brok
 
 fn fault(known: &Known<'_>, from: Point, to: Point) -> Broken {
     let (cause, effect) = (known.event(from.0), known.event(to.0));
-    let sides = (from.1, to.1) == (Side::End, Side::End);
+    let late = if effect.op == Op::Signal { Side::Begin } else { Side::End };
+    let sides = (from.1, to.1) == (Side::End, late);
     let next = known.next_in_thread[from.0 as usize] == to.0;
     let deed = match effect.op {
         Op::Signal => effect.signal == cause.signal && effect.target == cause.tid,
