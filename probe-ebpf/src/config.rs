@@ -95,6 +95,7 @@ pub struct Offsets {
     pub common_v6_rcv_saddr: u32,
     pub common_cookie: u32,
     pub common_flags: u32,
+    pub skb_cb: u32,
     pub common_net: u32,
     pub net_inum: u32,
     pub net_cookie: u32,

@@ -24,12 +24,12 @@ pub struct Slot {
     pub count: u64,
     /// `write_seq` after a send, `copied_seq` after a receive.
     pub sequence: u32,
-    /// Bytes (≥ 0) or −errno of a call; exit code of an exit; signal number of a signal.
+    /// Bytes (≥ 0) or −errno of a call; numbers that are sent again; exit code of an exit; signal number of a signal.
     pub result: i32,
     /// How many events this thread has raised so far, this one included; 0 in kernel lanes.
     pub task_count: u32,
     /// Flags of the call (`MSG_*`) for sends and receives; the other thread (child, target) for task
-    /// events; the kernel's reason for resets.
+    /// events; the kernel's reason for resets; number of the first byte that is sent again.
     pub argument: u32,
     /// One of [`kind`].
     pub kind: u8,

@@ -10,8 +10,14 @@ use bytemuck::{Pod, Zeroable};
 pub const RULES_MAX: u32 = 32;
 /// Most matchers of all its faults together.
 pub const MATCHERS_MAX: u32 = 64;
+/// Most ways that are cut at once: each direction between two sides of a partition is one.
+pub const CUTS_MAX: u32 = 64;
+/// Connections across cuts that are remembered; those used longest ago are forgotten.
+pub const FLOWS_MAX: u32 = 2048;
 /// Memory for what user space is told at once: some 600 firings that it has not yet read.
 pub const CONTROL_BYTES: u32 = 1 << 16;
+/// Most pauses under way at once; what would be one more is not stopped.
+pub const PAUSES_MAX: u32 = 256;
 
 /// Where in the kernel an event is met. A matcher names those it is for by bits: `1 << hook`.
 pub mod hook {
@@ -31,6 +37,8 @@ pub mod hook {
     pub const LISTENING: u32 = 6;
     /// A thread ended its direction of a connection.
     pub const CLOSING: u32 = 7;
+    /// A packet leaves a socket or comes to one. No thread's event: [`Cut`](super::Cut)s lead to it.
+    pub const PACKET: u32 = 24;
 }
 
 /// What matching an event does.
@@ -53,15 +61,31 @@ pub mod action {
     pub const REFUSE: u32 = 1;
     /// Send the signal `value` to the process.
     pub const SIGNAL: u32 = 2;
+    /// Lose the packet.
+    pub const LOSE: u32 = 16;
     /// Nothing is done to the event: user space is told of it, which needs [`flag::TOLD`](super::flag::TOLD).
     /// Other rules fire beside it.
-    pub const TELL: u32 = 3;
+    pub const TELL: u32 = 8;
+    /// Stop the process; user space lets it go on after `value` ms.
+    pub const PAUSE: u32 = 9;
 }
 
 /// What else is to be known of a rule.
 pub mod flag {
     /// User space is told at once of each firing.
     pub const TOLD: u32 = 1;
+}
+
+/// What an event of a fault says that belongs to no thread, in the first byte of its slot's `aux`.
+pub mod told {
+    /// The first packet from this socket that was lost.
+    pub const LOST_OUT: u8 = 1;
+    /// The first packet to this socket that was lost.
+    pub const LOST_IN: u8 = 2;
+    /// A cut begins.
+    pub const BEGUN: u8 = 3;
+    /// A cut has healed.
+    pub const HEALED: u8 = 4;
 }
 
 /// Which of the matching events fire.
@@ -133,6 +157,38 @@ pub struct Subject {
 /// Words of a [`Subject`].
 pub const SUBJECT_WORDS: usize = size_of::<Subject>() / 8;
 
+/// Packets that a rule loses: from one side of a partition to the other.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Cut {
+    /// Index of the rule, plus one; 0: unused.
+    pub rule: u32,
+    /// Depth of the cgroup that the sending socket has to be in, plus one; 0: any.
+    pub source_level: u32,
+    pub source_cgroup: u64,
+    /// The same of the receiving socket.
+    pub target_level: u32,
+    pub reserved: u32,
+    pub target_cgroup: u64,
+    pub value: Way,
+    pub mask: Way,
+}
+
+/// From where to where a packet goes. Addresses are as in [`Subject`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Way {
+    pub source: [u64; 2],
+    pub target: [u64; 2],
+    pub source_port: u16,
+    pub target_port: u16,
+    /// One of [`protocol`](crate::event::protocol); 0: none of these.
+    pub protocol: u32,
+}
+
+/// Words of a [`Way`].
+pub const WAY_WORDS: usize = size_of::<Way>() / 8;
+
 /// What became of a rule so far.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -146,6 +202,9 @@ pub struct Progress {
     pub open: u32,
     /// 1: `until` has been met.
     pub over: u32,
+    /// Of a cut, how often it was tried to tell that it began and that it healed: the first time it is told.
+    pub begun: u64,
+    pub healed: u64,
 }
 
 /// Detail of [`kind::FAULT`](crate::event::kind::FAULT) and [`kind::CALL`](crate::event::kind::CALL): what the
@@ -182,11 +241,24 @@ pub struct Told {
     pub subject: Subject,
 }
 
+/// One pause of a process; a map holds when each is to end, from before the process is stopped until after it was
+/// told to go on.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct Pause {
+    pub since_ns: u64,
+    pub pid: u32,
+    pub reserved: u32,
+}
+
 const _: () = {
+    assert!(size_of::<Pause>() == 16);
     assert!(size_of::<Rule>() == 64);
     assert!(size_of::<Told>() == 88);
     assert!(size_of::<Subject>() == 64);
     assert!(size_of::<Matcher>() == 24 + 2 * 64);
-    assert!(size_of::<Progress>() == 32);
+    assert!(size_of::<Progress>() == 48);
+    assert!(size_of::<Way>() == 40);
+    assert!(size_of::<Cut>() == 32 + 2 * 40);
     assert!(size_of::<FaultDetail>() == 64);
 };

@@ -127,6 +127,11 @@ impl Capture {
         &self.ebpf
     }
 
+    /// The same, to run programs of it.
+    pub const fn maps_mut(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
     /// Records more than `flow` from now on, or no more than that.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ mod detail;
 mod doctor;
 mod dump;
 mod dump_worker;
+mod fault_guardian;
 mod graph;
 mod inject;
 mod input;
@@ -44,6 +45,8 @@ enum Command {
     Reload(reload::Arguments),
     #[command(hide = true)]
     DumpWorker(dump_worker::Arguments),
+    #[command(hide = true)]
+    FaultGuardian(fault_guardian::Arguments),
 }
 
 /// What can be said on the command line; for those who check what documents say.
@@ -77,6 +80,7 @@ pub fn run(words: impl Iterator<Item = OsString>) -> Result<ExitCode> {
         Command::Detail(arguments) => detail::run(arguments),
         Command::Reload(arguments) => reload::run(arguments),
         Command::DumpWorker(arguments) => dump_worker::run(arguments),
+        Command::FaultGuardian(arguments) => fault_guardian::run(arguments),
     }
 }
 

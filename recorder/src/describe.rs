@@ -96,6 +96,9 @@ fn fault(history: &History, event: &Event) -> String {
     match error_name(event) {
         Some(error) => format!("fault `{name}`: {error}"),
         None if event.signal != 0 => format!("fault `{name}`: {}", signal_name(event.signal)),
+        None if event.flags.has(Flags::LOST) => format!("fault `{name}`: packet lost"),
+        None if event.flags.has(Flags::HEALED) => format!("fault `{name}`: healed"),
+        None if event.in_kernel_lane() && event.socket == 0 => format!("fault `{name}`: begins"),
         None => format!("fault `{name}`"),
     }
 }
@@ -136,6 +139,8 @@ fn other_end(event: &Event) -> Option<(&'static str, Address)> {
         Op::Recv | Op::Accept | Op::ResetReceived => Some(("from", event.remote)),
         Op::Established | Op::Closed => Some(("with", event.remote)),
         Op::Error => Some(("towards", event.remote)),
+        Op::Fault if event.flags.has(Flags::INCOMING) => Some(("from", event.remote)),
+        Op::Fault if event.flags.has(Flags::LOST) => Some(("to", event.remote)),
         Op::Listen | Op::Unlisten | Op::Bind => Some(("on", event.local)),
         _ => None,
     }
@@ -316,7 +321,8 @@ mod tests {
             took SIGTERM
             out of memory: kill 4301
             bind on 127.0.0.1:8080
-            fault ``: SIGTERM"#]]
+            fault ``: SIGTERM
+            packet dropped (reason 7) to [::1]:53122"#]]
         .assert_eq(&texts.join("\n"));
     }
 

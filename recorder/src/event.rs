@@ -402,6 +402,12 @@ impl Flags {
     /// The offsets were counted, and what was counted may not be all there was: the socket is older than the
     /// recorder, or somebody took bytes unseen.
     pub const UNSURE: Self = Self(2048);
+    /// A fault's: it lost a packet of this socket, the first or the first that bore bytes.
+    pub const LOST: Self = Self(4096);
+    /// A fault's: a cut has healed.
+    pub const HEALED: Self = Self(8192);
+    /// The packet that was lost was on its way to this socket; its offsets are the other end's.
+    pub const INCOMING: Self = Self(16384);
 
     pub const fn has(self, flag: Self) -> bool {
         self.0 & flag.0 != 0

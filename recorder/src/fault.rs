@@ -8,6 +8,7 @@ mod action;
 pub mod arm;
 pub mod error;
 pub mod form;
+pub mod guardian;
 pub mod line;
 mod never;
 pub mod parse;

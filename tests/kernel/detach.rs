@@ -14,7 +14,7 @@ use tests::patience;
 use crate::recorded::{assert_sound, python_path, require_root};
 
 /// Numbers of the BPF programs and maps that a process holds.
-fn held(pid: u32) -> (Vec<u32>, Vec<u32>) {
+pub fn held(pid: u32) -> (Vec<u32>, Vec<u32>) {
     let mut found = (Vec::new(), Vec::new());
     let folder = format!("/proc/{pid}/fdinfo");
     for entry in std::fs::read_dir(folder).expect("it lives").flatten() {
@@ -38,7 +38,7 @@ struct ById {
 }
 
 /// Whether the kernel still has a program or map of this number.
-fn exists(command: libc::c_long, id: u32) -> bool {
+pub fn exists(command: libc::c_long, id: u32) -> bool {
     let attributes = ById { id, next_id: 0, open_flags: 0 };
     // SAFETY: the attributes live until the call returns; the descriptor it may return is closed here.
     unsafe {
@@ -50,7 +50,7 @@ fn exists(command: libc::c_long, id: u32) -> bool {
     }
 }
 
-const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
+pub const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
 const BPF_MAP_GET_FD_BY_ID: libc::c_long = 14;
 
 fn wait_for(what: &str, ready: impl Fn() -> bool) {

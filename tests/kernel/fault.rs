@@ -1,6 +1,11 @@
 //! Injected faults: they strike the event that was meant, in the process that was meant, and nobody else; the
 //! recording holds them, and `why` names them.
 
+mod killed;
+mod partition;
+mod pause;
+mod running;
+
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -10,6 +15,7 @@ use recorder::fault::{line, parse};
 use recorder::graph::{EdgeKind, Graph, event_of};
 use recorder::recording::read;
 use serde_json::Value;
+use tempfile::TempDir;
 use tests::command::wherefore;
 
 use crate::recorded::{assert_sound, of, python_path, require_root};
@@ -49,6 +55,7 @@ def client(comm, play):
 "#;
 
 struct Injected {
+    folder: TempDir,
     history: History,
     /// What the program printed.
     said: String,
@@ -57,19 +64,41 @@ struct Injected {
     status: Option<i32>,
 }
 
+impl Injected {
+    /// What `why` says of the recording.
+    fn why(&self, words: &[&str]) -> String {
+        let mut why = Command::new(wherefore());
+        let why = why.arg("why").arg(self.folder.path().join("run.parquet")).args(words);
+        let output = why.output().expect("it starts");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
 /// Runs a Python script with one fault armed.
 fn inject(fault: &str, script: &str) -> Injected {
+    inject_any(&["--fault", fault], script)
+}
+
+/// The same with the faults of a file.
+fn inject_file(faults: &str, script: &str) -> Injected {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(&file, faults).expect("it is written");
+    inject_any(&[file.path().to_str().expect("it is text")], script)
+}
+
+fn inject_any(faults: &[&str], script: &str) -> Injected {
     require_root();
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("run.parquet");
     let said = folder.path().join("said");
     let script = format!("import sys\nsys.stdout = open({said:?}, 'w')\n{STAGE}\n{script}");
-    let output = inject_into(&file, fault, &[python_path(), "-c", &script]);
+    let output = inject_with(&file, faults, &[python_path(), "-c", &script]);
     let text = String::from_utf8_lossy(&output.stdout);
     let report: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{output:?}"));
     let recording = read::open(&[file]).expect("it can be read");
     assert_sound(&recording.history);
     Injected {
+        folder,
         history: recording.history,
         said: std::fs::read_to_string(said).expect("the script wrote it"),
         fault: report["faults"][0].clone(),
@@ -78,8 +107,12 @@ fn inject(fault: &str, script: &str) -> Injected {
 }
 
 fn inject_into(file: &Path, fault: &str, command: &[&str]) -> Output {
+    inject_with(file, &["--fault", fault], command)
+}
+
+fn inject_with(file: &Path, faults: &[&str], command: &[&str]) -> Output {
     let mut inject = Command::new(wherefore());
-    inject.args(["inject", "--json", "--quiet", "--seed", "7", "--fault", fault, "-o"]).arg(file);
+    inject.args(["inject", "--json", "--quiet", "--seed", "7", "-o"]).arg(file).args(faults);
     inject.arg("--").args(command).output().expect("it starts")
 }
 

@@ -5,6 +5,9 @@
 //! scope leaves at the first test.
 
 mod cgroup;
+mod cut;
+mod packet;
+mod pause;
 mod result;
 mod signal;
 mod tell;
@@ -23,7 +26,7 @@ use aya_ebpf::helpers::generated::{
 use aya_ebpf::macros::btf_map;
 use probe_ebpf::fault::{
     FaultDetail, MATCHERS_MAX, Matcher, Progress, RULES_MAX, Rule, SUBJECT_WORDS, Subject, action,
-    flag, pick, role,
+    flag, hook, pick, role,
 };
 
 use crate::emit;
@@ -88,22 +91,29 @@ struct Walk {
     firing: Firing,
 }
 
+impl Walk {
+    #[inline(always)]
+    fn new(hook: u32, subject: Subject) -> Self {
+        Self {
+            subject,
+            hook,
+            targets: 0,
+            after: 0,
+            before: 0,
+            from: 0,
+            until: 0,
+            seen_after: 0,
+            seen_before: 0,
+            firing: NOTHING,
+        }
+    }
+}
+
 /// Takes note of an event, and tells the fault that it meets, if one fires. `leader` is the first thread of
 /// the process, NULL where no process is known.
 #[inline(always)]
 pub fn meet(hook: u32, subject: Subject, leader: *mut task_struct) -> Firing {
-    let mut walk = Walk {
-        subject,
-        hook,
-        targets: 0,
-        after: 0,
-        before: 0,
-        from: 0,
-        until: 0,
-        seen_after: 0,
-        seen_before: 0,
-        firing: NOTHING,
-    };
+    let mut walk = Walk::new(hook, subject);
     each(MATCHERS_MAX, matched, &mut walk);
     if walk.targets != 0 {
         (walk.seen_after, walk.seen_before) = seen(leader);
@@ -132,6 +142,15 @@ type Body = unsafe extern "C" fn(u32, *mut Walk) -> i64;
 fn each(rounds: u32, body: Body, walk: &mut Walk) {
     // SAFETY: the body gets this very walk, which outlives the call.
     unsafe { bpf_loop(rounds, body as *mut c_void, ptr::from_mut(walk).cast(), 0) };
+}
+
+/// Lets rules fire that something else than a matcher leads to, a bit each.
+#[inline(always)]
+fn strike(targets: u32) -> Firing {
+    let mut walk = Walk::new(hook::PACKET, bytemuck::Zeroable::zeroed());
+    walk.targets = targets;
+    each(RULES_MAX, fires, &mut walk);
+    walk.firing
 }
 
 /// Takes note of one matcher, if it holds.

@@ -54,6 +54,7 @@ pub static OFFSETS: Offsets = Offsets {
     common_v6_rcv_saddr: ABSENT,
     common_cookie: ABSENT,
     common_flags: ABSENT,
+    skb_cb: ABSENT,
     common_net: ABSENT,
     net_inum: ABSENT,
     net_cookie: ABSENT,
@@ -206,6 +207,16 @@ impl Structure for Untyped {
     #[inline(always)]
     fn address(self) -> u64 {
         self.0 as u64
+    }
+}
+
+impl Untyped {
+    /// The address of a socket as packets' programs are given it, of which the verifier lets few fields be read.
+    /// It would not add to such a pointer either; what a helper has copied is only a number to it.
+    #[inline(always)]
+    pub fn address_of(socket: Pointer) -> Self {
+        let place = ptr::from_ref(&socket).cast_mut().cast::<c_void>();
+        Self(Self(place).load(0))
     }
 }
 

@@ -416,6 +416,32 @@ pub fn known_socket(sk: Pointer) -> *mut SocketState {
     sk.remembered(false)
 }
 
+/// What is remembered about the full socket of a packet; NULL when that is out of scope.
+#[inline(always)]
+pub fn of_packet(sk: Pointer) -> *mut SocketState {
+    let state = sk.remembered(config!(scope) == scope::ALL);
+    if !state.is_null() {
+        inherit(Untyped::address_of(sk), state);
+    }
+    state
+}
+
+/// The process that last used the socket of a packet by its own act; 0 when none was seen.
+#[inline(always)]
+pub fn owner(sk: Pointer) -> u32 {
+    let state = sk.remembered(false);
+    // SAFETY: NULL or a live storage value.
+    if state.is_null() { 0 } else { unsafe { (*state).owner } }
+}
+
+/// Takes a socket that is being made into scope.
+#[inline(always)]
+pub fn made(sk: Pointer) {
+    if sk.remembered(true).is_null() {
+        emit::dropped();
+    }
+}
+
 /// Makes a value that a listener handed on to an accepted socket the socket's own.
 #[inline(always)]
 fn inherit(sk: impl Sock, state: *mut SocketState) {
@@ -507,7 +533,7 @@ pub fn named(sk: impl Sock, state: *mut SocketState, time_ns: u64) {
 /// The same in a kernel lane, where a socket that is not connected yet is named every time: its local port
 /// is chosen after `connect` was seen.
 #[inline(always)]
-pub fn named_in_lane(sk: Pointer, state: *mut SocketState) {
+pub fn named_in_lane(sk: impl Sock, state: *mut SocketState) {
     let time_ns = emit::now();
     // SAFETY: a live storage value.
     if unsafe { (*state).proven } == proven::NO as u32 {

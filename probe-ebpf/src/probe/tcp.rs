@@ -107,7 +107,20 @@ pub fn tcp_receive_reset(ctx: BtfTracePointContext) -> Option<()> {
 
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
 pub fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> Option<()> {
-    lane_event(ctx.arg(0), kind::RETRANSMIT)
+    let sk: Pointer = ctx.arg(0);
+    let state = scope::lane(sk)?;
+    scope::named_in_lane(sk, state);
+    let mut slot = lane_slot(kind::RETRANSMIT, state);
+    sequences(sk, &mut slot);
+    if offset!(skb_cb) != ABSENT {
+        // `struct tcp_skb_cb` begins with the numbers of the segment's first byte and of the one behind its last.
+        let skb: Pointer = ctx.arg(1);
+        slot.argument = kernel::read_u32(skb, offset!(skb_cb));
+        let end = kernel::read_u32(skb, offset!(skb_cb) + 4);
+        slot.result = end.wrapping_sub(slot.argument) as i32;
+    }
+    emit::rare(&RareSlot { slot, detail: [0; 8] });
+    None
 }
 
 #[btf_tracepoint(function = "inet_sk_error_report")]
@@ -209,4 +222,13 @@ fn sent(tcp: impl Structure, slot: &mut Slot) {
     slot.sequence = field!(tcp, tcp_write_seq, u32);
     let unacked = slot.sequence.wrapping_sub(field!(tcp, tcp_snd_una, u32));
     slot.count = field!(tcp, tcp_bytes_acked, u64) + unacked as u64;
+}
+
+/// Where the stream stands that a packet from or to a socket belongs to: near where its bytes lie.
+#[inline(always)]
+pub fn of_packet(tcp: impl Structure, from: bool, slot: &mut Slot) {
+    if from {
+        return sent(tcp, slot);
+    }
+    slot.count = field!(tcp, tcp_bytes_received, u64);
 }

@@ -321,7 +321,13 @@ pub fn map_fd<'a>(ebpf: &'a Ebpf, name: &str) -> Result<BorrowedFd<'a>> {
 
 fn map_data<'a>(ebpf: &'a Ebpf, name: &str) -> Result<&'a MapData> {
     match ebpf.map(name) {
-        Some(Map::Array(data) | Map::Unsupported(data) | Map::SkStorage(data)) => Ok(data),
+        Some(
+            Map::Array(data)
+            | Map::HashMap(data)
+            | Map::RingBuf(data)
+            | Map::SkStorage(data)
+            | Map::Unsupported(data),
+        ) => Ok(data),
         _ => bail!("the probes have no map {name}"),
     }
 }

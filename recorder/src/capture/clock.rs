@@ -19,6 +19,11 @@ pub fn wall_offset_ns() -> i64 {
     (0..5).map(|_| attempt()).min().map_or(0, |(_, offset)| offset)
 }
 
+/// Time since the machine was booted, with the time that it slept, ns: what `/proc` counts processes' starts in.
+pub fn since_boot_ns() -> u64 {
+    read(ClockId::CLOCK_BOOTTIME) as u64
+}
+
 /// CPU time that the calling thread has used, ns.
 pub fn own_cpu_ns() -> u64 {
     read(ClockId::CLOCK_THREAD_CPUTIME_ID) as u64

@@ -81,6 +81,7 @@ fn offsets(btf: &Btf) -> Offsets {
         common_v6_rcv_saddr: at("sock_common", "skc_v6_rcv_saddr"),
         common_cookie: at("sock_common", "skc_cookie"),
         common_flags: at("sock_common", "skc_flags"),
+        skb_cb: at("sk_buff", "cb"),
         common_net: at("sock_common", "skc_net"),
         net_inum: at("net", "ns.inum"),
         net_cookie: at("net", "net_cookie"),

@@ -56,6 +56,11 @@ pub fn executable(pid: u32) -> String {
         .unwrap_or_default()
 }
 
+/// When a process began, since the machine was booted, to the 100th of a second before; nothing if there is none.
+pub fn started_ns(pid: u32) -> Option<u64> {
+    task(pid, pid, "").map(|task| task.start_ns)
+}
+
 fn task(pid: u32, tid: u32, cgroup: &str) -> Option<Task> {
     let stat = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).ok()?;
     // The name stands in parentheses and may itself hold some.

@@ -103,7 +103,8 @@ fn open_thread(tid: u32) -> io::Result<OwnedFd> {
     pidfd_open(tid, PIDFD_THREAD).or_else(|_| pidfd_open(tid, 0))
 }
 
-fn pidfd_open(tid: u32, flags: libc::c_uint) -> io::Result<OwnedFd> {
+/// A descriptor of a process or a thread, which no other comes to have when its number is given again.
+pub fn pidfd_open(tid: u32, flags: libc::c_uint) -> io::Result<OwnedFd> {
     // SAFETY: a system call on numbers; the descriptor it returns is ours.
     unsafe {
         match libc::syscall(libc::SYS_pidfd_open, tid as libc::pid_t, flags) {

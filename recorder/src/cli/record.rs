@@ -318,6 +318,8 @@ impl Session<'_> {
     #[expect(clippy::print_stderr, reason = "talk goes to stderr")]
     fn finish(mut self, capture: &mut Capture, output: &Path, quiet: bool) -> Result<()> {
         let (writer, besides) = (&mut self.writer, &mut self.besides);
+        // What is told only now is in the rest.
+        besides.turn(capture)?;
         self.events += capture.drain_rest(&mut |names, events| {
             besides.see(names, events);
             Ok(writer.append(names, events)?)

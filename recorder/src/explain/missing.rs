@@ -20,6 +20,8 @@ pub struct Missing {
     pub frontier: Vec<Stop>,
     /// Bytes that were sent and that nobody is known to have taken.
     pub undelivered: Vec<Undelivered>,
+    /// Packets that faults lost on the way of what was asked or sent, where the network had not healed before.
+    pub lost: Vec<EventIndex>,
 }
 
 /// Where a thread was last seen.
@@ -59,11 +61,13 @@ pub fn missing(
         matches!(event.op, Op::Send | Op::Connect) && event.error == 0 && about.matches(event)
     })?;
     let slice = slice::forward(history, graph, &[outstanding], options);
+    let undelivered = undelivered(history, graph, &slice);
     Some(Missing {
         last,
         outstanding,
         frontier: frontier(history, graph, &slice),
-        undelivered: undelivered(history, graph, &slice),
+        lost: lost(history, graph, outstanding, &undelivered),
+        undelivered,
     })
 }
 
@@ -129,6 +133,37 @@ fn undelivered(history: &History, graph: &Graph, slice: &Slice) -> Vec<Undeliver
         }
     }
     found
+}
+
+/// What both ends of the connections that wait have lost. Of a socket only the first is known; it counts for as long
+/// as its cut had not healed when the bytes were sent.
+fn lost(
+    history: &History,
+    graph: &Graph,
+    outstanding: EventIndex,
+    undelivered: &[Undelivered],
+) -> Vec<EventIndex> {
+    let mut lost = Vec::new();
+    for sent in undelivered.iter().map(|bytes| bytes.send).chain([outstanding]) {
+        let Some(endpoint) = graph.endpoint_of(history, sent) else { continue };
+        for end in graph.peers(endpoint).map(|(peer, _)| peer).chain([endpoint]) {
+            let events = graph.events_of_endpoint(&graph.endpoints[end as usize]).iter().copied();
+            lost.extend(events.filter(|&event| lies_on_way(history, event, sent)));
+        }
+    }
+    lost.sort_unstable();
+    lost.dedup();
+    lost
+}
+
+fn lies_on_way(history: &History, lost: EventIndex, sent: EventIndex) -> bool {
+    let fault = &history.events[lost as usize];
+    let sent = &history.events[sent as usize];
+    let healed = |event: &Event| {
+        let same = (event.host, event.fault) == (fault.host, fault.fault);
+        same && event.flags.has(Flags::HEALED) && event.time_ns < sent.begin_ns
+    };
+    fault.op == Op::Fault && fault.flags.has(Flags::LOST) && !history.events.iter().any(healed)
 }
 
 /// Up to where an endpoint has taken its stream.

@@ -13,7 +13,17 @@ use crate::capture::attach::{self, Settings, root_cause};
 
 /// Programs that show whether a mechanism works.
 const TRIED: [(Mechanism, &[&str]); 2] = [
-    (Mechanism::Cgroup, &["refuse_connect4", "refuse_connect6", "call_ended"]),
+    (
+        Mechanism::Cgroup,
+        &[
+            "refuse_connect4",
+            "refuse_connect6",
+            "call_ended",
+            "packet_out",
+            "packet_in",
+            "socket_made",
+        ],
+    ),
     (Mechanism::Signal, &["met_received"]),
 ];
 

@@ -7,16 +7,19 @@ use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result};
 use aya::maps::Array;
-use aya::programs::{BtfTracePoint, CgroupAttachMode, CgroupSockAddr};
+use aya::programs::{
+    BtfTracePoint, CgroupAttachMode, CgroupSock, CgroupSockAddr, Program, RawTracePoint,
+    RawTracePointRunOptions, TestRun,
+};
 use aya::{Btf, Ebpf};
-use probe_ebpf::fault::{Matcher, Progress, Rule, action, hook};
+use probe_ebpf::fault::{Cut, Matcher, Progress, Rule, action, hook};
 
 use super::plan::Compiled;
 use crate::capture::control::Control;
 use crate::capture::{Capture, procfs};
 
 /// Programs of the kernel half by the hook at which they meet events.
-const PROGRAMS: [(u32, &[&str]); 8] = [
+const PROGRAMS: [(u32, &[&str]); 9] = [
     (hook::CONNECT, &["refuse_connect4", "refuse_connect6"]),
     (hook::BIND, &["refuse_bind4", "refuse_bind6"]),
     (hook::SENDMSG, &["refuse_sendmsg4", "refuse_sendmsg6"]),
@@ -25,6 +28,7 @@ const PROGRAMS: [(u32, &[&str]); 8] = [
     (hook::CONNECTING, &["met_state"]),
     (hook::LISTENING, &["met_state"]),
     (hook::CLOSING, &["met_state"]),
+    (hook::PACKET, &["packet_out", "packet_in", "socket_made"]),
 ];
 
 /// The tracepoints of the programs that have one.
@@ -57,7 +61,11 @@ pub fn start<'a>(
 /// When a map or a program is refused; nothing stays attached then but what goes with `ebpf`.
 pub fn arm(ebpf: &mut Ebpf, btf: &Btf, compiled: &Compiled) -> Result<()> {
     write(ebpf, compiled).context("write the faults into the kernel half's maps")?;
-    let hooks = compiled.matchers.iter().fold(0, |hooks, matcher| hooks | matcher.hooks);
+    let mut hooks = compiled.matchers.iter().fold(0, |hooks, matcher| hooks | matcher.hooks);
+    if !compiled.cuts.is_empty() {
+        hooks |= 1 << hook::PACKET;
+        turner(ebpf)?.load().context("load cuts_turned")?;
+    }
     let mut programs: Vec<&str> = Vec::new();
     if compiled.rules.iter().any(|rule| rule.action == action::REFUSE) {
         programs.push("call_ended");
@@ -85,13 +93,42 @@ fn attach(ebpf: &mut Ebpf, btf: &Btf, name: &str) -> Result<()> {
         program.attach()?;
         return Ok(());
     }
-    let program: &mut CgroupSockAddr = program.try_into()?;
     let mount = procfs::cgroup_mount().context("find the cgroup2 mount in /proc/mounts")?;
     let root = File::open(&mount).with_context(|| format!("open {}", mount.display()))?;
-    program.load()?;
     // Links of cgroup programs always allow others beside them.
-    program.attach(root, CgroupAttachMode::Single)?;
+    const MODE: CgroupAttachMode = CgroupAttachMode::Single;
+    match program {
+        Program::CgroupSkb(program) => {
+            let way = (*program.expected_attach_type()).context("which packets it is for")?;
+            program.load()?;
+            program.attach(root, way, MODE)?;
+        }
+        Program::CgroupSock(program) => {
+            let program: &mut CgroupSock = program;
+            program.load()?;
+            program.attach(root, MODE)?;
+        }
+        program => {
+            let program: &mut CgroupSockAddr = program.try_into()?;
+            program.load()?;
+            program.attach(root, MODE)?;
+        }
+    }
     Ok(())
+}
+
+/// Lets the kernel half tell which cuts have begun and healed since.
+///
+/// # Errors
+/// When the program cannot be run; it was loaded when cuts were armed.
+pub fn turn_cuts(ebpf: &mut Ebpf) -> Result<()> {
+    turner(ebpf)?.test_run(RawTracePointRunOptions::new()).context("run cuts_turned")?;
+    Ok(())
+}
+
+fn turner(ebpf: &mut Ebpf) -> Result<&mut RawTracePoint> {
+    let program = ebpf.program_mut("cuts_turned").context("find the program cuts_turned")?;
+    Ok(program.try_into()?)
 }
 
 fn write(ebpf: &mut Ebpf, compiled: &Compiled) -> Result<()> {
@@ -110,6 +147,11 @@ fn write(ebpf: &mut Ebpf, compiled: &Compiled) -> Result<()> {
     let mut matchers: Array<_, [u8; MATCHER]> = map(ebpf, "MATCHERS")?.try_into()?;
     for (index, matcher) in (0..).zip(&compiled.matchers) {
         matchers.set(index, bytemuck::cast::<Matcher, [u8; MATCHER]>(*matcher), 0)?;
+    }
+    const CUT: usize = size_of::<Cut>();
+    let mut cuts: Array<_, [u8; CUT]> = map(ebpf, "CUTS")?.try_into()?;
+    for (index, cut) in (0..).zip(&compiled.cuts) {
+        cuts.set(index, bytemuck::cast::<Cut, [u8; CUT]>(*cut), 0)?;
     }
     Ok(())
 }

@@ -160,7 +160,7 @@ pub struct PartitionForm {
     /// `true`: only what goes from the first side to the second is lost.
     #[serde(default, rename = "one-way", skip_serializing_if = "std::ops::Not::not")]
     pub one_way: bool,
-    /// What a send across the cut returns; without it the cut is silent.
+    /// Refused by every mechanism so far: a cut is silent.
     #[schemars(with = "Option<String>")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Spanned<String>>,

@@ -5,6 +5,7 @@
 
 mod cgroup;
 mod compile;
+mod cut;
 mod destroy;
 mod override_return;
 mod signal;

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::event::{Event, Name, Names, Op};
+use crate::event::{Event, Flags, Name, Names, Op};
 
 /// Follows the events of one recording.
 #[derive(Debug, Default)]
@@ -22,11 +22,17 @@ pub struct Seen {
     pub confirmed: u64,
     /// Those whose event had another result.
     pub contradicted: u64,
+    /// A cut has healed.
+    pub healed: bool,
 }
 
 impl Witness {
     pub fn see(&mut self, events: &[Event]) {
-        for event in events.iter().filter(|event| event.tid != 0) {
+        for event in events {
+            if event.tid == 0 {
+                self.cut(event);
+                continue;
+            }
             if event.op == Op::Fault {
                 self.seen.entry(event.fault).or_default().injected += 1;
                 self.waiting.insert(event.tid, *event);
@@ -43,6 +49,17 @@ impl Witness {
                 seen.contradicted += 1;
             }
         }
+    }
+
+    /// A cut is confirmed by the ends at which packets were lost.
+    fn cut(&mut self, event: &Event) {
+        if event.op != Op::Fault {
+            return;
+        }
+        let seen = self.seen.entry(event.fault).or_default();
+        seen.injected += 1;
+        seen.confirmed += u64::from(event.flags.has(Flags::LOST));
+        seen.healed |= event.flags.has(Flags::HEALED);
     }
 
     /// What was seen of the fault of this name.

@@ -33,7 +33,7 @@ pub(super) fn build(history: &History) -> Graph {
     datagram::edges(history, &mut graph);
     close::edges(history, &rare, &notable, &mut graph);
     signal::edges(history, &rare, &mut graph);
-    fault::edges(history, &rare, &mut graph);
+    fault::edges(history, &rare, &notable, &mut graph);
     graph.holes.sort_by_key(|hole| hole.before);
     graph
 }

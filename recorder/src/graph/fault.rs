@@ -1,10 +1,15 @@
 //! Injected faults: from a fault to the end of the call that it changed, or to the begin of the signal that it sent.
-//! Exact, since both are the same thread's and the kernel half notes one right after the other.
+//! Exact, since both are the same thread's and the kernel half notes one right after the other. Cut networks are in a file of
+//! their own.
 
+mod cut;
+
+use super::endpoint::Notable;
 use super::{EdgeKind, Graph, Proof, Side};
 use crate::event::{Event, EventIndex, History, Op};
 
-pub(super) fn edges(history: &History, rare: &[EventIndex], graph: &mut Graph) {
+pub(super) fn edges(history: &History, rare: &[EventIndex], notable: &Notable, graph: &mut Graph) {
+    cut::edges(history, rare, notable, graph);
     for &index in rare {
         let fault = &history.events[index as usize];
         if fault.op != Op::Fault || fault.in_kernel_lane() {

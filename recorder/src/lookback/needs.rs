@@ -136,7 +136,11 @@ impl<'a> Needs<'a> {
             _ => {}
         }
         let own = event.op == Op::Signal && event.target == event.tid;
-        if own || event.fault != Name::NONE && event.op != Op::Fault {
+        // What a cut made happen, and the cut's beginning.
+        let cut = event.op == Op::Retransmit
+            || event.op == Op::Error && i32::from(event.error) == libc::ETIMEDOUT
+            || event.op == Op::Fault && event.flags.has(Flags::LOST);
+        if cut || own || event.fault != Name::NONE && event.op != Op::Fault {
             self.all(event.host, |part| has(part.ops, &[Op::Fault]));
         }
         if event.socket == 0 {
@@ -157,7 +161,11 @@ impl<'a> Needs<'a> {
             }
             Op::Accept => self.socket(own, &[Op::Established]),
             Op::Error => {
+                let tries = [Op::Retransmit, Op::Established];
                 self.socket(own, &[Op::Connect, Op::ResetReceived, Op::Error]);
+                if i32::from(event.error) == libc::ETIMEDOUT {
+                    self.socket(own, &tries);
+                }
                 if i32::from(event.error) == libc::ECONNREFUSED {
                     self.all(event.host, |part| has(part.ops, &[Op::Listen, Op::Unlisten]));
                 }

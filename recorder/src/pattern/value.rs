@@ -132,10 +132,13 @@ pub enum FlagName {
     AfterGap,
     Active,
     Unsure,
+    Lost,
+    Incoming,
+    Healed,
 }
 
 impl FlagName {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::Peek,
         Self::Eof,
         Self::Urgent,
@@ -145,6 +148,9 @@ impl FlagName {
         Self::AfterGap,
         Self::Active,
         Self::Unsure,
+        Self::Lost,
+        Self::Incoming,
+        Self::Healed,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -158,6 +164,9 @@ impl FlagName {
             Self::AfterGap => "after_gap",
             Self::Active => "active",
             Self::Unsure => "unsure",
+            Self::Lost => "lost",
+            Self::Incoming => "incoming",
+            Self::Healed => "healed",
         }
     }
 
@@ -172,6 +181,9 @@ impl FlagName {
             Self::AfterGap => Flags::AFTER_GAP,
             Self::Active => Flags::ACTIVE,
             Self::Unsure => Flags::UNSURE,
+            Self::Lost => Flags::LOST,
+            Self::Incoming => Flags::INCOMING,
+            Self::Healed => Flags::HEALED,
         }
     }
 }

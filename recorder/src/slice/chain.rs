@@ -11,7 +11,7 @@ use petgraph::graph::EdgeIndex;
 use petgraph::visit::EdgeRef;
 
 use super::Slice;
-use crate::event::{EventIndex, History, Op};
+use crate::event::{EventIndex, Flags, History, Op};
 use crate::graph::{EdgeKind, Graph, Node, Proof, Side, event_of, node};
 
 /// One event of a chain, and what joins it to the one before it (which is nearer to the symptom).
@@ -77,8 +77,10 @@ pub fn trace(history: &History, graph: &Graph, symptom: EventIndex) -> Trace {
     let mut seen = std::collections::HashSet::from([symptom]);
     while steps.len() < STEPS_MAX {
         let event = event_of(at).0;
-        // Whoever injected it wanted it: what its thread did before made no difference.
-        if history.events[event as usize].op == Op::Fault {
+        // Whoever injected it wanted it: what its thread did before made no difference. But a packet was lost
+        // because a cut had begun.
+        let here = &history.events[event as usize];
+        if here.op == Op::Fault && !here.flags.has(Flags::LOST) {
             break;
         }
         let earlier = cause(history, graph, at, steps.len() == 1)

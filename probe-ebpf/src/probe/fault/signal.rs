@@ -12,7 +12,7 @@ use probe_ebpf::event::state::{
 use probe_ebpf::event::{RareSlot, kind};
 use probe_ebpf::fault::{Subject, action, hook};
 
-use super::{detail, leader, meet, tell};
+use super::{detail, leader, meet, pause, tell};
 use crate::kernel::{self, Pointer, field};
 use crate::{emit, scope};
 
@@ -39,6 +39,9 @@ pub fn met_state(ctx: BtfTracePointContext) -> Option<()> {
     met(hook, ctx.arg(0))
 }
 
+/// The number on all machines that this is built for.
+const SIGSTOP: i32 = 19;
+
 #[inline(always)]
 fn met(hook: u32, sk: Pointer) -> Option<()> {
     let protocol = kernel::protocol(sk);
@@ -62,17 +65,19 @@ fn met(hook: u32, sk: Pointer) -> Option<()> {
     // SAFETY: a helper that takes a socket, which the verifier checks.
     let cookie = || unsafe { bpf_get_socket_cookie(sk) };
     tell::tell(&firing, hook, thread.time_ns, &subject, cookie);
-    if firing.action != action::SIGNAL {
-        return None;
-    }
+    let signal = match firing.action {
+        action::SIGNAL => firing.value,
+        action::PAUSE if pause::note(thread.pid, thread.time_ns, firing.value) => SIGSTOP,
+        _ => return None,
+    };
     let mut slot = thread.slot(kind::FAULT);
     slot.socket = cookie();
-    slot.result = firing.value;
+    slot.result = signal;
     slot.argument = firing.index;
     let detail = detail(&firing, hook, &subject);
     // First, since the signal is an event of this thread as well.
     emit::rare(&RareSlot { slot, detail });
     // SAFETY: a helper that takes a number.
-    unsafe { bpf_send_signal(firing.value as u32) };
+    unsafe { bpf_send_signal(signal as u32) };
     None
 }

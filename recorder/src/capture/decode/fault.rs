@@ -2,11 +2,11 @@
 //! socket may never have been named.
 
 use probe_ebpf::event::protocol;
-use probe_ebpf::fault::{FaultDetail, hook};
+use probe_ebpf::fault::{FaultDetail, hook, told};
 
-use super::{Decoder, errno};
+use super::{Decoder, errno, place};
 use crate::capture::ring::Raw;
-use crate::event::{Event, Name, Op, Protocol};
+use crate::event::{Event, Flags, Name, Op, Proof, Protocol};
 
 /// What a call is that a fault changed; nothing for a hook that waits for none.
 pub(super) fn call(of: u8) -> Option<Op> {
@@ -35,8 +35,40 @@ impl Decoder {
             _ => None,
         };
         event.error = errno(slot.result.min(0));
-        if event.op == Op::Fault {
-            event.signal = slot.result.max(0) as u8;
+        if event.op != Op::Fault {
+            return;
+        }
+        event.signal = slot.result.max(0) as u8;
+        match slot.aux[0] {
+            told::LOST_OUT | told::LOST_IN => self.lost(raw, event),
+            told::HEALED => event.flags = event.flags.with(Flags::HEALED),
+            _ => {}
+        }
+    }
+
+    /// Which connection a packet that was lost belongs to, and which bytes it bore: of this end's stream or, where
+    /// it was on its way here, of the other's.
+    fn lost(&mut self, raw: &Raw, event: &mut Event) {
+        let slot = &raw.slot;
+        let incoming = slot.aux[0] == told::LOST_IN;
+        event.flags = event.flags.with(Flags::LOST);
+        if incoming {
+            event.flags = event.flags.with(Flags::INCOMING);
+        }
+        let Some(socket) = self.sockets.get(slot.socket) else { return };
+        event.netns = socket.netns;
+        (event.proof, event.iss, event.irs) = (socket.proof, socket.iss, socket.irs);
+        let length = u64::try_from(slot.code).unwrap_or(0);
+        if socket.proof == Proof::Unknown || event.protocol != Some(Protocol::Tcp) || length == 0 {
+            return;
+        }
+        let initial = if incoming { socket.irs } else { socket.iss };
+        let low = slot.sequence.wrapping_sub(initial.wrapping_add(1));
+        let start = place::nearest(slot.count, low);
+        // A probe for life goes below what was sent.
+        if let Some(end) = start.checked_add(length) {
+            (event.stream_start, event.stream_end) = (start, end);
+            event.flags = event.flags.with(Flags::RANGE);
         }
     }
 }

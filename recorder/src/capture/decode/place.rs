@@ -60,6 +60,12 @@ pub(super) fn range(raw: &Raw, position: u64, event: &mut Event) {
             (position.wrapping_sub(length + 1), position.wrapping_sub(1))
         }
         Op::Recv if length > 0 => (position.wrapping_sub(length), position),
+        // (A SYN lies before the stream, a FIN behind its bytes.)
+        Op::Retransmit if raw.slot.result > 0 => {
+            let behind = raw.slot.sequence.wrapping_sub(raw.slot.argument);
+            let start = position.wrapping_sub(u64::from(behind));
+            (start, start.wrapping_add(raw.slot.result as u64))
+        }
         Op::Close => {
             event.flags = event.flags.with(Flags::EOF);
             (position, position + 1)

@@ -1,14 +1,16 @@
 //! Faults armed while a recording is made.
 
 use anyhow::{Context, Result};
+use probe_ebpf::fault::action;
 
 use super::report;
 use crate::capture::{Capture, clock};
 use crate::cli::record::Besides;
 use crate::event::{Event, Names};
 use crate::fault::arm;
+use crate::fault::guardian::Guardian;
 use crate::fault::plan::{self, Choice};
-use crate::fault::spec::Faults;
+use crate::fault::spec::{Faults, Nature};
 use crate::fault::witness::Witness;
 
 /// Something that is different every time; told, so that a run can be made again.
@@ -21,13 +23,15 @@ pub(in crate::cli) struct Injection<'a> {
     choices: &'a [Choice<'a>],
     seed: u64,
     witness: Witness,
+    /// Where processes may be stopped.
+    guardian: Option<Guardian>,
     /// What has become of each fault.
     pub(in crate::cli) rows: Vec<report::Row>,
 }
 
 impl<'a> Injection<'a> {
     pub(in crate::cli) fn new(choices: &'a [Choice<'a>], seed: u64) -> Self {
-        Self { choices, seed, witness: Witness::default(), rows: Vec::new() }
+        Self { choices, seed, witness: Witness::default(), guardian: None, rows: Vec::new() }
     }
 
     /// The fault file that says all of it.
@@ -45,6 +49,9 @@ impl Besides for Injection<'_> {
             .context("compile the faults")?;
         let names = self.choices.iter().map(|choice| choice.fault.name.as_str());
         capture.note_faults(self.file());
+        if compiled.rules.iter().any(|rule| rule.action == action::PAUSE) {
+            self.guardian = Some(Guardian::start(capture.maps())?);
+        }
         arm::start(capture, names, &compiled)?;
         Ok(())
     }
@@ -54,6 +61,12 @@ impl Besides for Injection<'_> {
     }
 
     fn turn(&mut self, capture: &mut Capture) -> Result<()> {
+        if self.choices.iter().any(|choice| matches!(choice.fault.nature, Nature::Partition(_))) {
+            arm::turn_cuts(capture.maps_mut())?;
+        }
+        if let Some(guardian) = &mut self.guardian {
+            guardian.look_after()?;
+        }
         let progress = arm::progress(capture.maps(), self.choices.len())?;
         let names = capture.names();
         self.rows = self

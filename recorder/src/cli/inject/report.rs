@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::describe::printable;
 use crate::fault::plan::{Choice, Rejection};
+use crate::fault::spec::Nature;
 use crate::fault::witness::Seen;
 
 #[derive(Serialize)]
@@ -61,6 +62,9 @@ pub(in crate::cli) struct Row {
     confirmed: u64,
     /// Firings whose event is in the recording and had another result.
     contradicted: u64,
+    /// Of a cut: whether it has healed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    healed: Option<bool>,
 }
 
 impl Row {
@@ -72,11 +76,16 @@ impl Row {
             fired: progress.fired,
             confirmed: seen.confirmed,
             contradicted: seen.contradicted,
+            healed: matches!(choice.fault.nature, Nature::Partition(_)).then_some(seen.healed),
         }
     }
 
     fn remark(&self) -> String {
         match (self.matched, self.fired) {
+            (0, _) if self.healed.is_some() => "not reached: no packet went across".to_owned(),
+            (_, 1..) if let Some(healed) = self.healed => {
+                if healed { "healed" } else { "cut to the end" }.to_owned()
+            }
             (0, _) => "not reached: no event matched".to_owned(),
             (_, 0) => "not reached: none of the matching events was the one".to_owned(),
             (_, fired) if self.contradicted > 0 => {

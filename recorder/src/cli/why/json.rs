@@ -131,6 +131,7 @@ pub fn missing(history: &History, missing: &Missing, out: &mut impl Write) -> Re
             "outstanding": EventRow::new(history, missing.outstanding),
             "frontier": frontier.collect::<Vec<_>>(),
             "undelivered": undelivered.collect::<Vec<_>>(),
+            "lost": rows(history, missing.lost.iter(), |_| true),
             "hosts": hosts(history),
         }),
         out,

@@ -388,6 +388,9 @@ pub fn missing(
         };
         rows.push(Row::new(history, stop.last, if stop.must { "  must" } else { "  may" }, since));
     }
+    for &lost in &missing.lost {
+        rows.push(Row::new(history, lost, "lost", "a cut network".to_owned()));
+    }
     table(&rows, out)?;
     if missing.frontier.len() > STOPS {
         writeln!(out, "         and {} other threads", missing.frontier.len() - STOPS)?;

@@ -1,14 +1,17 @@
-//! What the programs of a control group can do: refuse connect, bind, and datagrams to an address.
+//! What the programs of a control group can do: refuse connect, bind, and datagrams to an address; lose packets.
 
 use probe_ebpf::fault::{action, hook};
 
-use super::{Offer, calls, target};
+use super::{Offer, calls, cut};
 use crate::event::Protocol;
-use crate::fault::spec::{Action, Fault, Syscall, Target};
+use crate::fault::spec::{Action, Fault, Nature, Syscall, Target};
 use crate::pattern::{Key, Relation, Value, value_text};
 
 pub(super) fn offer(fault: &Fault) -> Result<Offer, String> {
-    let target = target(fault)?;
+    let target = match &fault.nature {
+        Nature::Event(target) => target,
+        Nature::Partition(partition) => return cut::offer(partition),
+    };
     let Action::Error(errno) = target.action else {
         return Err(match target.action {
             Action::Return(_) => "it can refuse a call, but not return a value of choice",

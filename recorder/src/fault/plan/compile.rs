@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use bytemuck::Zeroable;
 use probe_ebpf::event::protocol;
 use probe_ebpf::fault::{
-    MATCHERS_MAX, Matcher, RULES_MAX, Rule, Subject, action, flag, pick, role,
+    CUTS_MAX, Cut, MATCHERS_MAX, Matcher, RULES_MAX, Rule, Subject, action, flag, pick, role,
 };
 
-use super::{Choice, Offer, ops, signal, target};
+use super::cut::CutSketch;
+use super::{Choice, Offer, cut, ops, signal};
 use crate::event::Protocol;
-use crate::fault::spec::{Fault, Latch, Pick};
+use crate::fault::spec::{Fault, Latch, Nature, Pick, When};
 use crate::pattern::{AddressTest, Glob, Key, Lane, Pattern, Relation, Test, Value};
 
 /// What is written into the kernel half's maps.
@@ -20,6 +21,7 @@ pub struct Compiled {
     /// Per rule: whether it is open from the beginning.
     pub open: Vec<bool>,
     pub matchers: Vec<Matcher>,
+    pub cuts: Vec<Cut>,
 }
 
 /// A matcher whose cgroup is still a path.
@@ -44,6 +46,9 @@ pub fn compile(
         let rule = rule(choice, seed ^ index as u64, now_ns);
         let open = !matches!(choice.fault.from, Latch::At(_));
         compiled.add(rule, open, sketches(choice.fault, &choice.offer)?, cgroup)?;
+        if let Nature::Partition(partition) = &choice.fault.nature {
+            compiled.cut(index as u32, cut::cuts(partition)?, cgroup)?;
+        }
     }
     Ok(compiled)
 }
@@ -65,10 +70,7 @@ impl Compiled {
         self.open.push(open);
         for sketch in sketches {
             let mut matcher = Matcher { rule: index, ..sketch.matcher };
-            if let Some(path) = sketch.cgroup {
-                let found = cgroup(&path).ok_or_else(|| format!("there is no cgroup {path}"))?;
-                (matcher.cgroup, matcher.cgroup_level) = (found.0, found.1 + 1);
-            }
+            (matcher.cgroup, matcher.cgroup_level) = find(sketch.cgroup, cgroup)?;
             self.matchers.push(matcher);
         }
         if self.rules.len() > RULES_MAX as usize {
@@ -84,6 +86,40 @@ impl Compiled {
     }
 }
 
+impl Compiled {
+    /// Adds the ways that a rule cuts.
+    fn cut(
+        &mut self,
+        rule: u32,
+        ways: Vec<CutSketch>,
+        cgroup: &dyn Fn(&str) -> Option<(u64, u32)>,
+    ) -> Result<(), String> {
+        for sketch in ways {
+            let mut cut = Cut { rule: rule + 1, ..sketch.cut };
+            (cut.source_cgroup, cut.source_level) = find(sketch.source, cgroup)?;
+            (cut.target_cgroup, cut.target_level) = find(sketch.target, cgroup)?;
+            self.cuts.push(cut);
+        }
+        if self.cuts.len() > CUTS_MAX as usize {
+            return Err(format!(
+                "the partitions cut {} ways together, and the kernel half tests {CUTS_MAX}",
+                self.cuts.len()
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The identifier of a cgroup and its depth, plus one; zeroes where any will do.
+fn find(
+    path: Option<String>,
+    cgroup: &dyn Fn(&str) -> Option<(u64, u32)>,
+) -> Result<(u64, u32), String> {
+    let Some(path) = path else { return Ok((0, 0)) };
+    let found = cgroup(&path).ok_or_else(|| format!("there is no cgroup {path}"))?;
+    Ok((found.0, found.1 + 1))
+}
+
 /// A rule that only tells of its events, as often as they come.
 pub fn telling() -> Rule {
     Rule {
@@ -97,11 +133,15 @@ pub fn telling() -> Rule {
 
 fn rule(choice: &Choice<'_>, seed: u64, now_ns: u64) -> Rule {
     let fault = choice.fault;
-    let Ok(target) = target(fault) else { return Rule::zeroed() };
+    let always = When::default();
+    let when = match &fault.nature {
+        Nature::Event(target) => &target.when,
+        Nature::Partition(_) => &always,
+    };
     let after = |time: std::time::Duration| {
         now_ns.saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
     };
-    let (pick, number) = match target.when.pick {
+    let (pick, number) = match when.pick {
         Pick::All => (pick::ALL, 0),
         Pick::Nth(n) => (pick::NTH, n),
         Pick::Every(n) => (pick::EVERY, n),
@@ -112,7 +152,7 @@ fn rule(choice: &Choice<'_>, seed: u64, now_ns: u64) -> Rule {
         action: choice.offer.action,
         value: choice.offer.value,
         pick,
-        needs_after: u32::from(target.when.after.is_some()),
+        needs_after: u32::from(when.after.is_some()),
         number,
         seed,
         limit: fault.limit.count.unwrap_or(u64::MAX),
@@ -128,13 +168,17 @@ fn rule(choice: &Choice<'_>, seed: u64, now_ns: u64) -> Rule {
 /// # Errors
 /// What the kernel cannot test, and why.
 pub(super) fn sketches(fault: &Fault, offer: &Offer) -> Result<Vec<Sketch>, String> {
-    let target = target(fault)?;
-    let mut all = alternatives(&target.pattern, role::TARGET, offer.hooks)?;
+    let always = When::default();
+    let (mut all, when) = match &fault.nature {
+        Nature::Event(target) => {
+            (alternatives(&target.pattern, role::TARGET, offer.hooks)?, &target.when)
+        }
+        Nature::Partition(_) => (Vec::new(), &always),
+    };
     let mut watch = |pattern: &Pattern, role: u32| -> Result<(), String> {
         all.extend(watch(pattern, role)?);
         Ok(())
     };
-    let when = &target.when;
     when.after.iter().try_for_each(|pattern| watch(pattern, role::AFTER))?;
     when.before.iter().try_for_each(|pattern| watch(pattern, role::BEFORE))?;
     for (latch, role) in [(&fault.from, role::FROM), (&fault.until, role::UNTIL)] {
@@ -163,7 +207,11 @@ pub fn watch(pattern: &Pattern, role: u32) -> Result<Vec<Sketch>, String> {
 }
 
 /// One sketch for each combination of the values that a pattern allows.
-fn alternatives(pattern: &Pattern, role: u32, hooks: u32) -> Result<Vec<Sketch>, String> {
+pub(super) fn alternatives(
+    pattern: &Pattern,
+    role: u32,
+    hooks: u32,
+) -> Result<Vec<Sketch>, String> {
     let matcher = Matcher { hooks, role, ..Matcher::zeroed() };
     let mut sketches = vec![Sketch { matcher, cgroup: None }];
     for test in &pattern.tests {

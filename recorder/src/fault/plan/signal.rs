@@ -1,16 +1,22 @@
 //! What `bpf_send_signal` can do: pause and kill the process that raised an event, at that event.
 
+use std::time::Duration;
+
 use probe_ebpf::fault::{action, hook};
 
 use super::{Offer, ops, target};
 use crate::event::Op;
 use crate::fault::spec::{Action, Fault};
-use crate::pattern::{Value, value_text};
+use crate::pattern::{Value, duration_text, value_text};
 
 pub(super) fn offer(fault: &Fault) -> Result<Offer, String> {
     let target = target(fault)?;
-    let signal = match target.action {
-        Action::Kill(signal) => signal,
+    let (action, value, does) = match target.action {
+        Action::Kill(signal) => {
+            let name = value_text(&Value::Signal(signal));
+            (action::SIGNAL, i32::from(signal), format!("bpf_send_signal({name})"))
+        }
+        Action::Pause(time) => (action::PAUSE, milliseconds(time)?, pausing(time)),
         Action::Delay(_) => {
             return Err("it strikes whole processes, and cannot delay one call".to_owned());
         }
@@ -31,15 +37,26 @@ pub(super) fn offer(fault: &Fault) -> Result<Offer, String> {
     if ops.is_empty() {
         return Err("it does not say at which events: add `op=` to the pattern".to_owned());
     }
-    let name = value_text(&Value::Signal(signal));
     let notes = vec!["it strikes the whole process, and acts when the call has ended".to_owned()];
-    Ok(Offer {
-        hooks,
-        action: action::SIGNAL,
-        value: i32::from(signal),
-        does: format!("at {}: bpf_send_signal({name})", attached.join(", ")),
-        notes,
-    })
+    Ok(Offer { hooks, action, value, does: format!("at {}: {does}", attached.join(", ")), notes })
+}
+
+/// Shorter pauses would be over before anybody could end them.
+const SHORTEST: Duration = Duration::from_millis(10);
+
+fn milliseconds(time: Duration) -> Result<i32, String> {
+    if time < SHORTEST {
+        return Err("a process cannot be stopped for less than 10ms".to_owned());
+    }
+    i32::try_from(time.as_millis())
+        .map_err(|_| "a pause cannot last longer than 24 days".to_owned())
+}
+
+fn pausing(time: Duration) -> String {
+    format!(
+        "bpf_send_signal(SIGSTOP), and SIGCONT after {}",
+        duration_text(time.as_nanos() as i128)
+    )
 }
 
 /// Where in the kernel half a thread's event of a kind is met.

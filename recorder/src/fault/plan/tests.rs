@@ -257,3 +257,93 @@ fn a_pattern_becomes_values_and_masks() {
     .assert_eq(&told);
     assert_eq!((compiled.rules[0].number, compiled.rules[0].needs_after), (2, 1));
 }
+
+/// What becomes of a partition between two sides.
+fn cut(between: &str, more: &str) -> String {
+    let text =
+        format!("[[partition]]\nname = \"it\"\nbetween = {between}\nuntil = \"10s\"\n{more}");
+    let faults = crate::fault::parse::file("it", &text).unwrap();
+    match plan(&faults, Victims::Named, &everything()) {
+        Ok(choices) => {
+            let compiled = compile(&choices, 7, 100, &|path| Some((path.len() as u64, 1))).unwrap();
+            let ways = compiled.cuts.iter().map(|cut| {
+                let bits = |words: [u64; 2]| words.map(u64::count_ones).iter().sum::<u32>();
+                let side = |level, cgroup, at, mask, port, ports| {
+                    let at = std::net::Ipv6Addr::from(bytemuck::cast::<[u64; 2], [u8; 16]>(at));
+                    format!(
+                        "cgroup {cgroup} at {level}, {at} of {}, port {port} of {ports:x}",
+                        bits(mask)
+                    )
+                };
+                let (value, mask) = (cut.value, cut.mask);
+                let source = side(
+                    cut.source_level,
+                    cut.source_cgroup,
+                    value.source,
+                    mask.source,
+                    value.source_port,
+                    mask.source_port,
+                );
+                let target = side(
+                    cut.target_level,
+                    cut.target_cgroup,
+                    value.target,
+                    mask.target,
+                    value.target_port,
+                    mask.target_port,
+                );
+                format!("\n  {source}\n    to {target}")
+            });
+            format!(
+                "{}: {}{}",
+                choices[0].mechanism.as_str(),
+                choices[0].offer.does,
+                ways.collect::<String>()
+            )
+        }
+        Err(refusal) => {
+            refusal.rejected.first().map_or(refusal.message.clone(), |r| r.reason.clone())
+        }
+    }
+}
+
+#[test]
+fn a_partition_becomes_the_ways_that_are_cut() {
+    let told = cut("[\"cgroup=/a\", \"peer=10.0.0.0/24,:80\"]", "one-way = true");
+    expect![[r#"
+        cgroup: cgroup_skb: packets from `cgroup=/a` to `remote=10.0.0.0/24,:80` are lost
+          cgroup 2 at 2, :: of 0, port 0 of 0
+            to cgroup 0 at 0, ::ffff:10.0.0.0 of 120, port 0 of 0
+          cgroup 2 at 2, :: of 0, port 0 of 0
+            to cgroup 0 at 0, :: of 0, port 80 of ffff"#]]
+    .assert_eq(&told);
+    let told = cut("[\"cgroup=/a\", \"cgroup=/bb local=10.0.0.1:5\"]", "");
+    expect![[r#"
+        cgroup: cgroup_skb: packets from `cgroup=/a` to `cgroup=/bb local=10.0.0.1:5`, and back, are lost
+          cgroup 2 at 2, :: of 0, port 0 of 0
+            to cgroup 3 at 2, ::ffff:10.0.0.1 of 128, port 5 of ffff
+          cgroup 3 at 2, ::ffff:10.0.0.1 of 128, port 5 of ffff
+            to cgroup 2 at 2, :: of 0, port 0 of 0"#]].assert_eq(&told);
+}
+
+#[test]
+fn a_partition_that_packets_do_not_tell_is_refused() {
+    let sides = "[\"cgroup=/a\", \"peer=:80\"]";
+    expect!["a packet is lost when the call that sent it may have returned, so none can be given an `error`: refuse connects with a fault of their own"].assert_eq(&cut(sides, "error = \"EPERM\""));
+    expect!["not the one that `via` asks for"].assert_eq(&cut(sides, "via = \"signal\""));
+    expect![
+        "`comm=app`: a packet does not tell; a side is named by cgroup, local or peer, and protocol"
+    ]
+    .assert_eq(&cut("[\"comm=app\", \"peer=:80\"]", ""));
+    expect!["`local=:80 remote=:90`: local and peer mean the same of a side: say one"]
+        .assert_eq(&cut("[\"cgroup=/a\", \"local=:80 peer=:90\"]", ""));
+    expect!["the sides speak different protocols: no packet goes between them"]
+        .assert_eq(&cut("[\"cgroup=/a protocol=tcp\", \"protocol=udp\"]", ""));
+    expect!["`protocol=unix_stream`: the kernel tests comm, pid, tid, cgroup (a path), protocol, local and peer"].assert_eq(&cut("[\"cgroup=/a protocol=unix_stream\", \"peer=:80\"]", ""));
+    expect!["it names no victims: say whom by comm=, pid= or cgroup=, or run a command after `--`"]
+        .assert_eq(&cut("[\"local=:70\", \"peer=:80\"]", ""));
+    expect![
+        "`cgroup=/a*`: the kernel tests comm, pid, tid, cgroup (a path), protocol, local and peer"
+    ]
+    .assert_eq(&cut("[\"cgroup=/a*\", \"peer=:80\"]", ""));
+}

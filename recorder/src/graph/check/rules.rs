@@ -20,7 +20,7 @@ pub(super) fn broken(known: &Known<'_>, from: Point, to: Point, edge: &Edge) -> 
                 .then_some(("task", "it does not lead from a fork to what was forked"))
         }
         EdgeKind::Signal => signal(known, cause, effect, edge.proof),
-        EdgeKind::Fault => fault(known, from, to),
+        EdgeKind::Fault => fault(known, from, to, edge.proof),
     }
 }
 
@@ -128,8 +128,11 @@ fn close(known: &Known<'_>, cause: &Event, effect: &Event, proof: Proof) -> Brok
     (!right).then_some(("close", "the two have no part in one connection's end"))
 }
 
-fn fault(known: &Known<'_>, from: Point, to: Point) -> Broken {
+fn fault(known: &Known<'_>, from: Point, to: Point, proof: Proof) -> Broken {
     let (cause, effect) = (known.event(from.0), known.event(to.0));
+    if cause.op == Op::Fault && cause.tid == 0 {
+        return cut(known, from, to, proof);
+    }
     let late = if effect.op == Op::Signal { Side::Begin } else { Side::End };
     let sides = (from.1, to.1) == (Side::End, late);
     let next = known.next_in_thread[from.0 as usize] == to.0;
@@ -141,6 +144,45 @@ fn fault(known: &Known<'_>, from: Point, to: Point) -> Broken {
     };
     (cause.op != Op::Fault || !sides || !next || !deed)
         .then_some(("fault", "it does not lead from a fault to what that changed"))
+}
+
+/// From a cut's beginning to a packet it lost, from that to the same bytes sent again or a connection given up.
+fn cut(known: &Known<'_>, from: Point, to: Point, proof: Proof) -> Broken {
+    let (cause, effect) = (known.event(from.0), known.event(to.0));
+    let begins = cause.socket == 0 && !cause.flags.has(Flags::HEALED);
+    let same = (cause.host, cause.socket) == (effect.host, effect.socket);
+    let sender = if cause.flags.has(Flags::INCOMING) { known.joined(cause, effect) } else { same };
+    let again = |event: &Event| {
+        let shift = match cause.flags.has(Flags::INCOMING) {
+            true => u64::from(event.iss.wrapping_sub(cause.irs)),
+            false => 0,
+        };
+        event.op == Op::Retransmit
+            && cause.has_range()
+            && event.has_range()
+            && event.stream_start.wrapping_add(shift) == cause.stream_start
+    };
+    let right = match effect.op {
+        Op::Fault => {
+            let lost = effect.flags.has(Flags::LOST);
+            begins && lost && (cause.host, cause.fault) == (effect.host, effect.fault)
+        }
+        Op::Retransmit => sender && again(effect),
+        Op::Error => {
+            let between = &known.history.events[from.0 as usize..to.0 as usize];
+            let healed = between.iter().any(|event| {
+                (event.host, event.fault) == (cause.host, cause.fault)
+                    && event.flags.has(Flags::HEALED)
+            });
+            let socket = (effect.host, effect.socket);
+            let tried = between.iter().any(|e| (e.host, e.socket) == socket && again(e));
+            let proven = !healed && (tried || !cause.has_range());
+            sender && i32::from(effect.error) == libc::ETIMEDOUT && (proof == Proof::May || proven)
+        }
+        _ => false,
+    };
+    let lost = cause.flags.has(Flags::LOST) || effect.op == Op::Fault;
+    (!right || !lost).then_some(("fault", "it does not lead from a cut to what that made happen"))
 }
 
 fn signal(known: &Known<'_>, cause: &Event, effect: &Event, proof: Proof) -> Broken {

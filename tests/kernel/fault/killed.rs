@@ -1,0 +1,57 @@
+//! SIGKILL for the recorder at any moment, with faults armed and firing: nothing of them is left.
+
+use std::thread;
+use std::time::Duration;
+
+use super::running::Inject;
+
+/// Faults of every mechanism that works on every kernel.
+const FAULTS: [&str; 4] = [
+    "comm=victim op=recv => pause=40ms, every=7, for=3600s, name=nap",
+    "comm=victim op=send => pause=10s, probability=0.002, for=3600s, name=sleep",
+    "comm=victim op=connect => error=ECONNREFUSED, probability=0.3, for=3600s, name=refuse",
+    "comm=shortlived op=recv => kill=SIGKILL, nth=3, name=kill",
+];
+
+/// Several victims that talk for as long as they live, and others that come and go.
+const TALK: &str = "
+address = serve()
+def talk(count):
+    for _ in range(count):
+        try:
+            with socket.create_connection(address) as a:
+                for _ in range(5):
+                    a.send(b'x')
+                    a.recv(1)
+        except OSError:
+            pass
+for _ in range(3):
+    if os.fork() == 0:
+        rename('victim')
+        talk(10**9)
+while True:
+    client('shortlived', lambda: talk(2))
+";
+
+/// Moments from the recorder's start on; those in which it is at work are most of them.
+#[test]
+fn killed_at_any_moment_it_leaves_nobody_stopped_and_nothing_armed() {
+    let rounds = std::env::var("WHEREFORE_KILLS").ok().and_then(|text| text.parse().ok());
+    let mut chance = 0x2545_f491_4f6c_dd1d_u64 ^ u64::from(std::process::id());
+    let mut met = 0;
+    for round in 0..rounds.unwrap_or(8) {
+        chance ^= chance << 13;
+        chance ^= chance >> 7;
+        chance ^= chance << 17;
+        let inject = Inject::start(&FAULTS, TALK);
+        // Every fourth at some moment of its start; the others when somebody has been stopped.
+        if round % 4 != 0 {
+            inject.stopped();
+            met += 1;
+        }
+        let microseconds = chance % if round % 4 == 0 { 1_500_000 } else { 60_000 };
+        thread::sleep(Duration::from_micros(microseconds));
+        inject.kill_and_look();
+    }
+    assert!(met > 0, "the faults were at work");
+}
