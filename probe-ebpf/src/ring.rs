@@ -22,7 +22,9 @@ pub struct Heads {
     pub bulk: u64,
     /// Events that had to be dropped because a map operation failed (storage busy, no memory).
     pub dropped: u64,
-    pub reserved: [u64; 6],
+    /// Calls that a second program recorded, since the first had been skipped.
+    pub taken_over: u64,
+    pub reserved: [u64; 5],
     pub rare: u64,
     /// Detail `net`: in which 16 ms dropped packets were counted last, how many there were, and how many of all
     /// were not told.

@@ -20,5 +20,6 @@ pub struct TaskState {
     pub entered_ns: u64,
     pub entered: u64,
     pub entered_flags: u32,
-    pub reserved: u32,
+    /// 1: the first of two programs at a hook has seen the call that ends, so that the second has nothing to do.
+    pub seen: u32,
 }

@@ -24,7 +24,7 @@ use aya::{Btf, Ebpf};
 
 use crate::event::{Event, Gap, Host, Names, Ring, Window};
 use attach::family::Family;
-use attach::{Attached, Loaded, Settings};
+use attach::{Attached, Loaded, Settings, preempt};
 use cgroup::Cgroups;
 pub use coverage::{Cost, Counting, Coverage};
 use decode::Decoder;
@@ -249,7 +249,7 @@ impl Capture {
     /// Events that the probes had no storage for, or that came while the same probe was at work.
     fn unwritten(&self) -> u64 {
         self.rings.dropped()
-            + self.hooks.iter().map(Attached::missed).sum::<u64>()
+            + preempt::lost(&self.hooks, self.rings.taken_over())
             + self.details.missed()
     }
 

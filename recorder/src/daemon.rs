@@ -6,7 +6,8 @@
 //! ```text
 //!   API ─────────┐
 //!   SIGUSR2 ─────┼──▶ Ask ──▶ Daemon ──▶ worker ──▶ dumps/<time>-<name>/
-//!   Alertmanager ┘
+//!   Alertmanager ┤
+//!   [[trigger]] ──┘
 //! ```
 
 pub mod api;
@@ -21,6 +22,7 @@ mod server;
 pub mod status;
 mod stop;
 mod store;
+mod triggers;
 
 use std::collections::VecDeque;
 use std::fs;
@@ -47,6 +49,7 @@ use raised::DetailStatus;
 use reload::{Live, Reloaded};
 use status::{Counts, Status};
 use store::{Draft, Refusal, Store};
+use triggers::Triggers;
 
 /// What the daemon is asked, and where the answer goes.
 pub enum Ask {
@@ -93,6 +96,7 @@ struct Daemon {
     live: watch::Sender<Live>,
     capture: Capture,
     store: Store,
+    triggers: Triggers,
     started: Instant,
     counts: Counts,
     /// When events were counted as unwritten, so that a dump need not answer for those before its window.
@@ -117,12 +121,15 @@ pub async fn run(config: Config, file: Option<PathBuf>, ready: impl FnOnce(&Conf
         Settings { ring_bytes: config.ring.0, probe_log: false, record_self: false, family: None };
     let capture = Capture::start(config.scope(), settings)?;
     give_back_memory();
+    let (mut triggers, fired) = Triggers::new();
+    triggers.watch(&config.trigger);
     let daemon = Daemon {
         config,
         file,
         live,
         capture,
         store,
+        triggers,
         started: Instant::now(),
         counts: Counts::default(),
         unwritten: VecDeque::new(),
@@ -134,7 +141,7 @@ pub async fn run(config: Config, file: Option<PathBuf>, ready: impl FnOnce(&Conf
     ready(&daemon.config);
     // For systemd, where it waits for this; nobody else hears it.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
-    daemon.serve(asked, serving).await
+    daemon.serve(asked, fired, serving).await
 }
 
 /// Reading the kernel's types took tens of MiB that are of no use any more.
@@ -147,6 +154,7 @@ impl Daemon {
     async fn serve(
         mut self,
         mut asked: mpsc::Receiver<Ask>,
+        mut fired: mpsc::Receiver<Firing>,
         serving: server::Serving,
     ) -> Result<()> {
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -163,7 +171,8 @@ impl Daemon {
             }
             tokio::select! {
                 Some(ask) = asked.recv() => self.take(ask),
-                _ = dump.recv() => self.signalled(),
+                _ = dump.recv() => self.fired(Firing::new("signal", "signal")),
+                Some(firing) = fired.recv() => self.fired(firing),
                 () = until(self.raised_until.map(Into::into)) => self.lower(),
                 // Whoever sent it looks at the log.
                 _ = reload.recv() => drop(self.reload()),
@@ -206,10 +215,10 @@ impl Daemon {
         }
     }
 
-    /// SIGUSR2: whoever sent it looks at the folder, not for an answer.
-    fn signalled(&mut self) {
+    /// A signal or a trigger: nobody waits for an answer.
+    fn fired(&mut self, firing: Firing) {
         let (reply, _) = oneshot::channel();
-        self.want(Firing::new("signal", "signal"), reply);
+        self.want(firing, reply);
     }
 
     fn want(&mut self, firing: Firing, reply: oneshot::Sender<Result<Dumped, Refusal>>) {
@@ -226,11 +235,14 @@ impl Daemon {
             }
             Ok(()) => {
                 self.store.count(&firing, now);
+                self.triggers.count(&firing, None);
                 self.waiting.push_back(Wanted { firing, reply });
                 return;
             }
         };
-        log::info!("no dump for {}: {refusal}", printable(&firing.name));
+        if self.triggers.count(&firing, Some(&refusal)) {
+            log::info!("no dump for {}: {refusal}", printable(&firing.name));
+        }
         self.counts.refused += 1;
         let _ = reply.send(Err(refusal));
     }

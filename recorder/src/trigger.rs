@@ -1,7 +1,16 @@
 //! What makes the daemon keep its window: each source of triggers is a file below, and all of them hand over
 //! the same thing, a [`Firing`].
+//!
+//! Sources that are configured ([`Rule`]) are watched until the task that does so is ended. They tell what they
+//! see to a [`Bell`], which makes firings of it.
 
 pub mod alertmanager;
+pub mod bell;
+pub mod journal;
+mod lines;
+pub mod log;
+pub mod rule;
+pub mod symptom;
 
 use std::time::Duration;
 
@@ -11,13 +20,15 @@ use serde_json::Value;
 
 use crate::capture::detail::Detail;
 use crate::quantity::Time;
+pub use bell::{Bell, Seen};
+pub use rule::{Rule, What};
 
 /// A reason to make a dump now.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Firing {
     /// Names the folder: `HighErrorRate`.
     pub name: String,
-    /// Who says so: `api`, `signal`, `alertmanager`.
+    /// Who says so: `api`, `signal`, `alertmanager`, `log`.
     pub source: &'static str,
     /// What two firings share that are about the same symptom: one dump per cool-down is made for it.
     pub key: String,
@@ -54,6 +65,14 @@ impl Firing {
             after_ms: None,
             raise: None,
             said: Value::Null,
+        }
+    }
+
+    /// Which trigger it is counted for: alerts and requests have names that others choose, without number.
+    pub fn trigger(&self) -> &str {
+        match self.source {
+            "api" | "signal" | "alertmanager" => self.source,
+            _ => &self.name,
         }
     }
 }

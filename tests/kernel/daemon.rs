@@ -5,6 +5,7 @@ mod incidents;
 mod prometheus;
 mod reload;
 pub mod running;
+mod triggers;
 
 use std::fs;
 use std::io::{Read, Write};

@@ -173,3 +173,47 @@ acceptor.join()
     let causes: Vec<_> = causes.map(|n| run.history.events[event_of(n).0 as usize].op).collect();
     assert!(causes.contains(&Op::Established), "{causes:?}");
 }
+
+/// Eight pairs of processes that talk without pause, so that many are preempted inside a program. What each family
+/// records of that is never more than what was called, and less by at most one in 200, which is counted as lost.
+#[test]
+fn the_calls_of_many_are_recorded_once_each() {
+    let script = "
+pairs, rounds = 8, 300
+for _ in range(pairs):
+    listener = socket.create_server(('127.0.0.1', 0))
+    def ask():
+        connection = socket.create_connection(listener.getsockname())
+        for _ in range(rounds):
+            connection.send(b'x')
+            connection.recv(1)
+    def answer():
+        connection, _ = listener.accept()
+        for _ in range(rounds):
+            connection.recv(1)
+            connection.send(b'y')
+    child('ask', ask)
+    child('answer', answer)
+for _ in range(2 * pairs):
+    os.wait()
+say(4 * pairs * rounds)
+";
+    for family in Family::ALL {
+        let run = match with(family, script) {
+            Ok(run) => run,
+            Err(reason) => {
+                refused(family, &reason);
+                continue;
+            }
+        };
+        let called: u64 = run.said.trim().parse().expect("it says how many calls it made");
+        let moved = |e: &&recorder::event::Event| {
+            matches!(e.op, Op::Send | Op::Recv) && e.result == 1 && run.history.comm(e) != "python3"
+        };
+        let recorded = run.history.events.iter().filter(moved).count() as u64;
+        let lost = run.history.hosts[0].lost;
+        assert!(recorded <= called, "{family}: {recorded} of {called}: some twice");
+        let missing = called - recorded;
+        assert!(missing <= lost && missing <= called / 200, "{family}: {missing}, {lost} lost");
+    }
+}

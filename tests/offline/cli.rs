@@ -301,7 +301,7 @@ fn patterns_that_are_none() {
             wherefore: bad pattern: there is no key `nosuch`
                 nosuch=1
                 ^
-            hint: keys: host pid tid comm cgroup container pod op protocol local remote netns socket iss irs stream_start stream_end result error signal target cpu ring position time begin_ns time_ns duration lane flag
+            hint: keys: host pid tid comm cgroup container pod op protocol local remote netns socket iss irs stream_start stream_end result error signal target fault cpu ring position time begin_ns time_ns duration lane flag
         "#]],
     );
     check(

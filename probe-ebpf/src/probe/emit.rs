@@ -77,6 +77,17 @@ pub fn dropped() {
     }
 }
 
+/// Counts a call that a second program records in the place of the first.
+#[inline(always)]
+pub fn taken_over() {
+    if let Some(heads) = heads() {
+        // SAFETY: as in `bulk`.
+        unsafe {
+            atomic_xadd::<u64, u64, { AtomicOrdering::AcqRel }>(&raw mut (*heads).taken_over, 1);
+        }
+    }
+}
+
 /// This CPU's heads.
 #[inline(always)]
 pub fn heads() -> Option<*mut Heads> {

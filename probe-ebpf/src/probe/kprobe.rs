@@ -9,7 +9,7 @@ use probe_ebpf::config::fired;
 use probe_ebpf::event::kind;
 
 use crate::kernel::{Pointer, Structure, Untyped, offset};
-use crate::socket::{Begin, Call};
+use crate::socket::{Begin, Call, Turn};
 use crate::{fire, scope, socket};
 
 #[kprobe]
@@ -66,7 +66,8 @@ fn returned(ctx: &RetProbeContext, what: u8, hook: u32) -> Option<()> {
     let Some(entered) = scope::entered() else { return fire::here(hook) };
     let sk = Untyped(entered.socket).follow(offset!(socket_sk));
     let (flags, begin) = (entered.flags, Begin::At(entered.begin_ns));
-    socket::transfer(ctx, what, Call { sk, result: ctx.ret(), flags, begin, hook: None })
+    let (result, turn) = (ctx.ret(), Turn::First);
+    socket::transfer(ctx, what, Call { sk, result, flags, begin, hook: None, turn })
 }
 
 #[kretprobe]

@@ -112,6 +112,13 @@ impl Thread {
         }
     }
 
+    /// Leaves word for the second program at this hook, if there is one, that the first saw the call.
+    #[inline(always)]
+    pub fn leave_word(&self) {
+        // SAFETY: a live storage value, which only the thread itself uses.
+        unsafe { (*self.state).seen = 1 };
+    }
+
     /// A slot for this thread's next event.
     #[inline(always)]
     pub fn slot(&self, kind: u8) -> Slot {
@@ -176,6 +183,21 @@ fn current_state() -> Option<(*mut task_struct, *mut TaskState)> {
         _ => state_or_drop(task)?,
     };
     Some((task, state))
+}
+
+/// Whether the first of two programs at a hook was skipped for this call of a thread in scope.
+#[inline(always)]
+pub fn passed_over() -> Option<()> {
+    let (_, state) = current_state()?;
+    // SAFETY: a live storage value, which only the thread itself uses.
+    unsafe {
+        if (*state).seen != 0 {
+            (*state).seen = 0;
+            return None;
+        }
+    }
+    emit::taken_over();
+    Some(())
 }
 
 /// Remembers that the current thread, if it is in scope, begins a call on a `struct socket`.

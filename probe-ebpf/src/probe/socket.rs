@@ -11,12 +11,24 @@ use crate::{datagram, emit, fire, local, mptcp, scope, tcp};
 
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn sock_send_length(ctx: BtfTracePointContext) -> Option<()> {
-    transfer(&ctx, kind::SEND, Call::traced(&ctx))
+    transfer(&ctx, kind::SEND, Call::traced(&ctx, Turn::First))
 }
 
 #[btf_tracepoint(function = "sock_recv_length")]
 pub fn sock_recv_length(ctx: BtfTracePointContext) -> Option<()> {
-    transfer(&ctx, kind::RECEIVE, Call::traced(&ctx))
+    transfer(&ctx, kind::RECEIVE, Call::traced(&ctx, Turn::First))
+}
+
+#[btf_tracepoint(function = "sock_send_length")]
+pub fn sock_send_length_again(ctx: BtfTracePointContext) -> Option<()> {
+    scope::passed_over()?;
+    transfer(&ctx, kind::SEND, Call::traced(&ctx, Turn::Second))
+}
+
+#[btf_tracepoint(function = "sock_recv_length")]
+pub fn sock_recv_length_again(ctx: BtfTracePointContext) -> Option<()> {
+    scope::passed_over()?;
+    transfer(&ctx, kind::RECEIVE, Call::traced(&ctx, Turn::Second))
 }
 
 /// A call that has returned, as any hook that sees it can tell.
@@ -29,6 +41,15 @@ pub struct Call<S> {
     pub begin: Begin,
     /// One of [`fired`](probe_ebpf::config::fired).
     pub hook: Option<u32>,
+    pub turn: Turn,
+}
+
+/// Which program at a hook this is. Where programs may be preempted, the kernel skips one that is at work for another
+/// thread of its CPU; then a second one, which otherwise does nothing, records in its place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    First,
+    Second,
 }
 
 /// When a call began.
@@ -41,13 +62,14 @@ pub enum Begin {
 
 impl Call<Pointer> {
     #[inline(always)]
-    fn traced(ctx: &BtfTracePointContext) -> Self {
+    fn traced(ctx: &BtfTracePointContext, turn: Turn) -> Self {
         Self {
             sk: ctx.arg(0),
             result: ctx.arg(1),
             flags: ctx.arg(2),
             begin: Begin::Unseen,
             hook: None,
+            turn,
         }
     }
 }
@@ -65,6 +87,9 @@ pub fn transfer(ctx: &impl EbpfContext, what: u8, call: Call<impl Sock>) -> Opti
         (0, 0)
     };
     let Some(thread) = scope::current() else { return fire::here(call.hook?) };
+    if call.turn == Turn::First {
+        thread.leave_word();
+    }
     // (Of MPTCP's sockets the cookie does not tell which it is.)
     let lately = if protocol == protocol::MPTCP { None } else { scope::named_lately(call.sk) };
     let named = lately.or_else(

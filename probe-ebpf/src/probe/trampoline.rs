@@ -10,7 +10,7 @@ use probe_ebpf::config::fired;
 use probe_ebpf::event::kind;
 
 use crate::kernel::{Pointer, argument, field};
-use crate::socket::{Begin, Call};
+use crate::socket::{Begin, Call, Turn};
 use crate::{fire, scope, socket};
 
 #[fentry(function = "inet_sendmsg")]
@@ -43,26 +43,51 @@ fn enter(ctx: &FEntryContext, hook: u32) -> Option<()> {
 
 #[fexit(function = "inet_sendmsg")]
 pub fn exit_inet_sendmsg(ctx: FExitContext) -> Option<()> {
-    exit(&ctx, kind::SEND, 0, fired::SEND)
+    exit(&ctx, kind::SEND, 0, Some(fired::SEND))
 }
 
 #[fexit(function = "inet6_sendmsg")]
 pub fn exit_inet6_sendmsg(ctx: FExitContext) -> Option<()> {
-    exit(&ctx, kind::SEND, 0, fired::SEND_V6)
+    exit(&ctx, kind::SEND, 0, Some(fired::SEND_V6))
 }
 
 #[fexit(function = "inet_recvmsg")]
 pub fn exit_inet_recvmsg(ctx: FExitContext) -> Option<()> {
-    exit(&ctx, kind::RECEIVE, ctx.arg(3), fired::RECEIVE)
+    exit(&ctx, kind::RECEIVE, ctx.arg(3), Some(fired::RECEIVE))
 }
 
 #[fexit(function = "inet6_recvmsg")]
 pub fn exit_inet6_recvmsg(ctx: FExitContext) -> Option<()> {
-    exit(&ctx, kind::RECEIVE, ctx.arg(3), fired::RECEIVE_V6)
+    exit(&ctx, kind::RECEIVE, ctx.arg(3), Some(fired::RECEIVE_V6))
 }
 
+#[fexit(function = "inet_sendmsg")]
+pub fn exit_inet_sendmsg_again(ctx: FExitContext) -> Option<()> {
+    scope::passed_over()?;
+    exit(&ctx, kind::SEND, 0, None)
+}
+
+#[fexit(function = "inet6_sendmsg")]
+pub fn exit_inet6_sendmsg_again(ctx: FExitContext) -> Option<()> {
+    scope::passed_over()?;
+    exit(&ctx, kind::SEND, 0, None)
+}
+
+#[fexit(function = "inet_recvmsg")]
+pub fn exit_inet_recvmsg_again(ctx: FExitContext) -> Option<()> {
+    scope::passed_over()?;
+    exit(&ctx, kind::RECEIVE, ctx.arg(3), None)
+}
+
+#[fexit(function = "inet6_recvmsg")]
+pub fn exit_inet6_recvmsg_again(ctx: FExitContext) -> Option<()> {
+    scope::passed_over()?;
+    exit(&ctx, kind::RECEIVE, ctx.arg(3), None)
+}
+
+/// `hook` is given to the first of the two programs at an exit.
 #[inline(always)]
-fn exit(ctx: &FExitContext, what: u8, flags: u32, hook: u32) -> Option<()> {
+fn exit(ctx: &FExitContext, what: u8, flags: u32, hook: Option<u32>) -> Option<()> {
     let entered: Pointer = ctx.arg(0);
     let sk = field!(entered, socket_sk, Pointer);
     if sk.is_null() {
@@ -71,19 +96,32 @@ fn exit(ctx: &FExitContext, what: u8, flags: u32, hook: u32) -> Option<()> {
     // The value lies after the arguments: socket, message and size, and a receive's flags.
     let result = if what == kind::SEND { ctx.arg(3) } else { ctx.arg(4) };
     let begin = Begin::Noted(entered);
-    socket::transfer(ctx, what, Call { sk, result, flags, begin, hook: Some(hook) })
+    let turn = if hook.is_some() { Turn::First } else { Turn::Second };
+    socket::transfer(ctx, what, Call { sk, result, flags, begin, hook, turn })
 }
 
 #[fexit(function = "inet_csk_accept")]
 pub fn exit_inet_csk_accept(ctx: FExitContext) -> Option<()> {
     // (sk, arg) since 6.10, (sk, flags, err, kern) before.
-    let sk: Pointer = match argument!(accept_arguments) {
-        2 => ctx.arg(2),
-        4 => ctx.arg(4),
+    let sk = match argument!(accept_arguments) {
+        2 => third(&ctx),
+        4 => fifth(&ctx),
         _ => return None,
     };
     if sk.is_null() {
         return fire::here(fired::ACCEPT);
     }
     socket::accepted(sk)
+}
+
+// Functions of their own: the compiler would choose an address, and load from that, which older verifiers refuse.
+
+#[inline(never)]
+fn third(ctx: &FExitContext) -> Pointer {
+    ctx.arg(2)
+}
+
+#[inline(never)]
+fn fifth(ctx: &FExitContext) -> Pointer {
+    ctx.arg(4)
 }

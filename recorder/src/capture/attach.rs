@@ -1,6 +1,7 @@
 //! Loading the probes into the running kernel and attaching them; what is missing is said, not hidden.
 
 pub mod family;
+pub mod preempt;
 mod prove;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -51,17 +52,30 @@ pub struct Attached {
     pub missing: Option<String>,
     /// The program's descriptor number, to ask the kernel about it. Valid while the programs live.
     program: Option<i32>,
+    role: Role,
+}
+
+/// What is missing where the kernel skips a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// An event, unless a second program of this name records it.
+    Events,
+    /// Nothing that the first program of this name has seen.
+    Second,
+    /// When a call began, which is then bounded only.
+    Begins,
 }
 
 impl Attached {
     pub fn there(ebpf: &Ebpf, hook: &Hook) -> Self {
         let program = ebpf.program(hook.program).and_then(|program| program.fd().ok());
         let program = program.map(|fd| fd.as_fd().as_raw_fd());
-        Self { name: hook.to_string(), missing: None, program }
+        let role = if hook.site == Site::Fentry { Role::Begins } else { Role::Events };
+        Self { name: hook.to_string(), missing: None, program, role }
     }
 
     const fn missing(name: String, why: String) -> Self {
-        Self { name, missing: Some(why), program: None }
+        Self { name, missing: Some(why), program: None, role: Role::Events }
     }
 
     /// How often the kernel skipped the program because it was already running on that CPU.
@@ -176,11 +190,34 @@ fn attach_for(
     family: Family,
     settings: &Settings,
 ) -> Result<Vec<Attached>> {
+    // The kernel runs an exit's newest program first, and a tracepoint's oldest.
+    let mut again = Vec::new();
+    if family == Family::Trampoline {
+        again = attach_again(ebpf, btf, family)?;
+    }
     let hooks = match settings.record_self {
         true => attach_all(ebpf, btf, family)?,
         false => attach_family(ebpf, btf, family)?,
     };
-    Ok(hooks.into_iter().map(|hook| Attached::there(ebpf, hook)).collect())
+    if family != Family::Trampoline {
+        again = attach_again(ebpf, btf, family)?;
+    }
+    again.extend(hooks.into_iter().map(|hook| Attached::there(ebpf, hook)));
+    Ok(again)
+}
+
+/// Attaches the family's second programs where the kernel may preempt the first.
+fn attach_again(ebpf: &mut Ebpf, btf: &Btf, family: Family) -> Result<Vec<Attached>> {
+    if !preempt::possible(family) {
+        return Ok(Vec::new());
+    }
+    let fits = |hook: &&Hook| !hook.target.starts_with("inet6") || prove::has_v6();
+    let mut attached = Vec::new();
+    for hook in family.again().iter().filter(fits) {
+        attach_hook(ebpf, btf, hook)?;
+        attached.push(Attached { role: Role::Second, ..Attached::there(ebpf, hook) });
+    }
+    Ok(attached)
 }
 
 /// Attaches all hooks of a family and sees to it that they fire. What was attached is gone where one is refused.

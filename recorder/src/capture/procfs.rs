@@ -19,6 +19,11 @@ pub fn kernel_release() -> String {
     line("/proc/sys/kernel/osrelease")
 }
 
+/// `uname -v`: how and when it was built.
+pub fn kernel_version() -> String {
+    line("/proc/sys/kernel/version")
+}
+
 fn line(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default().trim().to_owned()
 }

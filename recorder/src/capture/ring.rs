@@ -141,6 +141,11 @@ impl Rings {
         (0..self.cpus).map(|cpu| self.heads(cpu).dropped).sum()
     }
 
+    /// Calls that second programs recorded, since the first had been skipped.
+    pub fn taken_over(&self) -> u64 {
+        (0..self.cpus).map(|cpu| self.heads(cpu).taken_over).sum()
+    }
+
     /// Dropped packets that were too many to be told.
     pub fn drops_untold(&self) -> u64 {
         (0..self.cpus).map(|cpu| self.heads(cpu).drops_untold).sum()

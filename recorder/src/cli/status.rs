@@ -11,7 +11,8 @@ use crate::capture::Coverage;
 use crate::cli::{Hinted, record::grouped};
 use crate::daemon::client;
 use crate::daemon::config::SOCKET;
-use crate::daemon::status::Status;
+use crate::daemon::status::{Status, TriggerStatus};
+use crate::describe::printable;
 use crate::event::Ring;
 use crate::quantity::Size;
 
@@ -94,7 +95,9 @@ fn text(status: &Status, out: &mut impl Write) -> Result<()> {
     let left = status.detail.left_s.map(|s| format!(", for another {}", stretch(s)));
     writeln!(out, "detail   {}{}", status.detail.detail, left.unwrap_or_default())?;
     writeln!(out, "lost     {} events", grouped(status.lost))?;
-    writeln!(out, "triggers {}", status.triggers.join(", "))?;
+    for trigger in &status.triggers {
+        writeln!(out, "{}", told(trigger))?;
+    }
     let dumps = &status.dumps;
     writeln!(
         out,
@@ -109,6 +112,13 @@ fn text(status: &Status, out: &mut impl Write) -> Result<()> {
         dumps.counts.late,
     )?;
     Ok(())
+}
+
+fn told(trigger: &TriggerStatus) -> String {
+    let TriggerStatus { trigger: name, source, fired, refused, .. } = trigger;
+    let kind = if source == name { String::new() } else { format!(" ({source})") };
+    let trouble = trigger.trouble.as_ref().map(|why| format!("; {why}")).unwrap_or_default();
+    format!("trigger  {}{kind}: fired {fired}, {refused} refused{trouble}", printable(name))
 }
 
 fn window(ring: &Coverage) -> String {

@@ -1,16 +1,18 @@
 //! The daemon's configuration: a TOML file, all of whose keys have defaults. An unknown key is an error,
 //! with its line and column: a misspelt limit would be no limit.
 
+use std::collections::HashSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use crate::capture::Scope;
 use crate::quantity::{Size, Time};
+use crate::trigger::Rule;
 use crate::trigger::alertmanager::AlertRule;
 
 /// What the daemon does; docs/deployment.md explains each key.
@@ -25,6 +27,8 @@ pub struct Config {
     pub dumps: Dumps,
     /// What alerts mean.
     pub alert: Vec<AlertRule>,
+    /// What else makes a dump.
+    pub trigger: Vec<Rule>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -85,6 +89,7 @@ impl Default for Config {
             api: Api::default(),
             dumps: Dumps::default(),
             alert: Vec::new(),
+            trigger: Vec::new(),
         }
     }
 }
@@ -121,7 +126,17 @@ impl Config {
     }
 
     fn parse(text: &str) -> Result<Self> {
-        Ok(toml::from_str(text)?)
+        let config: Self = toml::from_str(text)?;
+        let mut names = HashSet::new();
+        for rule in &config.trigger {
+            if !names.insert(&rule.name) {
+                bail!(
+                    "two triggers are called `{}`: their dumps could not be told apart",
+                    rule.name
+                );
+            }
+        }
+        Ok(config)
     }
 
     pub fn scope(&self) -> Scope {
@@ -174,6 +189,74 @@ mod tests {
     }
 
     #[test]
+    fn triggers_watch_one_thing_each() {
+        let config = Config::parse(
+            "[[trigger]]\nname = 'Slow'\nlog = '/var/log/x'\nmatches = 'took (?<ms>[0-9]+)'\nlookback = '30s'\n\
+             [[trigger]]\nname = 'Oops'\njournal = 'web.service'\nmatches = 'panic'\nsymptom = 'comm=web'\n",
+        )
+        .expect("it is right");
+        assert_eq!(config.trigger.iter().map(Rule::source).collect::<Vec<_>>(), ["log", "journal"]);
+        refused(
+            "\n[[trigger]]\nname = 'Slow'\nlog = '/x'\njournal = '*'\nmatches = 'x'",
+            expect![[r#"
+                TOML parse error at line 2, column 1
+                  |
+                2 | [[trigger]]
+                  | ^^^^^^^^^^^
+                a trigger watches one thing: give it `log` or `journal`
+            "#]],
+        );
+        refused(
+            "[[trigger]]\nname = 'Slow'\nlog = '/x'",
+            expect![[r#"
+            TOML parse error at line 1, column 1
+              |
+            1 | [[trigger]]
+              | ^^^^^^^^^^^
+            `log` needs `matches`, a regular expression that a line has to match
+        "#]],
+        );
+        refused(
+            "[[trigger]]\nname = 'Slow'\nlog = '/x'\nmatches = '('",
+            expect![[r#"
+            TOML parse error at line 4, column 11
+              |
+            4 | matches = '('
+              |           ^^^
+            regex parse error:
+                (
+                ^
+            error: unclosed group
+        "#]],
+        );
+        refused(
+            "[[trigger]]\nname = 'Slow'\nlogs = '/x'",
+            expect![[r#"
+            TOML parse error at line 3, column 1
+              |
+            3 | logs = '/x'
+              | ^^^^
+            unknown field `logs`, expected one of `name`, `log`, `journal`, `matches`, `symptom`, `missing`, `lookback`, `after`
+        "#]],
+        );
+        refused(
+            "[[trigger]]\nname = 'S'\nlog = '/x'\nmatches = 'x'\nsymptom = 'comm={who}'",
+            expect![[r#"
+                TOML parse error at line 1, column 1
+                  |
+                1 | [[trigger]]
+                  | ^^^^^^^^^^^
+                nothing is called `who`: name a part of `matches` so, (?<who>…)
+            "#]],
+        );
+        let twice = "[[trigger]]\nname = 'S'\nlog = '/x'\nmatches = 'x'\n".repeat(2);
+        refused(
+            &twice,
+            expect!["two triggers are called `S`: their dumps could not be told apart"],
+        );
+    }
+
+    #[test]
     fn what_is_wrong_is_told_with_its_place() {
         refused(
             "rings = '1GiB'",
@@ -182,7 +265,7 @@ mod tests {
               |
             1 | rings = '1GiB'
               | ^^^^^
-            unknown field `rings`, expected one of `ring`, `cgroup`, `api`, `dumps`, `alert`
+            unknown field `rings`, expected one of `ring`, `cgroup`, `api`, `dumps`, `alert`, `trigger`
         "#]],
         );
         refused(
@@ -225,7 +308,7 @@ mod tests {
                 bad pattern: there is no key `colour`
                     colour=red
                     ^
-                hint: keys: host pid tid comm cgroup container pod op protocol local remote netns socket iss irs stream_start stream_end result error signal target cpu ring position time begin_ns time_ns duration lane flag
+                hint: keys: host pid tid comm cgroup container pod op protocol local remote netns socket iss irs stream_start stream_end result error signal target fault cpu ring position time begin_ns time_ns duration lane flag
             "#]],
         );
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::status::Status;
+use super::status::{Status, TriggerStatus};
 
 /// One line per metric, with its help and type.
 pub fn text(status: &Status) -> String {
@@ -60,6 +60,15 @@ pub fn text(status: &Status) -> String {
             &one(cost.ns_per_run / 1e9),
         );
     }
+    of_dumps(status, &mut metric);
+    text
+}
+
+/// Takes a metric's name, kind, help, and values by labels.
+type Metric<'a> = dyn FnMut(&str, &str, &str, &[(String, f64)]) + 'a;
+
+fn of_dumps(status: &Status, metric: &mut Metric<'_>) {
+    let one = |value: f64| vec![(String::new(), value)];
     let counts = status.dumps.counts;
     metric("triggers_total", "counter", "Reasons to make a dump.", &one(counts.triggered as f64));
     let outcomes = [("kept", counts.kept), ("refused", counts.refused), ("failed", counts.failed)];
@@ -76,6 +85,29 @@ pub fn text(status: &Status) -> String {
         "Dumps whose window began too late.",
         &one(counts.late as f64),
     );
+    metric(
+        "trigger_fired_total",
+        "counter",
+        "How often a trigger fired, by whether the limits allowed a dump.",
+        &triggers(&status.triggers),
+    );
+    let troubled = status.triggers.iter().filter(|t| t.trouble.is_some()).count();
+    metric(
+        "troubled_triggers",
+        "gauge",
+        "Triggers that cannot see what they look for.",
+        &one(troubled as f64),
+    );
     metric("dumps_bytes", "gauge", "Size of all dumps held.", &one(status.dumps.bytes as f64));
-    text
+}
+
+fn triggers(triggers: &[TriggerStatus]) -> Vec<(String, f64)> {
+    let counted = triggers.iter().flat_map(|t| {
+        let labels = |outcome| {
+            format!("{{trigger=\"{}\",source=\"{}\",outcome=\"{outcome}\"}}", t.trigger, t.source)
+        };
+        let admitted = t.fired - t.refused;
+        [(labels("admitted"), admitted as f64), (labels("refused"), t.refused as f64)]
+    });
+    counted.collect()
 }

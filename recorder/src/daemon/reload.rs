@@ -69,13 +69,14 @@ impl Daemon {
     fn apply(&mut self, new: Config) -> Result<Reloaded> {
         let needs_restart = needs_restart(&self.config, &new);
         // Every key is named here: whether it can be changed at once is decided for each.
-        let Config { ring: _, cgroup: _, api, dumps, alert } = new;
-        let mut config = Config { dumps, alert, ..self.config.clone() };
+        let Config { ring: _, cgroup: _, api, dumps, alert, trigger } = new;
+        let mut config = Config { dumps, alert, trigger, ..self.config.clone() };
         if let (Some(running), Some(tcp)) = (&mut config.api.tcp, api.tcp) {
             running.token_file = tcp.token_file;
         }
         let live = Live::of(&config)?;
         self.store.limit(&config.dumps)?;
+        self.triggers.watch(&config.trigger);
         self.live.send_replace(live);
         self.config = config;
         Ok(Reloaded { needs_restart })

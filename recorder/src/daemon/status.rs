@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::raised::DetailStatus;
+pub use super::triggers::TriggerStatus;
 use super::{Daemon, Dumped};
 use crate::capture::{Cost, Counting, Coverage};
 
@@ -33,7 +34,7 @@ pub struct Status {
     pub lost: u64,
     /// Where it was asked for.
     pub cost: Option<Cost>,
-    pub triggers: Vec<String>,
+    pub triggers: Vec<TriggerStatus>,
     pub dumps: DumpsStatus,
 }
 
@@ -68,10 +69,6 @@ impl Daemon {
         let source = self.capture.source();
         let rings = self.capture.coverage().to_vec();
         let held = self.store.dumps()?;
-        let mut triggers = vec!["api".to_owned(), "SIGUSR2".to_owned()];
-        if let Some(tcp) = &self.config.api.tcp {
-            triggers.push(format!("alertmanager on {}", tcp.listen));
-        }
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: process::id(),
@@ -88,7 +85,7 @@ impl Daemon {
             detail: self.detail_status(),
             lost: source.unwritten,
             cost,
-            triggers,
+            triggers: self.triggers.status(self.config.api.tcp.is_some()),
             dumps: DumpsStatus {
                 directory: self.config.dumps.directory.display().to_string(),
                 held: held.len(),

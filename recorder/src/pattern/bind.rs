@@ -304,6 +304,7 @@ fn code(key: Key, event: &Event) -> Option<u32> {
         Key::Cgroup | Key::Container | Key::Pod => {
             (event.cgroup != Name::NONE).then_some(event.cgroup.0)
         }
+        Key::Fault => (event.fault != Name::NONE).then_some(event.fault.0),
         Key::Local => (event.local != Address::NONE).then_some(event.local.0),
         Key::Remote => (event.remote != Address::NONE).then_some(event.remote.0),
         Key::Op => Some(event.op as u32),

@@ -24,6 +24,7 @@ pub enum Key {
     Error,
     Signal,
     Target,
+    Fault,
     Cpu,
     Ring,
     Position,
@@ -53,7 +54,7 @@ pub enum Kind {
 }
 
 impl Key {
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Host,
         Self::Pid,
         Self::Tid,
@@ -75,6 +76,7 @@ impl Key {
         Self::Error,
         Self::Signal,
         Self::Target,
+        Self::Fault,
         Self::Cpu,
         Self::Ring,
         Self::Position,
@@ -109,6 +111,7 @@ impl Key {
             Self::Error => "error",
             Self::Signal => "signal",
             Self::Target => "target",
+            Self::Fault => "fault",
             Self::Cpu => "cpu",
             Self::Ring => "ring",
             Self::Position => "position",
@@ -129,9 +132,13 @@ impl Key {
 
     pub const fn kind(self) -> Kind {
         match self {
-            Self::Host | Self::Comm | Self::Cgroup | Self::Container | Self::Pod | Self::Netns => {
-                Kind::Text
-            }
+            Self::Host
+            | Self::Comm
+            | Self::Cgroup
+            | Self::Container
+            | Self::Pod
+            | Self::Netns
+            | Self::Fault => Kind::Text,
             Self::Op
             | Self::Protocol
             | Self::Error
@@ -168,6 +175,7 @@ impl Key {
                 | Self::Error
                 | Self::Signal
                 | Self::Target
+                | Self::Fault
                 | Self::Flag
         )
     }

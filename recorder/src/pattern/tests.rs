@@ -94,6 +94,22 @@ fn names_match_by_glob() {
 }
 
 #[test]
+fn faults_match_by_name_and_where_there_is_none() {
+    let struck = history(|history, event| event.fault = history.names.intern("redis goes away"));
+    let patterns = [
+        (true, "fault=redis*"),
+        (true, "fault=\"redis goes away\""),
+        (true, "fault=*"),
+        (true, "fault!=none"),
+        (false, "fault=other"),
+        (false, "fault=none"),
+    ];
+    check(&struck, &patterns);
+    let spared = history(|history, _| _ = history.names.intern("redis goes away"));
+    check(&spared, &[(false, "fault=redis*"), (false, "fault=*"), (true, "fault=none")]);
+}
+
+#[test]
 fn addresses_match_whole_by_port_and_by_block() {
     check(
         &history(|_, _| {}),

@@ -8,8 +8,9 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::symptom::Symptom;
 use super::{Firing, Raise};
-use crate::pattern::{Glob, Pattern};
+use crate::pattern::Glob;
 use crate::quantity::Time;
 
 /// What alerts with certain labels mean: a part of the configuration.
@@ -33,54 +34,6 @@ pub struct AlertRule {
 
 const fn lookback() -> Time {
     Time(Duration::from_secs(600))
-}
-
-/// A pattern with labels to be filled in.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Symptom(String);
-
-impl TryFrom<String> for Symptom {
-    type Error = String;
-
-    /// Whether it is a pattern can be told before an alert comes: with an address for every label.
-    fn try_from(text: String) -> Result<Self, String> {
-        let symptom = Self(text);
-        let tried = symptom.filled(|_| Some("127.0.0.1:1"));
-        let tried = tried.ok_or_else(|| format!("`{}` has a `{{` without a `}}`", symptom.0))?;
-        match tried.parse::<Pattern>() {
-            Ok(_) => Ok(symptom),
-            // A label may stand where only some of its values are allowed.
-            Err(_) if symptom.0.contains('{') => Ok(symptom),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-}
-
-impl Symptom {
-    /// With labels' values in their places; nothing where a label is missing or could say more than one
-    /// value.
-    fn of(&self, alert: &Alert) -> Option<String> {
-        let plain = |value: &&str| {
-            let allowed = |c: char| c.is_alphanumeric() || "._:/-[]@".contains(c);
-            !value.is_empty() && value.chars().all(allowed)
-        };
-        let filled =
-            self.filled(|name| alert.labels.get(name).map(String::as_str).filter(plain))?;
-        filled.parse::<Pattern>().is_ok().then_some(filled)
-    }
-
-    fn filled<'a>(&self, value: impl Fn(&str) -> Option<&'a str>) -> Option<String> {
-        let mut text = String::new();
-        let mut rest = self.0.as_str();
-        while let Some((before, after)) = rest.split_once('{') {
-            let (name, after) = after.split_once('}')?;
-            text.push_str(before);
-            text.push_str(value(name)?);
-            rest = after;
-        }
-        Some(text + rest)
-    }
 }
 
 /// What Alertmanager posts, version 4: what of it is needed.
@@ -119,12 +72,15 @@ pub fn firing(
     let rule_of = |alert: &&Alert| rules.iter().find(|rule| rule.applies(alert));
     let lookback = alerts.iter().filter_map(rule_of).map(|rule| rule.lookback).max_by_key(|t| t.0);
     let mut symptoms: Vec<String> = Vec::new();
-    for symptom in alerts.iter().filter_map(|alert| rule_of(alert)?.symptom.as_ref()?.of(alert)) {
+    for symptom in
+        alerts.iter().filter_map(|alert| rule_of(alert)?.symptom.as_ref()?.of(&alert.labels))
+    {
         if symptoms.len() < MOST_SYMPTOMS && !symptoms.contains(&symptom) {
             symptoms.push(symptom);
         }
     }
-    let missing = alerts.iter().find_map(|alert| rule_of(alert)?.missing.as_ref()?.of(alert));
+    let missing =
+        alerts.iter().find_map(|alert| rule_of(alert)?.missing.as_ref()?.of(&alert.labels));
     let name = first.labels.get("alertname").map_or("alert", String::as_str);
     let mut keys: Vec<String> = alerts.iter().map(|alert| alert.identity()).collect();
     keys.sort();

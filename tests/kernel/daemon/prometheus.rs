@@ -2,6 +2,7 @@
 //! is killed, the alert fires a minute or two later, and the dump still holds the cause.
 
 use std::fs;
+use std::process::Command;
 
 use super::running::{Running, TOKEN};
 
@@ -105,4 +106,34 @@ fn an_alert_of_prometheus_finds_the_cause_in_the_window() {
     assert!(first.contains("culprit[") && first.contains("SIGKILL"), "{why}");
     assert!(!why.contains("\nlate "), "{why}");
     assert!(why.contains("nothing lost"), "{why}");
+}
+
+/// What the programs themselves say of the files that are ready for them.
+#[test]
+fn the_files_that_are_ready_for_prometheus_are_right() {
+    for words in [
+        ["promtool", "check", "rules", "prometheus-rules.yml"].as_slice(),
+        &["amtool", "check-config", "alertmanager.yml"],
+    ] {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy");
+        let output = Command::new(words[0]).args(&words[1..]).current_dir(folder).output();
+        let output = output.expect("it starts");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success(),
+            "{words:?}: {said}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    let daemon = Running::start("");
+    let metrics = daemon.http("GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let rules =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/prometheus-rules.yml"));
+    let rules = rules.expect("the rules are there");
+    let named = rules.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let named: Vec<&str> = named.filter(|word| word.starts_with("wherefore_")).collect();
+    assert!(named.len() >= 3, "{named:?}");
+    for name in named {
+        assert!(metrics.contains(&format!("# TYPE {name} ")), "there is no metric {name}");
+    }
 }

@@ -27,10 +27,6 @@ impl Running {
         status["rings"][0]["window_s"].as_f64().expect("a number")
     }
 
-    fn log(&self) -> String {
-        fs::read_to_string(self.path("log")).expect("a log")
-    }
-
     /// The worker that makes a dump, as soon as there is one.
     fn worker(&self) -> Pid {
         let path = format!("/proc/{0}/task/{0}/children", self.pid());

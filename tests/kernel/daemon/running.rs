@@ -34,7 +34,7 @@ def client(connection, turn):
 play(server, client)
 ";
 
-const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct Running {
     home: TempDir,
@@ -66,6 +66,16 @@ impl Running {
     /// Starts one that tells a socket what it tells systemd.
     pub fn notifying(socket: &Path) -> Self {
         Self::with_environment("", 0, Some(new_cgroup()), &[("NOTIFY_SOCKET", socket)])
+    }
+
+    /// One that finds programs only there.
+    pub fn with_path(more: &str, path: &Path) -> Self {
+        Self::with_environment(more, 0, Some(new_cgroup()), &[("PATH", path)])
+    }
+
+    /// What it has said.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("log")).expect("it has a log")
     }
 
     fn with(more: &str, port: u16, cgroup: Option<PathBuf>) -> Self {

@@ -281,6 +281,23 @@ const fn idle(site: Site, target: &'static str, program: &'static str) -> Hook {
     }
 }
 
+/// A second program where a family records calls: it does so if the first was skipped.
+const fn again(site: Site, target: &'static str, program: &'static str) -> Hook {
+    let gives = "calls of threads that came while the first program was preempted";
+    Hook { site, target, program, gives, need: Need::Wanted, fired: None }
+}
+
+static TRACEPOINTS_AGAIN: [Hook; 2] = [
+    again(Site::Tracepoint, "sock_send_length", "sock_send_length_again"),
+    again(Site::Tracepoint, "sock_recv_length", "sock_recv_length_again"),
+];
+static TRAMPOLINES_AGAIN: [Hook; 4] = [
+    again(Site::Fexit, "inet_sendmsg", "exit_inet_sendmsg_again"),
+    again(Site::Fexit, "inet_recvmsg", "exit_inet_recvmsg_again"),
+    again(Site::Fexit, "inet6_sendmsg", "exit_inet6_sendmsg_again"),
+    again(Site::Fexit, "inet6_recvmsg", "exit_inet6_recvmsg_again"),
+];
+
 static IDLE_TRACEPOINT: [Hook; 1] = [idle(Site::Tracepoint, "sock_recv_length", "idle")];
 static IDLE_TRAMPOLINE: [Hook; 2] = [
     idle(Site::Fentry, "inet_recvmsg", "idle_enter"),
@@ -321,6 +338,15 @@ impl Family {
             Self::Tracepoint => &TRACEPOINTS,
             Self::Trampoline => &TRAMPOLINES,
             Self::Kprobe => &KPROBES,
+        }
+    }
+
+    /// Its second programs, for kernels that preempt the first ([`super::preempt`]).
+    pub fn again(self) -> &'static [Hook] {
+        match self {
+            Self::Tracepoint => &TRACEPOINTS_AGAIN,
+            Self::Trampoline => &TRAMPOLINES_AGAIN,
+            Self::Kprobe => &[],
         }
     }
 

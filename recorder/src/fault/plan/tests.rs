@@ -80,10 +80,9 @@ fn the_cheapest_that_can_is_taken_and_the_others_are_told() {
     check(
         "comm=app op=send => pause=2s, nth=1",
         expect![[r#"
-            fault `it`: no mechanism can do this here
+            signal: at send: bpf_send_signal(SIGSTOP), and SIGCONT after 2s
                 cgroup    it can only refuse calls
                 destroy   it can only destroy connections
-                signal    it can only send signals
                 override  it can only give a call another result"#]],
     );
     check(

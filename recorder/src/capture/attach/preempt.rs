@@ -1,0 +1,78 @@
+//! Where the kernel may take a program off its CPU for another thread. While it is off, the kernel skips the same
+//! program for all others there: so there is a second one, which records what the first could not.
+
+use std::fs;
+
+use super::family::Family;
+use super::{Attached, Role};
+use crate::capture::procfs;
+
+/// The first kernel that leaves preemption on at tracepoints.
+const AT_TRACEPOINTS: u32 = 7;
+
+/// Whether this kernel may preempt a family's programs. Where that cannot be told, it may.
+pub fn possible(family: Family) -> bool {
+    let kernel = match family {
+        Family::Kprobe => false,
+        Family::Trampoline => true,
+        Family::Tracepoint => major(&procfs::kernel_release()) >= AT_TRACEPOINTS,
+    };
+    kernel
+        && preempts(
+            &procfs::kernel_version(),
+            fs::read_to_string("/sys/kernel/debug/sched/preempt").ok().as_deref(),
+        )
+}
+
+fn major(release: &str) -> u32 {
+    release.split('.').next().and_then(|number| number.parse().ok()).unwrap_or(u32::MAX)
+}
+
+/// From what the kernel was built for (`uname -v`), and what was chosen of several models, in parentheses.
+fn preempts(version: &str, chosen: Option<&str>) -> bool {
+    let built = version.split_whitespace().any(|word| word.starts_with("PREEMPT"));
+    let chosen = chosen.unwrap_or_default();
+    built && !chosen.contains("(none)") && !chosen.contains("(voluntary)")
+}
+
+/// At most so many calls were not recorded because a program was skipped.
+///
+/// Where there are two, a call is lost only if both were skipped, or if the first was and nobody took over. Each is an
+/// upper bound, since calls out of scope are skipped as well, and so are second programs that have nothing to do.
+pub fn lost(hooks: &[Attached], taken_over: u64) -> u64 {
+    let doubled =
+        |hook: &Attached| hooks.iter().any(|h| h.role == Role::Second && h.name == hook.name);
+    let (mut alone, mut first, mut second) = (0, 0, 0);
+    for hook in hooks {
+        let sum = match hook.role {
+            Role::Second => &mut second,
+            Role::Events if doubled(hook) => &mut first,
+            Role::Events => &mut alone,
+            Role::Begins => continue,
+        };
+        *sum += hook.missed();
+    }
+    alone + second.min(first.saturating_sub(taken_over))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_model_is_told_from_what_the_kernel_says() {
+        let dynamic = "#1 SMP PREEMPT_DYNAMIC Sat Nov 28 2026";
+        assert!(preempts(dynamic, Some("none voluntary full (lazy)\n")));
+        assert!(preempts(dynamic, Some("none voluntary (full) lazy\n")));
+        assert!(!preempts(dynamic, Some("(none) voluntary full\n")));
+        assert!(!preempts(dynamic, Some("none (voluntary) full\n")));
+        assert!(preempts(dynamic, None), "debugfs may not be mounted");
+        assert!(preempts("#1 SMP PREEMPT Sat Nov 28 2026", None));
+        assert!(!preempts("#1 SMP Debian 6.1.192-1 (2026-11-20)", None));
+    }
+
+    #[test]
+    fn a_release_has_a_number() {
+        assert_eq!([major("7.2.13-bpfvm"), major("6.18.44-fc-v669"), major("?")], [7, 6, u32::MAX]);
+    }
+}
