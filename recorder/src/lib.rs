@@ -22,6 +22,7 @@ pub mod slice;
 pub mod describe;
 pub mod export;
 
+pub mod confirm;
 pub mod explain;
 pub mod incident;
 pub mod lookback;

@@ -46,7 +46,7 @@ fn assert_busy(history: &History, comms: [&str; 2], op: Op, least: usize) {
     }
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("there are free ports");
     listener.local_addr().expect("it is bound").port()
 }
@@ -85,7 +85,7 @@ impl Drop for Server {
 }
 
 /// A folder that servers under another user may use as well.
-fn folder() -> tempfile::TempDir {
+pub fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
     fs::set_permissions(folder.path(), everybody).expect("it is ours");
@@ -181,7 +181,7 @@ fn postgresql() {
 }
 
 /// Debian keeps the server's programs out of `$PATH`.
-fn postgresql_programs() -> PathBuf {
+pub fn postgresql_programs() -> PathBuf {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let folders = versions.map(|version| version.path().join("bin"));
     folders.filter(|bin| bin.join("initdb").exists()).max().unwrap_or_else(|| "/usr/bin".into())

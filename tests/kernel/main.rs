@@ -6,6 +6,7 @@
 
 mod recorded;
 
+mod confirm;
 mod container;
 mod daemon;
 mod datagram;
@@ -13,6 +14,7 @@ mod detach;
 mod dropped;
 mod family;
 mod fault;
+mod fault_files;
 mod hosts;
 mod load;
 mod local;

@@ -1,5 +1,6 @@
 //! `wherefore record`.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -72,6 +73,16 @@ pub struct Arguments {
 }
 
 impl Arguments {
+    /// Records a command alone, and is otherwise as with no words.
+    pub(super) fn of_command(output: PathBuf, command: Vec<String>) -> Self {
+        let words = ["record", "--quiet", "--output"].map(OsString::from).into_iter();
+        let words = words.chain([output.into_os_string(), OsString::from("--")]);
+        let words = words.chain(command.into_iter().map(OsString::from));
+        let alone = <Self as clap::Args>::augment_args(clap::Command::new("record"));
+        <Self as clap::FromArgMatches>::from_arg_matches(&alone.get_matches_from(words))
+            .expect("these words are right")
+    }
+
     /// Keeps what the command prints apart from results on stdout.
     pub(super) const fn printing_to_stderr(&mut self) {
         self.printing = Printing::ToStderr;
@@ -95,6 +106,14 @@ impl Printing {
     }
 }
 
+/// How a recording ended.
+pub(super) struct Ended {
+    /// Of the command; nothing where none was run, or it was left behind.
+    pub(super) status: Option<ExitStatus>,
+    /// Somebody asked for the end, or the time was up.
+    pub(super) stopped: bool,
+}
+
 /// What a command does besides recording.
 pub(super) trait Besides {
     /// When everything is being recorded, and before the command is started.
@@ -116,8 +135,8 @@ struct Nothing;
 impl Besides for Nothing {}
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
-    let status = run_with(&arguments, &mut Nothing)?;
-    match status {
+    let ended = run_with(&arguments, &mut Nothing)?;
+    match ended.status {
         Some(status) if arguments.pass_status => {
             let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
             Ok(ExitCode::from(code.unwrap_or(2) as u8))
@@ -126,11 +145,8 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     }
 }
 
-/// Records, and does something besides; the status of the command that was run.
-pub(super) fn run_with(
-    arguments: &Arguments,
-    besides: &mut dyn Besides,
-) -> Result<Option<ExitStatus>> {
+/// Records, and does something besides.
+pub(super) fn run_with(arguments: &Arguments, besides: &mut dyn Besides) -> Result<Ended> {
     let scope = scope(arguments)?;
     if arguments.probe_log {
         env_logger::Builder::new().filter_module("probe", log::LevelFilter::Debug).init();
@@ -161,11 +177,7 @@ fn scope(arguments: &Arguments) -> Result<Scope> {
 }
 
 /// Sets everything up, follows the rings until the end, and finishes the file.
-async fn record(
-    arguments: &Arguments,
-    scope: Scope,
-    besides: &mut dyn Besides,
-) -> Result<Option<ExitStatus>> {
+async fn record(arguments: &Arguments, scope: Scope, besides: &mut dyn Besides) -> Result<Ended> {
     let settings = Settings {
         ring_bytes: arguments.ring,
         probe_log: arguments.probe_log,
@@ -201,10 +213,10 @@ async fn record(
         logger,
         besides,
     };
-    let status = session.follow(&mut capture, child, arguments.r#for).await?;
+    let ended = session.follow(&mut capture, child, arguments.r#for).await?;
     session.line.clear();
     session.finish(&mut capture, &arguments.output, arguments.quiet)?;
-    Ok(status)
+    Ok(ended)
 }
 
 /// Says that everything from now on is recorded.
@@ -240,7 +252,7 @@ impl Session<'_> {
         capture: &mut Capture,
         mut child: Option<Child>,
         limit: Option<Duration>,
-    ) -> Result<Option<ExitStatus>> {
+    ) -> Result<Ended> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut turn = interval(TURN);
@@ -249,7 +261,9 @@ impl Session<'_> {
         let mut asked = false;
         loop {
             let stop = tokio::select! {
-                status = wait(&mut child) => return Ok(Some(status?)),
+                status = wait(&mut child) => {
+                    return Ok(Ended { status: Some(status?), stopped: asked });
+                }
                 () = passed(until) => true,
                 // A snapshot leaves the rings alone, and sleeps.
                 _ = turn.tick(), if !self.snapshot => false,
@@ -258,7 +272,7 @@ impl Session<'_> {
             };
             if stop {
                 if asked || child.is_none() {
-                    return Ok(None);
+                    return Ok(Ended { status: None, stopped: true });
                 }
                 asked = true;
                 ask_to_end(child.as_ref());

@@ -1,5 +1,6 @@
 //! `wherefore why`.
 
+mod confirm;
 pub mod json;
 pub mod text;
 
@@ -37,6 +38,17 @@ pub struct Arguments {
     /// Ask whether events that match this must or may have led to it, or are excluded
     #[arg(long, value_name = "PATTERN")]
     exclude_check: Option<Pattern>,
+    /// Run COMMAND again, with the suspected cause injected and without it, and say whether the symptom comes and goes with it
+    ///
+    /// Exit status 1 when that is not so, or could not be told.
+    #[arg(long, requires = "command", conflicts_with_all = ["forward", "missing", "exclude_check"])]
+    confirm: bool,
+    /// A cause to confirm instead of the one that is suspected: 'comm=app op=connect => error=ECONNREFUSED, nth=1'
+    #[arg(long, value_name = "FAULT", requires = "confirm")]
+    cause: Option<String>,
+    /// How often COMMAND is run with the cause, and how often without
+    #[arg(long, value_name = "NUMBER", default_value_t = 1, requires = "confirm", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    runs: u32,
     #[command(flatten)]
     slicing: input::SliceArguments,
     /// Read all of a large recording, not only what leads to the event
@@ -45,10 +57,16 @@ pub struct Arguments {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    /// With --confirm: the command that is run again
+    #[arg(last = true, value_name = "COMMAND", requires = "confirm")]
+    command: Vec<String>,
 }
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let (files, pattern) = input::split_pattern(arguments.words.clone())?;
+    if arguments.confirm {
+        return confirm::run(&arguments, &files, pattern.as_ref());
+    }
     let mut out = BufWriter::new(stdout().lock());
     match look_back(&arguments, &files, pattern.as_ref())? {
         Outcome::Whole => {}

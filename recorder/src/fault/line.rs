@@ -31,7 +31,12 @@ const OTHERS: [&str; 12] = [
 
 /// Parses one line; `name` is the fault's unless it says otherwise.
 pub fn parse(text: &str, name: &str) -> Result<Fault, FaultError> {
-    let source = Source { name: "--fault", text };
+    parse_from(text, name, "--fault")
+}
+
+/// The same of a text that errors call `from`.
+pub fn parse_from(text: &str, name: &str, from: &str) -> Result<Fault, FaultError> {
+    let source = Source { name: from, text };
     let Some(arrow) = unquoted(text, "=>").next() else {
         let hint = "write PATTERN => error=ECONNREFUSED, nth=3";
         let end = text.len();

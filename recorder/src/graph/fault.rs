@@ -1,5 +1,6 @@
-//! Injected faults: from a fault to the end of the event that it changed. Exact, since both are the same thread's
-//! and the kernel half notes one right after the other. Cut networks are in a file of their own.
+//! Injected faults: from a fault to the end of the call that it changed, or to the begin of the signal that it sent.
+//! Exact, since both are the same thread's and the kernel half notes one right after the other. Cut networks are in a file of
+//! their own.
 
 mod cut;
 
@@ -20,7 +21,10 @@ pub(super) fn edges(history: &History, rare: &[EventIndex], notable: &Notable, g
             events.get(place + 1).copied()
         });
         if let Some(next) = next.filter(|&next| changed(fault, &history.events[next as usize])) {
-            let (from, to) = ((index, Side::End), (next, Side::End));
+            // A signal is the fault's from its begin on, where its own effects start; a call had begun before.
+            let is_signal = history.events[next as usize].op == Op::Signal;
+            let side = if is_signal { Side::Begin } else { Side::End };
+            let (from, to) = ((index, Side::End), (next, side));
             graph.push(from, to, EdgeKind::Fault, Proof::Must);
         }
     }

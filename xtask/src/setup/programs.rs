@@ -21,7 +21,7 @@ const fn program(name: &'static str, package: &'static str, why: &'static str) -
     Program { name, package, why }
 }
 
-const PROGRAMS: [Program; 15] = [
+const PROGRAMS: [Program; 16] = [
     program("nginx", "nginx", "demo, tests of a proxy"),
     program("redis-server", "redis-server", "demo, tests and benchmarks under load"),
     program("redis-cli", "redis-tools", "tests"),
@@ -32,6 +32,7 @@ const PROGRAMS: [Program; 15] = [
     program("initdb", "postgresql", "tests under load"),
     program("postgres", "postgresql", "tests under load"),
     program("pgbench", "postgresql", "tests under load"),
+    program("psql", "postgresql-client", "tests of fault files"),
     program("ip", "iproute2", "tests across network namespaces"),
     program("nft", "nftables", "tests with address translation and loss"),
     program("openssl", "openssl", "tests of TLS"),
@@ -41,6 +42,9 @@ const PROGRAMS: [Program; 15] = [
 
 /// Documents promise one-liners for pandas and DuckDB, and a test runs them in an environment of its own.
 const VENV: Program = program("python3 -m venv", "python3-venv", "tests of what documents promise");
+
+/// A fault file tries its retry logic.
+const REDIS: Program = program("python3's module redis", "python3-redis", "tests of fault files");
 
 /// Where a kernel to boot is at hand.
 const GUESTS: [Program; 2] = [
@@ -52,9 +56,10 @@ fn missing() -> Vec<&'static Program> {
     let guests = GUESTS.iter().filter(|_| !vm::image::all().is_empty());
     let wanted = PROGRAMS.iter().chain(guests);
     let mut missing: Vec<_> = wanted.filter(|p| locate(p.name).is_none()).collect();
-    let venv = ["-c", "import ensurepip, venv"];
-    if !succeeds(Command::new(python()).args(venv)) {
-        missing.push(&VENV);
+    for (import, needed) in [("import ensurepip, venv", &VENV), ("import redis", &REDIS)] {
+        if !succeeds(Command::new(python()).args(["-c", import])) {
+            missing.push(needed);
+        }
     }
     missing
 }

@@ -133,7 +133,8 @@ fn fault(known: &Known<'_>, from: Point, to: Point, proof: Proof) -> Broken {
     if cause.op == Op::Fault && cause.tid == 0 {
         return cut(known, from, to, proof);
     }
-    let sides = (from.1, to.1) == (Side::End, Side::End);
+    let late = if effect.op == Op::Signal { Side::Begin } else { Side::End };
+    let sides = (from.1, to.1) == (Side::End, late);
     let next = known.next_in_thread[from.0 as usize] == to.0;
     let deed = match effect.op {
         Op::Signal => effect.signal == cause.signal && effect.target == cause.tid,

@@ -1,0 +1,143 @@
+//! The files in docs/faults: each does to a real program what it says, and `why` names its fault as the origin.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use tests::command::wherefore;
+use tests::documents::root;
+
+use crate::load::{folder, free_port, postgresql_programs};
+use crate::recorded::{python_path, require_root};
+
+/// Runs a shell script with a fault file armed; what the script printed, and the recording.
+fn inject(folder: &Path, file: &str, script: &str) -> (String, PathBuf) {
+    require_root();
+    let (recording, said) = (folder.join("run.parquet"), folder.join("said"));
+    let script = format!("exec >{} 2>&1\n{script}", said.display());
+    let mut inject = Command::new(wherefore());
+    inject.arg("inject").arg(root().join("docs/faults").join(file)).args(["--json", "-qo"]);
+    inject.arg(&recording).args(["--", "/bin/sh", "-c", &script]);
+    let output = inject.output().expect("it starts");
+    let said = fs::read_to_string(said).unwrap_or_default();
+    assert_eq!(output.status.code(), Some(0), "every fault fires: {output:?}\n{said}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    for fault in report["faults"].as_array().expect("faults") {
+        assert_eq!(fault["fired"], fault["confirmed"], "{fault}");
+    }
+    (said, recording)
+}
+
+/// What the origin of a symptom is.
+fn origin(recording: &Path, symptom: &str) -> String {
+    let mut why = Command::new(wherefore());
+    let output = why.arg("why").arg(recording).arg(symptom).output().expect("it starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let line = said.lines().find(|line| line.starts_with("origin"));
+    let line = line.unwrap_or_else(|| panic!("no origin: {output:?}"));
+    line.split_whitespace().skip(3).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn redis_retry() {
+    const CLIENT: &str = "
+import redis, sys
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
+tries = Retry(ExponentialBackoff(0.1, 0.01), 3)
+more = {'retry': tries, 'retry_on_error': [OSError]} if sys.argv[2] == 'again' else {}
+try:
+    print('answer', redis.Redis('127.0.0.1', int(sys.argv[1]), **more).ping())
+except redis.ConnectionError:
+    print('gave up')
+";
+    let folder = folder();
+    let (path, port, python) = (folder.path().display(), free_port(), python_path());
+    fs::write(folder.path().join("client.py"), CLIENT).expect("it is ours");
+    let script = |how: &str| {
+        format!(
+            "redis-server --port {port} --save '' --dir {path} >/dev/null &
+            until redis-cli -p {port} ping >/dev/null 2>&1; do sleep 0.05; done
+            {python} {path}/client.py {port} {how}
+            redis-cli -p {port} shutdown nosave
+            wait"
+        )
+    };
+    for (how, result) in [("again", "answer True\n"), ("once", "gave up\n")] {
+        let (said, recording) = inject(folder.path(), "redis-retry.toml", &script(how));
+        assert_eq!(said, result, "{how}");
+        assert_eq!(
+            origin(&recording, "comm=python3 op=connect error=*"),
+            "fault `redis refuses the first two connections`: ECONNREFUSED injected"
+        );
+    }
+}
+
+#[test]
+fn nginx_failover() {
+    let folder = folder();
+    let path = folder.path().display();
+    let [front, one, two] = [free_port(), free_port(), free_port()];
+    let configuration = format!(
+        "daemon off; pid {path}/nginx.pid; error_log {path}/error.log; events {{}}
+        http {{ access_log off; client_body_temp_path {path}/b; proxy_temp_path {path}/p;
+        fastcgi_temp_path {path}/f; uwsgi_temp_path {path}/u; scgi_temp_path {path}/s;
+        upstream app {{ server 127.0.0.1:{one}; server 127.0.0.1:{two}; }}
+        server {{ listen 127.0.0.1:{one}; return 200 one; }}
+        server {{ listen 127.0.0.1:{two}; return 200 two; }}
+        server {{ listen 127.0.0.1:{front};
+            location = /up {{ return 200 up; }} location / {{ proxy_pass http://app; }} }} }}"
+    );
+    fs::write(folder.path().join("nginx.conf"), configuration).expect("it is ours");
+    let script = format!(
+        "nginx -c {path}/nginx.conf 2>/dev/null & server=$!
+        until curl -sf -o /dev/null http://127.0.0.1:{front}/up; do sleep 0.05; done
+        curl -s -w ' %{{http_code}}' http://127.0.0.1:{front}/
+        kill -QUIT $server
+        wait"
+    );
+    let (said, recording) = inject(folder.path(), "nginx-failover.toml", &script);
+    assert_eq!(said, "two 200");
+    let log = fs::read_to_string(folder.path().join("error.log")).expect("nginx wrote it");
+    assert_eq!(log.matches("connect() to").count(), 1, "{log}");
+    assert_eq!(
+        origin(&recording, "comm=nginx op=connect error=*"),
+        "fault `the first upstream refuses`: ECONNREFUSED injected"
+    );
+}
+
+/// Two sessions: the first is ended, the other goes on.
+#[test]
+fn postgres_connection_loss() {
+    require_root();
+    let folder = folder();
+    let (path, port) = (folder.path().display(), free_port());
+    let bin = postgresql_programs();
+    let bin = bin.display();
+    let as_nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups";
+    let setup = format!(
+        "exec >{path}/log 2>&1 </dev/null
+        mkdir {path}/data; chown 65534:65534 {path}/data
+        {as_nobody} {bin}/initdb -D {path}/data -U tester --auth=trust -N"
+    );
+    let done = Command::new("/bin/sh").args(["-ec", &setup]).status().expect("sh is there");
+    assert!(done.success(), "{:?}", fs::read_to_string(folder.path().join("log")));
+    let ask = format!("psql -At -h 127.0.0.1 -p {port} -U tester postgres");
+    let script = format!(
+        "cd {path}
+        {as_nobody} {bin}/pg_ctl -D {path}/data -w -l {path}/data/log -o '-p {port} \\
+            -c listen_addresses=127.0.0.1 -c unix_socket_directories={path} -c fsync=off' start >/dev/null
+        echo 'select 1' | {ask}; echo status $?
+        {ask} -c 'select 2'
+        {as_nobody} {bin}/pg_ctl -D {path}/data -m fast -w stop >/dev/null"
+    );
+    let (said, recording) = inject(folder.path(), "postgres-connection-loss.toml", &script);
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(said.contains("terminating connection due to administrator command"), "{said}");
+    assert_eq!(lines[lines.len() - 2..], ["status 2", "2"], "{said}");
+    assert_eq!(
+        origin(&recording, "comm=psql op=exit result=2"),
+        "fault `the session is terminated`: SIGTERM injected"
+    );
+}
