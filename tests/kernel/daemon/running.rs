@@ -112,7 +112,7 @@ impl Running {
             format!("tcp = {{ listen = '{listen}', token_file = '{}' }}\n", path("token"))
         });
         let config = format!(
-            "ring = '16MiB'\n{}[api]\nsocket = '{}'\n{}\n\
+            "ring = '16MiB'\n{}[api]\nsocket = '{}'\n{}\
              [dumps]\ndirectory = '{}'\nper_hour = 3\nafter = '50ms'\n{}",
             scope.unwrap_or_default(),
             path("socket"),

@@ -74,7 +74,7 @@ pub fn packet_out(ctx: SkBuffContext) -> i32 {
     let skb = ctx.skb.skb;
     let mut walk = Walk::new(skb, told::LOST_OUT);
     let Some(sk) = walk.meet() else { return PASS };
-    let known = FLOWS.get_ptr_mut(&walk.packet.route);
+    let known = FLOWS.get_ptr_mut(walk.packet.route);
     if walk.met == 0 {
         if let Some(flow) = known {
             // Another sender has these addresses now.
@@ -108,7 +108,7 @@ pub fn packet_in(ctx: SkBuffContext) -> i32 {
         return PASS;
     }
     let mut scoped = false;
-    match FLOWS.get_ptr_mut(&walk.packet.route) {
+    match FLOWS.get_ptr_mut(walk.packet.route) {
         // SAFETY: a live map value.
         Some(flow) => unsafe {
             (*flow).here = 1;
@@ -302,7 +302,7 @@ unsafe extern "C" fn met(index: u32, walk: *mut Walk) -> i64 {
         }
         (*walk).met |= 1 << (index & (CUTS_MAX - 1));
         if there.0 == 0 {
-            (*walk).rules |= 1 << (rule - 1 & (RULES_MAX - 1));
+            (*walk).rules |= 1 << ((rule - 1) & (RULES_MAX - 1));
         }
     }
     0
@@ -318,7 +318,7 @@ unsafe extern "C" fn known_sender(index: u32, walk: *mut Walk) -> i64 {
             return 1;
         }
         if (*walk).met & (*walk).sender & 1 << (index & (CUTS_MAX - 1)) != 0 {
-            (*walk).rules |= 1 << (rule - 1 & (RULES_MAX - 1));
+            (*walk).rules |= 1 << ((rule - 1) & (RULES_MAX - 1));
         }
     }
     0

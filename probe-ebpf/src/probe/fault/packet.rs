@@ -85,7 +85,7 @@ impl Packet {
         if flags & SYN != 0 {
             self.sequence = self.sequence.wrapping_add(1);
         }
-        self.length = if whole > header { whole - header } else { 0 };
+        self.length = whole.saturating_sub(header);
         Some(())
     }
 }
