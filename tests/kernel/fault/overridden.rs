@@ -103,7 +103,7 @@ const ERRNOS: [&str; 12] = [
     "ECONNRESET",
     "ETIMEDOUT",
     "ECONNREFUSED",
-    "EHWPOISON",
+    "ENOTRECOVERABLE",
 ];
 
 /// What each process was answered, by the play in calls.py.
