@@ -60,7 +60,7 @@ pub fn override_call(ctx: ProbeContext) -> Option<()> {
     result::await_call(task, &firing, hook, cookie, &detail);
     emit::rare(&RareSlot { slot, detail });
     // SAFETY: a helper that takes the program's context and a number.
-    unsafe { bpf_override_return(ctx.regs, firing.value as i64 as u64) };
+    unsafe { bpf_override_return(ctx.regs.cast(), firing.value as i64 as u64) };
     None
 }
 
@@ -69,7 +69,7 @@ pub fn override_call(ctx: ProbeContext) -> Option<()> {
 fn prove(ctx: &ProbeContext, registers: Untyped) -> Option<()> {
     if fire::own() && registers.load::<u32>(offset!(regs_first)) == PROOF_ARGUMENT {
         // SAFETY: a helper that takes the program's context and a number.
-        unsafe { bpf_override_return(ctx.regs, PROOF_RESULT as i64 as u64) };
+        unsafe { bpf_override_return(ctx.regs.cast(), PROOF_RESULT as i64 as u64) };
     }
     None
 }
