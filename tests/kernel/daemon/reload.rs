@@ -33,7 +33,12 @@ impl Running {
         let begun = Instant::now();
         loop {
             let children = fs::read_to_string(&path).expect("it lives");
-            if let Some(child) = children.split_whitespace().next() {
+            // A child that is stopped before it is the worker would keep its parent from going on.
+            let is_worker = |child: &&str| {
+                let words = fs::read_to_string(format!("/proc/{child}/cmdline"));
+                words.is_ok_and(|words| words.contains("dump-worker"))
+            };
+            if let Some(child) = children.split_whitespace().find(is_worker) {
                 return Pid::from_raw(child.parse().expect("a number"));
             }
             assert!(begun.elapsed() < Duration::from_secs(10), "no worker");
