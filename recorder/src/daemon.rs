@@ -12,6 +12,7 @@
 pub mod api;
 pub mod client;
 pub mod config;
+pub mod history;
 pub mod job;
 mod metrics;
 mod openapi;
@@ -21,6 +22,7 @@ mod server;
 pub mod status;
 mod stop;
 mod store;
+mod warnings;
 
 use std::collections::VecDeque;
 use std::fs;
@@ -42,7 +44,8 @@ use crate::capture::{Capture, Counting, clock};
 use crate::describe::printable;
 use crate::trigger::{Firing, Raise};
 use config::Config;
-use job::{Done, Job, Worker};
+use history::History;
+use job::{Done, Job, Past, Worker};
 use raised::DetailStatus;
 use reload::{Live, Reloaded};
 use status::{Counts, Status};
@@ -92,6 +95,7 @@ struct Daemon {
     file: Option<PathBuf>,
     live: watch::Sender<Live>,
     capture: Capture,
+    history: Option<History>,
     store: Store,
     started: Instant,
     counts: Counts,
@@ -117,11 +121,14 @@ pub async fn run(config: Config, file: Option<PathBuf>, ready: impl FnOnce(&Conf
         Settings { ring_bytes: config.ring.0, probe_log: false, record_self: false, family: None };
     let capture = Capture::start(config.scope(), settings)?;
     give_back_memory();
+    let begin = |limits| History::start(limits, &config.dumps.directory, &capture);
+    let history = config.history.clone().map(begin);
     let daemon = Daemon {
         config,
         file,
         live,
         capture,
+        history,
         store,
         started: Instant::now(),
         counts: Counts::default(),
@@ -175,6 +182,11 @@ impl Daemon {
                     worker = None;
                     if let Some(making) = making.take() {
                         self.conclude(making, done);
+                    }
+                }
+                ended = history::ended(&mut self.history) => {
+                    if let Some(history) = &mut self.history {
+                        history.restart(&ended, &self.capture);
                     }
                 }
                 _ = interrupt.recv() => break,
@@ -280,12 +292,14 @@ impl Daemon {
         });
         let window_ns = self.capture.coverage().map(|c| (c.window_s * 1e9) as u64);
         let oldest_ns = clock::monotonic_ns().saturating_sub(window_ns[0].max(window_ns[1]));
+        let past = self.past(since_ns, oldest_ns, source.unwritten);
         let before = self.unwritten_before(since_ns.max(oldest_ns));
         source.unwritten = source.unwritten.saturating_sub(before);
         let job = Job {
             source,
             cut: Cut { since_ns, ..Cut::ALL },
             maps: [-1; 3],
+            past,
             folder: draft.folder.clone(),
             name: firing.name.clone(),
             told_by: firing.source.to_owned(),
@@ -294,6 +308,14 @@ impl Daemon {
             began: firing.began,
         };
         Worker::start(job, self.capture.ring_maps()?)
+    }
+
+    /// The history, where more is wanted than the rings hold. Without a time from which on something is wanted,
+    /// what they hold is enough.
+    fn past(&self, since_ns: u64, oldest_ns: u64, unwritten: u64) -> Option<Past> {
+        let history = self.history.as_ref().filter(|_| since_ns > 0)?;
+        (since_ns < oldest_ns)
+            .then(|| Past { directory: history.directory().to_owned(), unwritten })
     }
 
     /// Events that are known to have been unwritten before a time.

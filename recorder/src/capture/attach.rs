@@ -3,7 +3,7 @@
 pub mod family;
 mod prove;
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -50,7 +50,7 @@ pub struct Attached {
     /// Why it is not attached.
     pub missing: Option<String>,
     /// The program's descriptor number, to ask the kernel about it. Valid while the programs live.
-    program: Option<i32>,
+    program: Option<RawFd>,
 }
 
 impl Attached {
@@ -64,13 +64,22 @@ impl Attached {
         Self { name, missing: Some(why), program: None }
     }
 
+    pub const fn program(&self) -> Option<RawFd> {
+        self.program
+    }
+
     /// How often the kernel skipped the program because it was already running on that CPU.
     pub fn missed(&self) -> u64 {
-        let Some(fd) = self.program else { return 0 };
-        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
-        let line = info.lines().find_map(|l| l.strip_prefix("recursion_misses:"));
-        line.and_then(|l| l.trim().parse().ok()).unwrap_or(0)
+        self.program.map_or(0, |fd| missed(std::process::id(), fd))
     }
+}
+
+/// The same, of a program that a process has open.
+pub fn missed(process: u32, program: RawFd) -> u64 {
+    let path = format!("/proc/{process}/fdinfo/{program}");
+    let info = std::fs::read_to_string(path).unwrap_or_default();
+    let line = info.lines().find_map(|l| l.strip_prefix("recursion_misses:"));
+    line.and_then(|l| l.trim().parse().ok()).unwrap_or(0)
 }
 
 /// Loads maps and programs, nothing attached yet.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
+use super::history::limits::Limits;
 use crate::capture::Scope;
 use crate::quantity::{Size, Time};
 use crate::trigger::alertmanager::AlertRule;
@@ -21,6 +22,8 @@ pub struct Config {
     pub ring: Size,
     /// Record this cgroup and those below it; default: the whole machine.
     pub cgroup: Option<PathBuf>,
+    /// What is kept on disk beyond the rings; default: nothing.
+    pub history: Option<Limits>,
     pub api: Api,
     pub dumps: Dumps,
     /// What alerts mean.
@@ -82,6 +85,7 @@ impl Default for Config {
         Self {
             ring: default_ring(memory_bytes()),
             cgroup: None,
+            history: None,
             api: Api::default(),
             dumps: Dumps::default(),
             alert: Vec::new(),
@@ -182,7 +186,7 @@ mod tests {
               |
             1 | rings = '1GiB'
               | ^^^^^
-            unknown field `rings`, expected one of `ring`, `cgroup`, `api`, `dumps`, `alert`
+            unknown field `rings`, expected one of `ring`, `cgroup`, `history`, `api`, `dumps`, `alert`
         "#]],
         );
         refused(

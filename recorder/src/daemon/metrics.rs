@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::history::HistoryStatus;
 use super::status::Status;
 
 /// One line per metric, with its help and type.
@@ -76,6 +77,31 @@ pub fn text(status: &Status) -> String {
         "Dumps whose window began too late.",
         &one(counts.late as f64),
     );
+    if let Some(history) = &status.history {
+        past(history, &mut metric);
+    }
     metric("dumps_bytes", "gauge", "Size of all dumps held.", &one(status.dumps.bytes as f64));
     text
+}
+
+type Metric<'a> = dyn FnMut(&str, &str, &str, &[(String, f64)]) + 'a;
+
+/// The same of what is kept on disk.
+fn past(history: &HistoryStatus, metric: &mut Metric<'_>) {
+    let state = &history.state;
+    let mut one = |name: &str, kind: &str, help: &str, value: f64| {
+        metric(name, kind, help, &[(String::new(), value)]);
+    };
+    let reach_s = history.reach_s.unwrap_or(0.0);
+    one("history_seconds", "gauge", "How far back the history reaches.", reach_s);
+    one("history_bytes", "gauge", "Size of the history.", history.bytes as f64);
+    let paused = f64::from(u8::from(state.paused.is_some()));
+    one("history_paused", "gauge", "Whether the disk refuses the history.", paused);
+    let cpu_s = state.cpu_ns as f64 / 1e9;
+    one("history_cpu_seconds_total", "counter", "CPU time of the history's follower.", cpu_s);
+    let gone = [("missed", state.missed), ("lost", state.lost)];
+    let gone = gone.map(|(name, n)| (format!("{{how=\"{name}\"}}"), n as f64));
+    let help =
+        "Events that the history lacks: refused by the disk, or overwritten before they were read.";
+    metric("history_gone_events_total", "counter", help, &gone);
 }

@@ -7,8 +7,9 @@ use anyhow::Result;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::history::{History, HistoryStatus};
 use super::raised::DetailStatus;
-use super::{Daemon, Dumped};
+use super::{Daemon, Dumped, warnings};
 use crate::capture::{Cost, Counting, Coverage};
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
@@ -34,6 +35,10 @@ pub struct Status {
     /// Where it was asked for.
     pub cost: Option<Cost>,
     pub triggers: Vec<String>,
+    /// What is kept on disk, if anything is.
+    pub history: Option<HistoryStatus>,
+    /// What should be changed: triggers that will come too late, a history that is not kept.
+    pub warnings: Vec<String>,
     pub dumps: DumpsStatus,
 }
 
@@ -72,6 +77,8 @@ impl Daemon {
         if let Some(tcp) = &self.config.api.tcp {
             triggers.push(format!("alertmanager on {}", tcp.listen));
         }
+        let history = self.history.as_ref().map(History::status);
+        let warnings = warnings::of(&self.config, &rings, history.as_ref());
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: process::id(),
@@ -89,6 +96,8 @@ impl Daemon {
             lost: source.unwritten,
             cost,
             triggers,
+            history,
+            warnings,
             dumps: DumpsStatus {
                 directory: self.config.dumps.directory.display().to_string(),
                 held: held.len(),
@@ -103,7 +112,7 @@ impl Daemon {
 }
 
 /// Memory of the process that is its own; the rings, which are mapped, are not.
-fn resident_bytes() -> u64 {
+pub(super) fn resident_bytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
     let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok());
