@@ -10,7 +10,7 @@ mod packet;
 mod pause;
 mod result;
 mod signal;
-mod tell;
+pub mod tell;
 
 use core::ffi::c_void;
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
@@ -182,7 +182,7 @@ unsafe extern "C" fn matched(index: u32, walk: *mut Walk) -> i64 {
 
 /// Whether no masked bit of the subject differs.
 #[inline(always)]
-fn holds(matcher: *mut Matcher, subject: *const Subject) -> bool {
+pub fn holds(matcher: *mut Matcher, subject: *const Subject) -> bool {
     let mut different = 0;
     let mut i = 0;
     while i < SUBJECT_WORDS {
@@ -200,7 +200,7 @@ fn holds(matcher: *mut Matcher, subject: *const Subject) -> bool {
 }
 
 #[inline(always)]
-fn in_cgroup(matcher: *mut Matcher) -> bool {
+pub fn in_cgroup(matcher: *mut Matcher) -> bool {
     // SAFETY: a live map value, and a helper that takes a number.
     unsafe {
         let level = (*matcher).cgroup_level;

@@ -94,7 +94,7 @@ pub struct Thread {
     pub tid: u32,
     /// When its program began to run: the time of its event, and of the names that go before it.
     pub time_ns: u64,
-    task: *mut task_struct,
+    pub task: *mut task_struct,
     /// NULL for a thread that is not in scope.
     state: *mut TaskState,
 }

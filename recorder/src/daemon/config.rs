@@ -136,6 +136,7 @@ impl Config {
                 );
             }
         }
+        crate::trigger::kernel::fits(&config.trigger).map_err(anyhow::Error::msg)?;
         Ok(config)
     }
 

@@ -21,7 +21,7 @@ use super::spec::{Fault, Faults, Mechanism, Nature, Syscall, Target};
 use crate::event::Op;
 use crate::pattern::{Key, Pattern, Relation, Value};
 
-pub use compile::{Compiled, Sketch, compile, telling, watch};
+pub use compile::{alternatives, Compiled, Sketch, compile, telling, watch};
 
 /// What the running kernel can do.
 #[derive(Clone, Debug, Default)]

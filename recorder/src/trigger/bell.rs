@@ -90,8 +90,12 @@ impl Bell {
 
 fn firing(rule: &Rule, seen: Seen) -> Firing {
     let since = rule.lookback.and_then(|lookback| seen.began.checked_sub(lookback.0).ok());
+    let symptom = match (&rule.symptom, rule.what.plan()) {
+        (Some(symptom), _) => symptom.of(&seen.labels),
+        (None, plan) => plan.map(|plan| plan.symptom(&seen.labels)),
+    };
     Firing {
-        symptoms: rule.symptom.iter().filter_map(|symptom| symptom.of(&seen.labels)).collect(),
+        symptoms: symptom.into_iter().collect(),
         missing: rule.missing.as_ref().and_then(|missing| missing.of(&seen.labels)),
         since,
         began: Some(seen.began),
