@@ -152,8 +152,8 @@ pub mod kind {
     pub const SOCKET: u8 = 15;
     /// A thread took a connection from a listener.
     pub const ACCEPT: u8 = 16;
-    /// A packet was thrown away: `argument` is the kernel's reason, `result` how many bytes it carried, `sequence` and
-    /// the first byte of `aux` TCP's number and flags; the detail names both ends, `local` the one that sent it.
+    /// A packet was thrown away: `argument` is the kernel's reason; the detail names both ends, `local` the one that
+    /// sent it.
     pub const DROPPED: u8 = 17;
     /// A fault fired: `result` is the negative errno or the signal, `argument` the rule. In the thread whose
     /// call it changes, or in a socket's lane.

@@ -4,7 +4,7 @@
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use probe_ebpf::config::{ABSENT, DROPS_PER_TICK};
-use probe_ebpf::event::{RareSlot, Slot, SocketName, kind, protocol};
+use probe_ebpf::event::{RareSlot, SocketName, kind, protocol};
 use probe_ebpf::ring::Heads;
 
 use crate::emit;
@@ -28,43 +28,34 @@ pub fn kfree_skb(ctx: BtfTracePointContext) -> Option<()> {
     let mut name: SocketName = bytemuck::Zeroable::zeroed();
     let mut slot = emit::slot(kind::DROPPED, 0, 0, emit::now());
     slot.argument = reason;
-    let header = network(skb, &mut name, &mut slot)?;
+    let header = network(skb, &mut name)?;
     let ports: [u16; 2] = header.load(0);
     name.local_port = u16::from_be(ports[0]);
     name.remote_port = u16::from_be(ports[1]);
-    if name.protocol == protocol::TCP {
-        slot.sequence = u32::from_be(header.load(4));
-        let bits: [u8; 2] = header.load(12);
-        slot.aux = [bits[1], 0];
-        slot.result -= ((bits[0] >> 4) as i32) * 4;
-    } else {
-        slot.result -= 8;
-    }
     place(skb, &mut name);
     within_limit(slot.time_ns)?;
     emit::rare(&RareSlot { slot, detail: bytemuck::cast(name) });
     None
 }
 
-/// Reads the addresses, and how long what follows the network header is; the header that follows.
+/// Reads the addresses; the header that follows.
 #[inline(always)]
-fn network(skb: Pointer, name: &mut SocketName, slot: &mut Slot) -> Option<Untyped> {
+fn network(skb: Pointer, name: &mut SocketName) -> Option<Untyped> {
     let head = field!(skb, skb_head, Pointer);
     let at = field!(skb, skb_network_header, u16) as u32;
     let header = Untyped(head.wrapping_byte_add(at as usize));
-    let (spoken, size, total) = match u16::from_be(field!(skb, skb_protocol, u16)) {
+    let (spoken, size) = match u16::from_be(field!(skb, skb_protocol, u16)) {
         ETH_P_IP => {
             let first: u8 = header.load(0);
             name.local = bytemuck::cast(kernel::mapped(header.load(12)));
             name.remote = bytemuck::cast(kernel::mapped(header.load(16)));
             let size = ((first & 15) as u32) * 4;
-            (header.load::<u8>(9), size, u16::from_be(header.load(2)) as u32)
+            (header.load::<u8>(9), size)
         }
         ETH_P_IPV6 => {
             name.local = bytemuck::cast(header.load::<[u64; 2]>(8));
             name.remote = bytemuck::cast(header.load::<[u64; 2]>(24));
-            let total = u16::from_be(header.load(4)) as u32 + V6_HEADER;
-            (header.load::<u8>(6), V6_HEADER, total)
+            (header.load::<u8>(6), V6_HEADER)
         }
         _ => return None,
     };
@@ -73,7 +64,6 @@ fn network(skb: Pointer, name: &mut SocketName, slot: &mut Slot) -> Option<Untyp
         IPPROTO_UDP => protocol::UDP,
         _ => return None,
     };
-    slot.result = total as i32 - size as i32;
     Some(Untyped(header.0.wrapping_byte_add(size as usize)))
 }
 

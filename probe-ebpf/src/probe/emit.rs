@@ -37,14 +37,23 @@ pub fn slot(kind: u8, pid: u32, tid: u32, time_ns: u64) -> Slot {
     Slot { time_ns, pid, tid, kind, ..bytemuck::Zeroable::zeroed() }
 }
 
+/// Adds one to a counter that other CPUs may use as well; the value before.
+///
+/// # Safety
+/// The counter must be a live map value.
+#[inline(always)]
+pub unsafe fn count(counter: *mut u64) -> u64 {
+    // SAFETY: the caller's; the intrinsic is the atomic add of the target.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::AcqRel }>(counter, 1) }
+}
+
 /// Writes an event into this CPU's `bulk` ring.
 #[inline(always)]
 pub fn bulk(slot: &Slot) {
     let cpu = processor();
     let Some(heads) = HEADS.get_ptr_mut(cpu) else { return };
-    // SAFETY: `heads` is a live map value, and the intrinsic is the atomic add of the target.
-    let position =
-        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::AcqRel }>(&raw mut (*heads).bulk, 1) };
+    // SAFETY: a live map value.
+    let position = unsafe { count(&raw mut (*heads).bulk) };
     let index = slot_index(cpu, position, config!(bulk_slots));
     let Some(target) = BULK.get_ptr_mut(index) else { return };
     let words: &[u64; BULK_WORDS] = bytemuck::cast_ref(slot);
@@ -57,8 +66,7 @@ pub fn rare(slot: &RareSlot) -> u64 {
     let cpu = processor();
     let Some(heads) = HEADS.get_ptr_mut(cpu) else { return 0 };
     // SAFETY: as in `bulk`.
-    let position =
-        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::AcqRel }>(&raw mut (*heads).rare, 1) };
+    let position = unsafe { count(&raw mut (*heads).rare) };
     let index = slot_index(cpu, position, config!(rare_slots));
     let Some(target) = RARE.get_ptr_mut(index) else { return 0 };
     let words: &[u64; RARE_WORDS] = bytemuck::cast_ref(slot);
@@ -71,9 +79,7 @@ pub fn rare(slot: &RareSlot) -> u64 {
 pub fn dropped() {
     if let Some(heads) = heads() {
         // SAFETY: as in `bulk`.
-        unsafe {
-            atomic_xadd::<u64, u64, { AtomicOrdering::AcqRel }>(&raw mut (*heads).dropped, 1);
-        }
+        unsafe { count(&raw mut (*heads).dropped) };
     }
 }
 
@@ -82,9 +88,7 @@ pub fn dropped() {
 pub fn taken_over() {
     if let Some(heads) = heads() {
         // SAFETY: as in `bulk`.
-        unsafe {
-            atomic_xadd::<u64, u64, { AtomicOrdering::AcqRel }>(&raw mut (*heads).taken_over, 1);
-        }
+        unsafe { count(&raw mut (*heads).taken_over) };
     }
 }
 

@@ -14,7 +14,6 @@ mod signal;
 mod tell;
 
 use core::ffi::c_void;
-use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use core::ptr;
 
 use aya_ebpf::bindings::{
@@ -260,7 +259,7 @@ unsafe extern "C" fn fires(index: u32, walk: *mut Walk) -> i64 {
         if (*walk).targets >> (index & 31) & 1 == 0 || !armed(rule, progress, index, walk) {
             return 0;
         }
-        let count = add(&raw mut (*progress).matched) + 1;
+        let count = emit::count(&raw mut (*progress).matched) + 1;
         let number = (*rule).number;
         let picked = match (*rule).pick {
             pick::NTH => count == number,
@@ -271,10 +270,10 @@ unsafe extern "C" fn fires(index: u32, walk: *mut Walk) -> i64 {
         };
         // One event, one fault: what another would do to it is not done.
         let hindered = (*rule).action != action::TELL && (*walk).firing.action != 0;
-        if !picked || hindered || add(&raw mut (*progress).picked) >= (*rule).limit {
+        if !picked || hindered || emit::count(&raw mut (*progress).picked) >= (*rule).limit {
             return 0;
         }
-        add(&raw mut (*progress).fired);
+        emit::count(&raw mut (*progress).fired);
         if (*rule).flags & flag::TOLD != 0 {
             (*walk).firing.told |= 1 << (index & 31);
         }
@@ -306,13 +305,6 @@ fn chance(seed: u64, count: u64) -> u64 {
     z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     (z ^ z >> 31) >> 32
-}
-
-/// The value before.
-#[inline(always)]
-unsafe fn add(counter: *mut u64) -> u64 {
-    // SAFETY: the caller's; the intrinsic is the atomic add of the target.
-    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::AcqRel }>(counter, 1) }
 }
 
 /// Opens and ends one rule for all.

@@ -24,7 +24,7 @@ use probe_ebpf::fault::{
 };
 
 use super::packet::{Packet, Route};
-use super::{PROGRESS, RULES, add, strike};
+use super::{PROGRESS, RULES, strike};
 use crate::kernel::{Pointer, Structure, Untyped, field, offset};
 use crate::scope::{self, LocalStorage};
 use crate::{emit, tcp};
@@ -156,7 +156,7 @@ unsafe extern "C" fn turned(index: u32, _context: *mut c_void) -> i64 {
         }
         begun(index);
         if (over != 0 || now_ns >= until_ns || fired >= limit)
-            && add(&raw mut (*progress).healed) == 0
+            && emit::count(&raw mut (*progress).healed) == 0
         {
             tell(index, told::HEALED);
         }
@@ -398,7 +398,7 @@ fn begun(index: u32) {
     let Some(progress) = PROGRESS.get_ptr_mut(index) else { return };
     // SAFETY: a live map value.
     unsafe {
-        if (*progress).begun == 0 && add(&raw mut (*progress).begun) == 0 {
+        if (*progress).begun == 0 && emit::count(&raw mut (*progress).begun) == 0 {
             tell(index, told::BEGUN);
         }
     }

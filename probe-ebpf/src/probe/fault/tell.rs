@@ -1,13 +1,12 @@
 //! What user space must hear at once: rules that fired, through a buffer that wakes its reader. Only what rules
 //! ask for goes this way; all else waits in the rings.
 
-use core::intrinsics::{AtomicOrdering, atomic_xadd};
-
 use aya_ebpf::btf_maps::{Array, RingBuf};
 use aya_ebpf::macros::btf_map;
 use probe_ebpf::fault::{CONTROL_BYTES, Subject, Told};
 
 use super::Firing;
+use crate::emit;
 
 #[btf_map]
 static CONTROL: RingBuf<Told, { CONTROL_BYTES as usize }> = RingBuf::new();
@@ -39,9 +38,7 @@ pub fn tell(
 #[inline(always)]
 fn untold() {
     if let Some(count) = UNTOLD.get_ptr_mut(0) {
-        // SAFETY: a live map value, and the intrinsic is the atomic add of the target.
-        unsafe {
-            atomic_xadd::<u64, u64, { AtomicOrdering::AcqRel }>(count, 1);
-        }
+        // SAFETY: a live map value.
+        unsafe { emit::count(count) };
     }
 }
