@@ -8,7 +8,7 @@ use serde_json::Value;
 use tests::command::wherefore;
 use tests::documents::root;
 
-use crate::load::{folder, free_port, postgresql_programs};
+use crate::load::{AS_NOBODY, folder, free_port, new_database, postgresql_programs};
 use crate::recorded::{python_path, require_root};
 
 /// Runs a shell script with a fault file armed; what the script printed, and the recording.
@@ -115,22 +115,14 @@ fn postgres_connection_loss() {
     let (path, port) = (folder.path().display(), free_port());
     let bin = postgresql_programs();
     let bin = bin.display();
-    let as_nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups";
-    let setup = format!(
-        "exec >{path}/log 2>&1 </dev/null
-        mkdir {path}/data; chown 65534:65534 {path}/data
-        {as_nobody} {bin}/initdb -D {path}/data -U tester --auth=trust -N"
-    );
-    let done = Command::new("/bin/sh").args(["-ec", &setup]).status().expect("sh is there");
-    assert!(done.success(), "{:?}", fs::read_to_string(folder.path().join("log")));
+    let start = new_database(folder.path(), port);
     let ask = format!("psql -At -h 127.0.0.1 -p {port} -U tester postgres");
     let script = format!(
         "cd {path}
-        {as_nobody} {bin}/pg_ctl -D {path}/data -w -l {path}/data/log -o '-p {port} \\
-            -c listen_addresses=127.0.0.1 -c unix_socket_directories={path} -c fsync=off' start >/dev/null
+        {start} >/dev/null
         echo 'select 1' | {ask}; echo status $?
         {ask} -c 'select 2'
-        {as_nobody} {bin}/pg_ctl -D {path}/data -m fast -w stop >/dev/null"
+        {AS_NOBODY} {bin}/pg_ctl -D {path}/data -m fast -w stop >/dev/null"
     );
     let (said, recording) = inject(folder.path(), "postgres-connection-loss.toml", &script);
     let lines: Vec<&str> = said.lines().collect();

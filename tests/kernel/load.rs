@@ -136,7 +136,27 @@ fn nginx() {
     assert_busy(&history, ["nginx", "wrk"], Op::Recv, 1000);
 }
 
-/// The server is older than the recorder: PostgreSQL refuses root, so that it runs as somebody else.
+/// PostgreSQL refuses root, so that it runs as somebody else.
+pub const AS_NOBODY: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups";
+
+/// Makes a database in a folder; the shell's words that start it, and wait until it is up.
+pub fn new_database(folder: &Path, port: u16) -> String {
+    let (path, bin) = (folder.display(), postgresql_programs());
+    let bin = bin.display();
+    let setup = format!(
+        "exec >{path}/log 2>&1 </dev/null
+        mkdir {path}/data; chown 65534:65534 {path}/data
+        {AS_NOBODY} {bin}/initdb -D {path}/data -U tester --auth=trust -N"
+    );
+    let done = Command::new("/bin/sh").args(["-ec", &setup]).status().expect("sh is there");
+    assert!(done.success(), "{:?}", fs::read_to_string(folder.join("log")));
+    format!(
+        "{AS_NOBODY} {bin}/pg_ctl -D {path}/data -w -l {path}/data/log -o '-p {port} \\
+            -c listen_addresses=127.0.0.1 -c unix_socket_directories={path} -c fsync=off' start"
+    )
+}
+
+/// The server is older than the recorder.
 #[test]
 fn postgresql() {
     require_root();
@@ -144,13 +164,10 @@ fn postgresql() {
     let (path, port) = (folder.path().display(), free_port());
     let bin = postgresql_programs();
     let bin = bin.display();
-    let as_nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups";
+    let start = new_database(folder.path(), port);
     let setup = format!(
-        "exec >{path}/log 2>&1 </dev/null
-        mkdir {path}/data; chown 65534:65534 {path}/data
-        {as_nobody} {bin}/initdb -D {path}/data -U tester --auth=trust -N
-        {as_nobody} {bin}/pg_ctl -D {path}/data -w -o '-p {port} -c listen_addresses=127.0.0.1 \\
-            -c unix_socket_directories={path} -c fsync=off' start
+        "exec >>{path}/log 2>&1 </dev/null
+        {start}
         {bin}/pgbench -h 127.0.0.1 -p {port} -U tester -i -q postgres"
     );
     let done = Command::new("/bin/sh").args(["-ec", &setup]).status().expect("sh is there");

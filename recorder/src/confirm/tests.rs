@@ -9,7 +9,7 @@ use crate::event::{EventIndex, Host};
 use crate::fault::print;
 use crate::fault::spec::{Fault, Faults};
 use crate::graph::Graph;
-use crate::graph::written::{history as written, show};
+use crate::graph::written::{KILLED, history as written, show};
 use crate::incident;
 use crate::pattern::Pattern;
 use crate::slice::Options;
@@ -65,24 +65,6 @@ fn suspected(text: &str, pattern: &str, cannot: &[&str], host: Host) -> String {
 fn check(text: &str, pattern: &str, cannot: &[&str], expected: Expect) {
     expected.assert_eq(&suspected(text, pattern, cannot, Host::default()));
 }
-
-/// d kills c while it answers, and so the answer to a is short.
-const KILLED: &str = "
-    a connect 1
-    a send 1 0..9
-    b recv 2 0..9
-    b send 3 0..9
-    c recv 4 0..9
-    d signal signal=9 target=c process
-    c deliver signal=9
-    c exit signal=9
-    c abort 4
-    k reset_sent 4
-    k reset_received 3
-    k error 3 error=ECONNRESET
-    b recv 3 error=ECONNRESET
-    b send 2 0..7
-    a recv 1 0..7";
 
 #[test]
 fn a_killed_process_is_killed_at_the_last_that_it_did() {

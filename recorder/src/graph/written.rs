@@ -14,6 +14,24 @@ use crate::graph::{Edge, EdgeKind, Graph, event_of};
 /// Nanoseconds between two lines.
 const STEP_NS: u64 = 1000;
 
+/// d kills c, which resets the connection to b, whose answer to a is short.
+pub(crate) const KILLED: &str = "
+    a connect 1
+    a send 1 0..9
+    b recv 2 0..9
+    b send 3 0..9
+    c recv 4 0..9
+    d signal signal=9 target=c process
+    c deliver signal=9
+    c exit signal=9
+    c abort 4
+    k reset_sent 4
+    k reset_received 3
+    k error 3 error=ECONNRESET
+    b recv 3 error=ECONNRESET
+    b send 2 0..7
+    a recv 1 0..7";
+
 pub(crate) fn history(text: &str) -> History {
     let mut history = History::default();
     let lines = text.split(['\n', '/']).map(str::trim).filter(|l| !l.is_empty());

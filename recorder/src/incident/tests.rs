@@ -3,7 +3,7 @@
 use expect_test::{Expect, expect};
 
 use super::*;
-use crate::graph::written::{history, show};
+use crate::graph::written::{KILLED, history, show};
 
 fn check(text: &str, patterns: &[&str], expected: Expect) {
     let history = history(text);
@@ -21,24 +21,6 @@ fn check(text: &str, patterns: &[&str], expected: Expect) {
     }
     expected.assert_eq(&told);
 }
-
-/// d kills c, which resets the connection to b, whose answer to a is short.
-const KILLED: &str = "
-    a connect 1
-    a send 1 0..9
-    b recv 2 0..9
-    b send 3 0..9
-    c recv 4 0..9
-    d signal signal=9 target=c process
-    c deliver signal=9
-    c exit signal=9
-    c abort 4
-    k reset_sent 4
-    k reset_received 3
-    k error 3 error=ECONNRESET
-    b recv 3 error=ECONNRESET
-    b send 2 0..7
-    a recv 1 0..7";
 
 #[test]
 fn the_kill_comes_before_the_death_and_the_reset_that_it_led_to() {
