@@ -11,6 +11,9 @@ use serde::Serialize;
 use crate::capture::attach::family::{ACCEPT, COMMON, DROPS, Family, Hook, Need};
 use crate::capture::attach::{self, Settings, root_cause};
 use crate::capture::{Scope, procfs};
+use crate::fault::ability;
+use crate::fault::plan::{Ability, Capabilities};
+use crate::fault::spec::Mechanism;
 
 /// All that was found out.
 #[derive(Debug, Serialize)]
@@ -52,6 +55,7 @@ impl Report {
         let mut checks = capabilities();
         checks.push(types());
         kernel_half(&mut checks);
+        checks.extend(injectors(&ability::find_out()));
         Self {
             kernel: procfs::kernel_release(),
             architecture: std::env::consts::ARCH,
@@ -209,4 +213,24 @@ fn check_family(family: Family, tried: Result<()>) -> Check {
         Err(error) => format!("{error}: {}", root_cause(error)),
     };
     Check { answer: answer(Some(tried.is_ok())), note: Some(note), ..untried_family(family) }
+}
+
+/// Mechanisms by which faults are injected, each of which has been tried.
+fn injectors(can: &Capabilities) -> impl Iterator<Item = Check> {
+    Mechanism::ALL.into_iter().map(|mechanism| {
+        let (answer, note) = match can.mechanisms.get(&mechanism) {
+            Some(Ability::Yes) => (Answer::Yes, None),
+            Some(Ability::No(why)) => (Answer::No, Some(why.clone())),
+            Some(Ability::Unknown(why)) => (Answer::Unknown, Some(why.clone())),
+            None => (Answer::No, Some("no fault of this version is done by it".to_owned())),
+        };
+        let gives = match mechanism {
+            Mechanism::Cgroup => "refuse connect, bind and datagrams; cut networks",
+            Mechanism::Destroy => "break connections at both ends",
+            Mechanism::Signal => "kill and pause processes at an event",
+            Mechanism::Override => "give system calls any result",
+        };
+        let name = mechanism.as_str().to_owned();
+        Check { section: "injectors", name, answer, required: false, gives, note }
+    })
 }
