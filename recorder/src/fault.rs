@@ -6,6 +6,7 @@
 pub mod ability;
 mod action;
 pub mod arm;
+pub mod armed;
 pub mod error;
 pub mod form;
 pub mod guardian;

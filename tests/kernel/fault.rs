@@ -1,6 +1,7 @@
 //! Injected faults: they strike the event that was meant, in the process that was meant, and nobody else; the
 //! recording holds them, and `why` names them.
 
+mod armed;
 mod doctor;
 mod killed;
 mod overridden;

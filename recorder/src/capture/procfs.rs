@@ -66,6 +66,11 @@ pub fn started_ns(pid: u32) -> Option<u64> {
     task(pid, pid, "").map(|task| task.start_ns)
 }
 
+/// The process that a process came of or was given to; nothing if there is none.
+pub fn parent(pid: u32) -> Option<u32> {
+    task(pid, pid, "").map(|task| task.parent)
+}
+
 fn task(pid: u32, tid: u32, cgroup: &str) -> Option<Task> {
     let stat = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).ok()?;
     // The name stands in parentheses and may itself hold some.

@@ -35,6 +35,9 @@ pub struct Arguments {
     /// Seed of what is left to chance, instead of the file's
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(..=SEED_MAX))]
     seed: Option<u64>,
+    /// Arm the faults also where another recorder has armed the same for the same processes
+    #[arg(long)]
+    beside: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -61,6 +64,7 @@ pub fn run(mut arguments: Arguments) -> Result<ExitCode> {
         arguments.record.printing_to_stderr();
     }
     let mut injection = Injection::new(&choices, seed);
+    injection.beside = arguments.beside;
     record::run_with(&arguments.record, &mut injection)?;
     let never = injection.rows.iter().any(|row| row.fired == 0);
     report::rows(&injection.rows, seed, arguments.json, &mut out)?;

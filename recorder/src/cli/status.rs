@@ -1,7 +1,7 @@
 //! `wherefore status`.
 
 use std::io::{Write, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -14,9 +14,13 @@ use crate::daemon::config::SOCKET;
 use crate::daemon::status::{Status, TriggerStatus};
 use crate::describe::printable;
 use crate::event::Ring;
+use crate::fault::armed::folder::{self, FOLDER};
+use crate::fault::armed::{Armed, ArmedFault};
 use crate::quantity::Size;
 
-/// Say how the daemon stands: how far back its rings reach, what it costs, what it was asked for, what it lost
+/// Say how the daemon stands (how far back its rings reach, what it costs, what it lost) and which faults are armed
+///
+/// Exit status 2 when no daemon answers; armed faults are told all the same.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Where the daemon answers
@@ -31,10 +35,17 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
-    let query = if arguments.measure { "?measure_ms=1000" } else { "" };
-    let answer = asked(&arguments.socket, "GET", &format!("/v1/status{query}"), Vec::new())?;
-    let status: Status = serde_json::from_slice(&answer).context("understand the daemon")?;
     let mut out = stdout().lock();
+    let query = if arguments.measure { "?measure_ms=1000" } else { "" };
+    let answer = asked(&arguments.socket, "GET", &format!("/v1/status{query}"), Vec::new());
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(error) => {
+            without_daemon(arguments.json, &mut out)?;
+            return Err(error);
+        }
+    };
+    let status: Status = serde_json::from_slice(&answer).context("understand the daemon")?;
     if arguments.json {
         serde_json::to_writer_pretty(&mut out, &status)?;
         writeln!(out)?;
@@ -44,8 +55,40 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Faults are armed by others, and are told though no daemon answers.
+fn without_daemon(json: bool, out: &mut impl Write) -> Result<()> {
+    let armed = folder::all(Path::new(FOLDER))
+        .with_context(|| format!("look into {FOLDER} for what is armed"))?;
+    if json {
+        serde_json::to_writer_pretty(&mut *out, &serde_json::json!({ "armed": armed }))?;
+        writeln!(out)?;
+    } else {
+        faults(&armed, out)?;
+    }
+    Ok(())
+}
+
+fn faults(armed: &[Armed], out: &mut impl Write) -> Result<()> {
+    if armed.is_empty() {
+        writeln!(out, "armed    no fault")?;
+    }
+    for by in armed {
+        let (scope, age) = (printable(&by.scope), stretch(by.age_s()));
+        for fault in &by.faults {
+            let ArmedFault { line, mechanism, matched, fired, .. } = fault;
+            writeln!(out, "armed    {}", printable(line))?;
+            writeln!(
+                out,
+                "         by {mechanism}, in process {} ({scope}) for {age}: matched {matched}, fired {fired}",
+                by.pid
+            )?;
+        }
+    }
+    Ok(())
+}
+
 /// Asks the daemon; a refusal is an error.
-pub fn asked(socket: &std::path::Path, method: &str, path: &str, body: Vec<u8>) -> Result<Vec<u8>> {
+pub fn asked(socket: &Path, method: &str, path: &str, body: Vec<u8>) -> Result<Vec<u8>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let answer = runtime.block_on(client::ask(socket, method, path, body));
     let (status, body) = answer.map_err(|error| {
@@ -98,6 +141,7 @@ fn text(status: &Status, out: &mut impl Write) -> Result<()> {
     for trigger in &status.triggers {
         writeln!(out, "{}", told(trigger))?;
     }
+    faults(&status.armed, out)?;
     let dumps = &status.dumps;
     writeln!(
         out,

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::status::{Status, TriggerStatus};
 use crate::capture::Coverage;
+use crate::fault::armed::ArmedFault;
 
 /// All metrics, each with its help and type.
 pub fn text(status: &Status) -> String {
@@ -11,6 +12,7 @@ pub fn text(status: &Status) -> String {
     rings(&mut page, status);
     probes(&mut page, status);
     dumps(&mut page, status);
+    faults(&mut page, status);
     page.0
 }
 
@@ -81,6 +83,28 @@ fn dumps(page: &mut Page, status: &Status) {
     let help = "Triggers that cannot see what they look for.";
     page.metric(GAUGE, "troubled_triggers", help, troubled as f64);
     page.metric(GAUGE, "dumps_bytes", "Size of all dumps held.", status.dumps.bytes as f64);
+}
+
+fn faults(page: &mut Page, status: &Status) {
+    let armed = || status.armed.iter().flat_map(|by| by.faults.iter().map(move |f| (by.pid, f)));
+    let help = "Faults that recorders of this machine have armed.";
+    page.metric(GAUGE, "armed_faults", help, armed().count() as f64);
+    let values = |of: fn(&ArmedFault) -> u64| {
+        let value = |(pid, fault): (u32, &ArmedFault)| {
+            let labels = format!("{{fault=\"{}\",pid=\"{pid}\"}}", escaped(&fault.fault));
+            (labels, of(fault) as f64)
+        };
+        armed().map(value).collect::<Vec<_>>()
+    };
+    let help = "Events that an armed fault is about.";
+    page.labelled(COUNTER, "fault_matched_total", help, &values(|fault| fault.matched));
+    let help = "Events that an armed fault struck.";
+    page.labelled(COUNTER, "fault_fired_total", help, &values(|fault| fault.fired));
+}
+
+/// A label's value as the format has it.
+fn escaped(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
 fn triggers(triggers: &[TriggerStatus]) -> Vec<(String, f64)> {

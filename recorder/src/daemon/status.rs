@@ -1,9 +1,10 @@
 //! How the daemon stands: what it holds, what it costs, what it was asked for and what it lost.
 
 use std::fs;
+use std::path::Path;
 use std::process;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +12,8 @@ use super::raised::DetailStatus;
 pub use super::triggers::TriggerStatus;
 use super::{Daemon, Dumped};
 use crate::capture::{Cost, Counting, Coverage};
+use crate::fault::armed::Armed;
+use crate::fault::armed::folder::{self, FOLDER};
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
@@ -35,6 +38,8 @@ pub struct Status {
     /// Where it was asked for.
     pub cost: Option<Cost>,
     pub triggers: Vec<TriggerStatus>,
+    /// Faults that recorders of this machine have armed.
+    pub armed: Vec<Armed>,
     pub dumps: DumpsStatus,
 }
 
@@ -88,6 +93,8 @@ impl Daemon {
             lost: source.unwritten,
             cost,
             triggers: self.triggers.status(self.config.api.tcp.is_some()),
+            armed: folder::all(Path::new(FOLDER))
+                .with_context(|| format!("look into {FOLDER} for what is armed"))?,
             dumps: DumpsStatus {
                 directory: self.config.dumps.directory.display().to_string(),
                 held: held.len(),

@@ -7,7 +7,7 @@ use toml::Spanned;
 
 use super::form::{ActionForm, FaultForm, FileForm, LimitForm, OneOrMore, PartitionForm, WhenForm};
 use super::spec::{Action, Fault, Faults, Latch, Limit, Nature, Partition, Pick, Target, When};
-use crate::pattern::{Value, duration_text, value_text};
+use crate::pattern::{Pattern, Value, duration_text, value_text};
 
 impl Faults {
     /// The fault file that says the same.
@@ -161,8 +161,15 @@ impl fmt::Display for Action {
 
 /// Nothing for a partition, which has no one line.
 pub fn line(fault: &Fault) -> Option<String> {
-    let Nature::Event(target) = &fault.nature else { return None };
-    let mut line = target.to_string();
+    matches!(fault.nature, Nature::Event(_)).then(|| told(fault))
+}
+
+/// The fault in one line, for people: a partition's cannot be read back.
+pub fn told(fault: &Fault) -> String {
+    let mut line = match &fault.nature {
+        Nature::Event(target) => target.to_string(),
+        Nature::Partition(partition) => cut(&partition.between, partition.one_way),
+    };
     let latches = [("from", &fault.from, Latch::Now), ("until", &fault.until, Latch::Never)];
     for (key, value, default) in latches {
         if let Some(value) = latch(value, &default) {
@@ -172,7 +179,13 @@ pub fn line(fault: &Fault) -> Option<String> {
     line.extend(fault.limit.count.map(|count| format!(", count={count}")));
     line.extend(fault.limit.duration.map(|duration| format!(", for={}", time(duration))));
     line.extend(fault.via.map(|via| format!(", via={}", via.as_str())));
-    Some(line + &format!(", name={}", quoted(&fault.name)))
+    line + &format!(", name={}", quoted(&fault.name))
+}
+
+/// Which packets a partition loses.
+pub fn cut([one, other]: &[Pattern; 2], one_way: bool) -> String {
+    let (from, to) = if one_way { ("from", "to") } else { ("between", "and") };
+    format!("packets {from} `{one}` {to} `{other}` are lost")
 }
 
 fn quoted(text: &str) -> String {

@@ -1,5 +1,7 @@
 //! Faults armed while a recording is made.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use probe_ebpf::fault::action;
 
@@ -8,6 +10,8 @@ use crate::capture::{Capture, clock};
 use crate::cli::record::Besides;
 use crate::event::{Event, Names};
 use crate::fault::arm;
+use crate::fault::armed::Armed;
+use crate::fault::armed::folder::{FOLDER, Noted};
 use crate::fault::guardian::Guardian;
 use crate::fault::plan::{self, Choice};
 use crate::fault::spec::{Faults, Nature};
@@ -22,7 +26,11 @@ pub(in crate::cli) fn chosen_seed() -> u64 {
 pub(in crate::cli) struct Injection<'a> {
     choices: &'a [Choice<'a>],
     seed: u64,
+    /// Whether the same faults as another recorder's may be armed.
+    pub(in crate::cli) beside: bool,
     witness: Witness,
+    /// Tells others what is armed.
+    noted: Option<Noted>,
     /// Where processes may be stopped.
     guardian: Option<Guardian>,
     /// What has become of each fault.
@@ -31,7 +39,15 @@ pub(in crate::cli) struct Injection<'a> {
 
 impl<'a> Injection<'a> {
     pub(in crate::cli) fn new(choices: &'a [Choice<'a>], seed: u64) -> Self {
-        Self { choices, seed, witness: Witness::default(), guardian: None, rows: Vec::new() }
+        Self {
+            choices,
+            seed,
+            beside: false,
+            witness: Witness::default(),
+            noted: None,
+            guardian: None,
+            rows: Vec::new(),
+        }
     }
 
     /// The fault file that says all of it.
@@ -47,6 +63,8 @@ impl Besides for Injection<'_> {
         let compiled = plan::compile(self.choices, self.seed, now_ns, &arm::cgroup)
             .map_err(|message| anyhow::anyhow!(message))
             .context("compile the faults")?;
+        let armed = Armed::here(capture.scope(), self.choices);
+        self.noted = Some(Noted::note(Path::new(FOLDER), armed, self.beside)?);
         let names = self.choices.iter().map(|choice| choice.fault.name.as_str());
         capture.note_faults(self.file());
         if compiled.rules.iter().any(|rule| rule.action == action::PAUSE) {
@@ -68,6 +86,9 @@ impl Besides for Injection<'_> {
             guardian.look_after()?;
         }
         let progress = arm::progress(capture.maps(), self.choices.len())?;
+        if let Some(noted) = &mut self.noted {
+            noted.tell(progress.iter().map(|progress| (progress.matched, progress.fired)));
+        }
         let names = capture.names();
         self.rows = self
             .choices

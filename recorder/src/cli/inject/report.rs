@@ -62,32 +62,40 @@ pub(in crate::cli) struct Row {
     confirmed: u64,
     /// Firings whose event is in the recording and had another result.
     contradicted: u64,
+    /// Whether it never fired; then `remark` says why.
+    not_reached: bool,
     /// Of a cut: whether it has healed.
     #[serde(skip_serializing_if = "Option::is_none")]
     healed: Option<bool>,
+    /// What else there is to say, if anything.
+    remark: String,
 }
 
 impl Row {
     pub(super) fn new(choice: &Choice<'_>, progress: &Progress, seen: Seen) -> Self {
-        Self {
+        let mut row = Self {
             fault: choice.fault.name.clone(),
             mechanism: choice.mechanism.as_str(),
             matched: progress.matched,
             fired: progress.fired,
             confirmed: seen.confirmed,
             contradicted: seen.contradicted,
+            not_reached: progress.fired == 0,
             healed: matches!(choice.fault.nature, Nature::Partition(_)).then_some(seen.healed),
-        }
+            remark: String::new(),
+        };
+        row.remark = row.remarked();
+        row
     }
 
-    fn remark(&self) -> String {
+    fn remarked(&self) -> String {
         match (self.matched, self.fired) {
-            (0, _) if self.healed.is_some() => "not reached: no packet went across".to_owned(),
+            (0, _) if self.healed.is_some() => "no packet went across".to_owned(),
             (_, 1..) if let Some(healed) = self.healed => {
                 if healed { "healed" } else { "cut to the end" }.to_owned()
             }
-            (0, _) => "not reached: no event matched".to_owned(),
-            (_, 0) => "not reached: none of the matching events was the one".to_owned(),
+            (0, _) => "no event matched".to_owned(),
+            (_, 0) => "none of the matching events was the one".to_owned(),
             (_, fired) if self.contradicted > 0 => {
                 format!("{} of {fired} had another result", self.contradicted)
             }
@@ -111,13 +119,10 @@ pub(super) fn rows(rows: &[Row], seed: u64, json: bool, out: &mut impl Write) ->
     writeln!(out, "{:<width$}  mechanism  matched  fired  confirmed", "fault")?;
     for row in rows {
         let name = printable(&row.fault);
+        let not_reached = if row.not_reached { "not reached: " } else { "" };
         let line = format!(
-            "{name:<width$}  {:<9}  {:>7}  {:>5}  {:>9}  {}",
-            row.mechanism,
-            row.matched,
-            row.fired,
-            row.confirmed,
-            row.remark()
+            "{name:<width$}  {:<9}  {:>7}  {:>5}  {:>9}  {not_reached}{}",
+            row.mechanism, row.matched, row.fired, row.confirmed, row.remark
         );
         writeln!(out, "{}", line.trim_end())?;
     }
