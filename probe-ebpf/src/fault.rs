@@ -77,15 +77,17 @@ pub mod action {
     pub const REFUSE: u32 = 1;
     /// Send the signal `value` to the process.
     pub const SIGNAL: u32 = 2;
-    /// Lose the packet.
-    pub const LOSE: u32 = 16;
-    /// Nothing is done to the event: user space is told of it, which needs [`flag::TOLD`](super::flag::TOLD).
-    /// Other rules fire beside it.
     /// Do not make the call, and return `value` from it.
     pub const OVERRIDE: u32 = 4;
+    /// Nothing is done to the event: user space is told of it, which needs [`flag::TOLD`](super::flag::TOLD).
+    /// Other rules fire beside it.
     pub const TELL: u32 = 8;
     /// Stop the process; user space lets it go on after `value` ms.
     pub const PAUSE: u32 = 9;
+    /// Lose every packet that goes across a cut network.
+    pub const LOSE: u32 = 16;
+    /// Lose this packet, on a network that is whole.
+    pub const LOSE_ONE: u32 = 17;
 }
 
 /// What else is to be known of a rule.
@@ -178,7 +180,7 @@ pub struct Subject {
 /// Words of a [`Subject`].
 pub const SUBJECT_WORDS: usize = size_of::<Subject>() / 8;
 
-/// Packets that a rule loses: from one side of a partition to the other.
+/// Packets that a rule loses: from one side of a partition to the other, or those of its victims that bear bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 pub struct Cut {
@@ -189,10 +191,21 @@ pub struct Cut {
     pub source_cgroup: u64,
     /// The same of the receiving socket.
     pub target_level: u32,
-    pub reserved: u32,
+    /// Bits of [`cut`].
+    pub flags: u32,
     pub target_cgroup: u64,
     pub value: Way,
     pub mask: Way,
+}
+
+/// What else is to be known of a [`Cut`].
+pub mod cut {
+    /// Only packets that bear bytes; of datagrams all do.
+    pub const BEARING: u32 = 1;
+    /// Only where the sending socket is in scope; without this and the next, where one of both is.
+    pub const BY_SENDER: u32 = 2;
+    /// Only where the receiving socket is.
+    pub const BY_RECEIVER: u32 = 4;
 }
 
 /// From where to where a packet goes. Addresses are as in [`Subject`].

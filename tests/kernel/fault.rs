@@ -4,6 +4,7 @@
 mod armed;
 mod doctor;
 mod killed;
+mod lost;
 mod overridden;
 mod partition;
 mod pause;

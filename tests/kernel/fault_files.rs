@@ -1,8 +1,11 @@
 //! The files in docs/faults: each does to a real program what it says, and `why` names its fault as the origin.
 
 use std::fs;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 use tests::command::wherefore;
@@ -72,6 +75,31 @@ except redis.ConnectionError:
             "fault `redis refuses the first two connections`: ECONNREFUSED injected"
         );
     }
+}
+
+/// The server is there before, and is not in scope.
+#[test]
+fn lost_packet() {
+    let folder = folder();
+    let port = free_port();
+    let mut server = Command::new("redis-server");
+    server.args(["--port", &port.to_string(), "--save", "", "--dir"]).arg(folder.path());
+    let mut server = server.stdout(Stdio::null()).spawn().expect("redis-server starts");
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        thread::sleep(Duration::from_millis(20));
+    }
+    let file =
+        fs::read_to_string(root().join("docs/faults/lost-packet.toml")).expect("it is there");
+    let own = folder.path().join("lost-packet.toml");
+    fs::write(&own, file.replace("6379", &port.to_string())).expect("it is ours");
+    let script = format!("printf 'set a 1\\nget a\\n' | redis-cli -p {port}");
+    let (said, recording) = inject(folder.path(), own.to_str().expect("it is text"), &script);
+    server.kill().expect("it is our child");
+    server.wait().expect("it ends");
+    assert_eq!(said, "OK\n1\n");
+    let origin = origin(&recording, &format!("op=retransmit remote=:{port}"));
+    let fault = "fault `a request is lost on the way`: packet lost to 127.0.0.1:";
+    assert!(origin.contains(fault), "{origin}");
 }
 
 #[test]

@@ -454,6 +454,12 @@ pub fn of_packet(sk: Pointer) -> *mut SocketState {
     state
 }
 
+/// Whether the full socket of a packet is in scope.
+#[inline(always)]
+pub fn covers(sk: Pointer) -> bool {
+    config!(scope) == scope::ALL || !sk.remembered(false).is_null()
+}
+
 /// The process that last used the socket of a packet by its own act; 0 when none was seen.
 #[inline(always)]
 pub fn owner(sk: Pointer) -> u32 {

@@ -9,6 +9,7 @@ mod cut;
 mod destroy;
 mod instead;
 mod override_return;
+mod packet;
 mod signal;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,11 @@
 //! What was seen of each fault: whether what was intended came about. Judged by the recording's own events, not by
 //! what the kernel half says of itself.
 
-use std::collections::HashMap;
+mod packet;
+
+use std::collections::{HashMap, HashSet};
+
+use packet::Packets;
 
 use crate::event::{Event, Flags, Name, Names, Op};
 
@@ -10,6 +14,9 @@ use crate::event::{Event, Flags, Name, Names, Op};
 pub struct Witness {
     /// By thread: the last fault whose effect is still to come.
     waiting: HashMap<u32, Event>,
+    /// Faults that cut a network, as against those that lose single packets.
+    cuts: HashSet<Name>,
+    packets: Packets,
     seen: HashMap<Name, Seen>,
 }
 
@@ -29,8 +36,11 @@ pub struct Seen {
 impl Witness {
     pub fn see(&mut self, events: &[Event]) {
         for event in events {
+            for fault in self.packets.see(event) {
+                self.seen.entry(fault).or_default().confirmed += 1;
+            }
             if event.tid == 0 {
-                self.cut(event);
+                self.lost(event);
                 continue;
             }
             if event.op == Op::Fault {
@@ -52,20 +62,26 @@ impl Witness {
         }
     }
 
-    /// A cut is confirmed by the ends at which packets were lost.
-    fn cut(&mut self, event: &Event) {
+    /// A cut is confirmed by the ends at which packets were lost, a single packet by what became of it.
+    fn lost(&mut self, event: &Event) {
         if event.op != Op::Fault {
             return;
         }
+        let lost = event.flags.has(Flags::LOST);
+        if !lost {
+            self.cuts.insert(event.fault);
+        }
+        let shown = lost && (self.cuts.contains(&event.fault) || !self.packets.lose(event));
         let seen = self.seen.entry(event.fault).or_default();
         seen.injected += 1;
-        seen.confirmed += u64::from(event.flags.has(Flags::LOST));
+        seen.confirmed += u64::from(shown);
         seen.healed |= event.flags.has(Flags::HEALED);
     }
 
     /// What was seen of the fault of this name.
     pub fn of(&self, names: &Names, name: &str) -> Seen {
         let found = self.seen.iter().find(|(of, _)| names.text(**of) == name);
-        found.map(|(_, seen)| *seen).unwrap_or_default()
+        let Some((fault, seen)) = found else { return Seen::default() };
+        Seen { confirmed: seen.confirmed + self.packets.unseen(*fault), ..*seen }
     }
 }

@@ -11,7 +11,7 @@ use petgraph::graph::EdgeIndex;
 use petgraph::visit::EdgeRef;
 
 use super::Slice;
-use crate::event::{EventIndex, Flags, History, Op};
+use crate::event::{EventIndex, History, Op};
 use crate::graph::{EdgeKind, Graph, Node, Proof, Side, event_of, node};
 
 /// One event of a chain, and what joins it to the one before it (which is nearer to the symptom).
@@ -77,10 +77,7 @@ pub fn trace(history: &History, graph: &Graph, symptom: EventIndex) -> Trace {
     let mut seen = std::collections::HashSet::from([symptom]);
     while steps.len() < STEPS_MAX {
         let event = event_of(at).0;
-        // Whoever injected it wanted it: what its thread did before made no difference. But a packet was lost
-        // because a cut had begun.
-        let here = &history.events[event as usize];
-        if here.op == Op::Fault && !here.flags.has(Flags::LOST) {
+        if is_origin(history, graph, event) {
             break;
         }
         let earlier = cause(history, graph, at, steps.len() == 1)
@@ -100,6 +97,14 @@ pub fn trace(history: &History, graph: &Graph, symptom: EventIndex) -> Trace {
         at = from;
     }
     Trace { steps, looks }
+}
+
+/// Whether an event is a fault that no other event of its led to. Whoever injected it wanted it: what its thread did before
+/// made no difference. But a packet may be lost because a cut had begun.
+fn is_origin(history: &History, graph: &Graph, event: EventIndex) -> bool {
+    let mut edges = graph.nodes.edges_directed(node(event, Side::Begin), Direction::Incoming);
+    history.events[event as usize].op == Op::Fault
+        && !edges.any(|edge| edge.weight().kind == EdgeKind::Fault)
 }
 
 /// The most telling cause of a node outside its thread: of its event's begin and, for an end, its end.

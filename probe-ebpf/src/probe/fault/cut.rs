@@ -1,7 +1,7 @@
-//! Packets that are lost between the two sides of a partition, by a control group's programs for packets.
+//! Packets that are lost, between the two sides of a partition or one by one, by a control group's programs for packets.
 //!
-//! A cut may ask for the sender's control group, which is known where a packet leaves its socket, and for the
-//! receiver's, which is known where it comes to one. What the first place knows is noted by the packet's addresses
+//! A cut may ask for the sender's control group and scope, which are known where a packet leaves its socket, and for the
+//! receiver's, which are known where it comes to one. What the first place knows is noted by the packet's addresses
 //! for the second. A packet is lost where it comes in if that is on this machine, as on a wire; else where it
 //! leaves: for TCP as if it had not been sent, and would be tried again; a datagram silently.
 
@@ -20,11 +20,11 @@ use aya_ebpf::macros::{btf_map, cgroup_skb, cgroup_sock, raw_tracepoint};
 use aya_ebpf::programs::{RawTracePointContext, SkBuffContext, SockContext};
 use probe_ebpf::event::{RareSlot, kind, protocol};
 use probe_ebpf::fault::{
-    CUTS_MAX, Cut, FLOWS_MAX, FaultDetail, RULES_MAX, WAY_WORDS, Way, action, hook, told,
+    CUTS_MAX, Cut, FLOWS_MAX, FaultDetail, RULES_MAX, WAY_WORDS, Way, action, cut, hook, told,
 };
 
 use super::packet::{Packet, Route};
-use super::{PROGRESS, RULES, strike};
+use super::{Firing, PROGRESS, RULES, strike};
 use crate::kernel::{Pointer, Structure, Untyped, field, offset};
 use crate::scope::{self, LocalStorage};
 use crate::{emit, tcp};
@@ -42,10 +42,17 @@ static FLOWS: LruHashMap<Route, Flow, { FLOWS_MAX as usize }> = LruHashMap::new(
 struct Flow {
     /// Cuts whose sender the last packet's was, a bit each.
     sender: u64,
-    /// 1: that sender is in scope.
+    /// That sender's cookie.
+    cookie: u64,
+    /// 1: it is in scope; whose it is.
     scoped: u32,
+    owner: u32,
     /// 1: its packets come to a socket of this machine.
-    here: u32,
+    here: u64,
+}
+
+impl Flow {
+    const UNKNOWN: Self = Self { sender: 0, cookie: 0, scoped: 0, owner: 0, here: 1 };
 }
 
 #[btf_map]
@@ -83,18 +90,21 @@ pub fn packet_out(ctx: SkBuffContext) -> i32 {
         }
         return PASS;
     }
-    let scoped = !scope::of_packet(sk).is_null();
+    let scoped = walk.scoped;
     // SAFETY: a live map value.
     let here = known.is_some_and(
         #[inline(always)]
         |flow| unsafe { (*flow).here != 0 },
     );
     if here || walk.rules == 0 {
-        let flow = Flow { sender: walk.met, scoped: scoped as u32, here: here as u32 };
+        // SAFETY: a helper that takes the context.
+        let cookie = unsafe { bpf_get_socket_cookie(skb.cast()) };
+        let owner = scope::owner(sk);
+        let flow = Flow { sender: walk.met, cookie, scoped, owner, here: here as u64 };
         note(&walk.packet.route, known, flow);
         return PASS;
     }
-    if !scoped || !walk.lose(sk) {
+    if scoped == 0 || !walk.lose(sk) {
         return PASS;
     }
     if walk.packet.route.way.protocol == protocol::TCP as u32 { LOSE } else { LOSE_AS_CONGESTED }
@@ -107,21 +117,19 @@ pub fn packet_in(ctx: SkBuffContext) -> i32 {
     if walk.met == 0 {
         return PASS;
     }
-    let mut scoped = false;
     match FLOWS.get_ptr_mut(walk.packet.route) {
         // SAFETY: a live map value.
         Some(flow) => unsafe {
             (*flow).here = 1;
-            walk.sender = (*flow).sender;
-            scoped = (*flow).scoped != 0;
+            walk.known = *flow;
         },
-        None => note(&walk.packet.route, None, Flow { sender: 0, scoped: 0, here: 1 }),
+        None => note(&walk.packet.route, None, Flow::UNKNOWN),
     }
-    if walk.met & walk.sender != 0 {
+    if walk.met & walk.known.sender != 0 {
         walk.each(known_sender);
     }
-    let scoped = scoped || !scope::of_packet(sk).is_null();
-    if walk.rules != 0 && scoped && walk.lose(sk) { LOSE } else { PASS }
+    let scoped = walk.scoped | walk.known.scoped;
+    if walk.rules != 0 && scoped != 0 && walk.lose(sk) { LOSE } else { PASS }
 }
 
 /// Takes sockets that threads in scope make into scope: a datagram may come before any was sent or received.
@@ -171,10 +179,12 @@ struct Walk {
     skb: *mut __sk_buff,
     /// Cuts that the packet meets as far as is known at this place, a bit each.
     met: u64,
-    /// The same at the place where it was sent.
-    sender: u64,
+    /// What the place where it was sent has noted.
+    known: Flow,
     /// Rules of those of which nothing more has to be known.
     rules: u32,
+    /// 1: the socket at this place is in scope.
+    scoped: u32,
     /// One of [`told`].
     place: u16,
     /// 1: it goes the way of some cut, whoever sends it.
@@ -185,7 +195,16 @@ impl Walk {
     #[inline(always)]
     fn new(skb: *mut __sk_buff, place: u8) -> Self {
         let place = place as u16;
-        Self { packet: Packet::NONE, skb, met: 0, sender: 0, rules: 0, place, fits: 0 }
+        Self {
+            packet: Packet::NONE,
+            skb,
+            met: 0,
+            known: Flow::UNKNOWN,
+            rules: 0,
+            scoped: 0,
+            place,
+            fits: 0,
+        }
     }
 
     /// The full socket of a packet that goes the way of some cut.
@@ -193,11 +212,6 @@ impl Walk {
     fn meet(&mut self) -> Option<Pointer> {
         // SAFETY: a live map value.
         if unsafe { (*CUTS.get_ptr_mut(0)?).rule } == 0 {
-            return None;
-        }
-        self.packet.read(self.skb)?;
-        self.each(met);
-        if self.fits == 0 {
             return None;
         }
         // SAFETY: the kernel's context; the verifier checks the access.
@@ -208,6 +222,12 @@ impl Walk {
         // SAFETY: a helper that takes a socket.
         let sk: Pointer = unsafe { bpf_sk_fullsock(sk) }.cast();
         if sk.is_null() {
+            return None;
+        }
+        self.packet.read(self.skb)?;
+        self.scoped = scope::covers(sk) as u32;
+        self.each(met);
+        if self.fits == 0 {
             return None;
         }
         self.packet.route.netns = self.loopback(sk);
@@ -226,26 +246,36 @@ impl Walk {
         field!(net, net_inum, u32) as u64
     }
 
+    /// Whether it bears bytes, where only such packets are meant.
+    #[inline(always)]
+    fn suits(&self, flags: u32) -> bool {
+        flags & cut::BEARING == 0 || self.packet.bears()
+    }
+
     #[inline(always)]
     fn each(&mut self, body: Body) {
         // SAFETY: the body gets this very walk, which outlives the call.
         unsafe { bpf_loop(CUTS_MAX, body as *mut c_void, ptr::from_mut(self).cast(), 0) };
     }
 
-    /// Whether one of the rules loses the packet; tells it where it is the socket's first.
+    /// Whether one of the rules loses the packet; tells it, of a cut where it is the socket's first.
     #[inline(always)]
     fn lose(&self, sk: Pointer) -> bool {
         let firing = strike(self.rules);
-        if firing.action != action::LOSE {
-            return false;
-        }
-        begun(firing.index);
-        if first(sk, firing.index, self.place, self.packet.length != 0) {
+        let told = match firing.action {
+            action::LOSE => {
+                begun(firing.index);
+                first(sk, firing.index, self.place, self.packet.length != 0)
+            }
+            action::LOSE_ONE => true,
+            _ => return false,
+        };
+        if told {
             let state = scope::of_packet(sk);
             if !state.is_null() {
                 scope::named_in_lane(Untyped::address_of(sk), state);
             }
-            tell_lost(self, sk, firing.index);
+            tell_lost(self, sk, &firing);
         }
         true
     }
@@ -293,22 +323,25 @@ unsafe extern "C" fn met(index: u32, walk: *mut Walk) -> i64 {
         (*walk).fits = 1;
         let source = ((*cut).source_level, (*cut).source_cgroup);
         let target = ((*cut).target_level, (*cut).target_cgroup);
-        let (here, there) = match (*walk).place == told::LOST_OUT as u16 {
-            true => (source, target),
-            false => (target, source),
+        let (here, there, ours, theirs) = match (*walk).place == told::LOST_OUT as u16 {
+            true => (source, target, cut::BY_SENDER, cut::BY_RECEIVER),
+            false => (target, source, cut::BY_RECEIVER, cut::BY_SENDER),
         };
-        if here.0 != 0 && bpf_skb_ancestor_cgroup_id((*walk).skb, here.0 as i32 - 1) != here.1 {
+        let flags = (*cut).flags;
+        if here.0 != 0 && bpf_skb_ancestor_cgroup_id((*walk).skb, here.0 as i32 - 1) != here.1
+            || flags & ours != 0 && (*walk).scoped == 0
+        {
             return 0;
         }
         (*walk).met |= 1 << (index & (CUTS_MAX - 1));
-        if there.0 == 0 {
+        if there.0 == 0 && flags & theirs == 0 && (*walk).suits(flags) {
             (*walk).rules |= 1 << ((rule - 1) & (RULES_MAX - 1));
         }
     }
     0
 }
 
-/// Adds the rule of a cut that asks for a sender, where that is known to be it.
+/// Adds the rule of a cut that asks for its sender, where that is known to be it.
 unsafe extern "C" fn known_sender(index: u32, walk: *mut Walk) -> i64 {
     let Some(cut) = CUTS.get_ptr_mut(index) else { return 1 };
     // SAFETY: a live map value, and the walk of the caller.
@@ -317,7 +350,8 @@ unsafe extern "C" fn known_sender(index: u32, walk: *mut Walk) -> i64 {
         if rule == 0 {
             return 1;
         }
-        if (*walk).met & (*walk).sender & 1 << (index & (CUTS_MAX - 1)) != 0 {
+        let both = (*walk).met & (*walk).known.sender;
+        if both >> (index & (CUTS_MAX - 1)) & 1 != 0 && (*walk).suits((*cut).flags) {
             (*walk).rules |= 1 << ((rule - 1) & (RULES_MAX - 1));
         }
     }
@@ -349,7 +383,9 @@ fn note(route: &Route, known: Option<*mut Flow>, flow: Flow) {
         // SAFETY: a live map value; the last packet counts.
         Some(old) => unsafe {
             (*old).sender = flow.sender;
+            (*old).cookie = flow.cookie;
             (*old).scoped = flow.scoped;
+            (*old).owner = flow.owner;
         },
         None => {
             if FLOWS.insert(route, flow, BPF_ANY.into()).is_err() {
@@ -359,16 +395,21 @@ fn note(route: &Route, known: Option<*mut Flow>, flow: Flow) {
     }
 }
 
-/// The event of a packet that was lost, in its socket's lane.
+/// The event of a packet that was lost, in the lane of its socket at this place. If that is out of scope it came in here,
+/// and is its sender's.
 #[inline(never)]
-fn tell_lost(walk: &Walk, sk: Pointer, rule: u32) {
+fn tell_lost(walk: &Walk, sk: Pointer, firing: &Firing) {
     let (way, out) = (&walk.packet.route.way, walk.place == told::LOST_OUT as u16);
-    // SAFETY: a helper that takes the context.
-    let cookie = unsafe { bpf_get_socket_cookie(walk.skb.cast()) };
-    let mut slot = emit::slot(kind::FAULT, scope::owner(sk), 0, emit::now());
+    let (owner, cookie) = match walk.scoped {
+        0 => (walk.known.owner, walk.known.cookie),
+        // SAFETY: a helper that takes the context.
+        _ => (scope::owner(sk), unsafe { bpf_get_socket_cookie(walk.skb.cast()) }),
+    };
+    let sent = out || walk.scoped == 0;
+    let mut slot = emit::slot(kind::FAULT, owner, 0, emit::now());
     slot.socket = cookie;
-    slot.argument = rule;
-    slot.aux[0] = walk.place as u8;
+    slot.argument = firing.index;
+    slot.aux[0] = if sent { told::LOST_OUT } else { told::LOST_IN };
     if way.protocol == protocol::TCP as u32 {
         tcp::of_packet(Untyped::address_of(sk), out, &mut slot);
         (slot.sequence, slot.code) = (walk.packet.sequence, walk.packet.length as i32);
@@ -376,13 +417,13 @@ fn tell_lost(walk: &Walk, sk: Pointer, rule: u32) {
     let ports = |local: u16, remote: u16| FaultDetail {
         local_port: local,
         remote_port: remote,
-        rule,
-        action: action::LOSE,
+        rule: firing.index,
+        action: firing.action,
         hook: hook::PACKET,
         protocol: way.protocol,
         ..bytemuck::Zeroable::zeroed()
     };
-    let (local, remote, named) = match out {
+    let (local, remote, named) = match sent {
         true => (&way.source, &way.target, ports(way.source_port, way.target_port)),
         false => (&way.target, &way.source, ports(way.target_port, way.source_port)),
     };

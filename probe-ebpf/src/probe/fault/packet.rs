@@ -24,6 +24,14 @@ pub struct Packet {
     pub length: u32,
 }
 
+/// Whether it carries bytes of a program's; an empty datagram is a message, too.
+impl Packet {
+    #[inline(always)]
+    pub fn bears(&self) -> bool {
+        self.length != 0 || self.route.way.protocol == protocol::UDP as u32
+    }
+}
+
 const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
 const IPV6_HEADER: u32 = 40;

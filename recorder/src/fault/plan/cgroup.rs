@@ -2,7 +2,7 @@
 
 use probe_ebpf::fault::{action, hook};
 
-use super::{Offer, calls, cut};
+use super::{Offer, calls, cut, packet};
 use crate::event::Protocol;
 use crate::fault::spec::{Action, Fault, Nature, Syscall, Target};
 use crate::pattern::{Key, Relation, Value, value_text};
@@ -12,12 +12,13 @@ pub(super) fn offer(fault: &Fault) -> Result<Offer, String> {
         Nature::Event(target) => target,
         Nature::Partition(partition) => return cut::offer(partition),
     };
-    let Action::Error(errno) = target.action else {
-        return Err(match target.action {
-            Action::Return(_) => "it can refuse a call, but not return a value of choice",
-            _ => "it can only refuse calls",
+    let errno = match target.action {
+        Action::Error(errno) => errno,
+        Action::Drop(what) => return packet::offer(target, what),
+        Action::Return(_) => {
+            return Err("it can refuse a call, but not return a value of choice".to_owned());
         }
-        .to_owned());
+        _ => return Err("it can only refuse calls, and lose packets".to_owned()),
     };
     let mut hooks = 0u64;
     let mut attached = Vec::new();
@@ -68,7 +69,7 @@ pub(super) fn offer(fault: &Fault) -> Result<Offer, String> {
 }
 
 /// Whether only UDP is meant.
-fn datagrams(target: &Target) -> bool {
+pub(super) fn datagrams(target: &Target) -> bool {
     target.pattern.tests.iter().any(|test| {
         test.key == Key::Protocol
             && test.relation == Relation::Is

@@ -9,7 +9,7 @@ use probe_ebpf::fault::{
 };
 
 use super::cut::CutSketch;
-use super::{Choice, Offer, cut, ops, signal};
+use super::{Choice, Offer, cut, ops, packet, signal};
 use crate::event::Protocol;
 use crate::fault::spec::{Fault, Latch, Nature, Pick, When};
 use crate::pattern::{AddressTest, Glob, Key, Lane, Pattern, Relation, Test, Value};
@@ -46,8 +46,14 @@ pub fn compile(
         let rule = rule(choice, seed ^ index as u64, now_ns);
         let open = !matches!(choice.fault.from, Latch::At(_));
         compiled.add(rule, open, sketches(choice.fault, &choice.offer)?, cgroup)?;
-        if let Nature::Partition(partition) = &choice.fault.nature {
-            compiled.cut(index as u32, cut::cuts(partition)?, cgroup)?;
+        match &choice.fault.nature {
+            Nature::Partition(partition) => {
+                compiled.cut(index as u32, cut::cuts(partition)?, cgroup)?;
+            }
+            Nature::Event(target) if choice.offer.action == action::LOSE_ONE => {
+                compiled.cut(index as u32, packet::ways(target)?, cgroup)?;
+            }
+            Nature::Event(_) => {}
         }
     }
     Ok(compiled)
@@ -102,7 +108,7 @@ impl Compiled {
         }
         if self.cuts.len() > CUTS_MAX as usize {
             return Err(format!(
-                "the partitions cut {} ways together, and the kernel half tests {CUTS_MAX}",
+                "packets of {} ways are lost, and the kernel half tests {CUTS_MAX}",
                 self.cuts.len()
             ));
         }
@@ -170,6 +176,7 @@ fn rule(choice: &Choice<'_>, seed: u64, now_ns: u64) -> Rule {
 pub(super) fn sketches(fault: &Fault, offer: &Offer) -> Result<Vec<Sketch>, String> {
     let always = When::default();
     let (mut all, when) = match &fault.nature {
+        Nature::Event(target) if offer.action == action::LOSE_ONE => (Vec::new(), &target.when),
         Nature::Event(target) => (targets(&target.pattern, offer)?, &target.when),
         Nature::Partition(_) => (Vec::new(), &always),
     };

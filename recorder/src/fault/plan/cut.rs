@@ -16,6 +16,22 @@ pub struct CutSketch {
     pub target: Option<String>,
 }
 
+impl CutSketch {
+    /// The way back.
+    pub(super) fn turned(self, flags: u32) -> Self {
+        let turned = |way: Way| Way {
+            source: way.target,
+            target: way.source,
+            source_port: way.target_port,
+            target_port: way.source_port,
+            protocol: way.protocol,
+        };
+        let (value, mask) = (turned(self.cut.value), turned(self.cut.mask));
+        let cut = Cut { value, mask, flags, ..self.cut };
+        Self { cut, source: self.target, target: self.source }
+    }
+}
+
 pub(super) fn offer(partition: &Partition) -> Result<Offer, String> {
     if partition.error.is_some() {
         let reason = "a packet is lost when the call that sent it may have returned, so none can be given an `error`: refuse connects with a fault of their own";

@@ -1,3 +1,5 @@
+mod packet;
+
 use expect_test::{Expect, expect};
 
 use super::*;
@@ -72,16 +74,16 @@ fn the_cheapest_that_can_is_taken_and_the_others_are_told() {
     check(
         "comm=app op=recv => kill=SIGKILL, nth=1",
         expect![[r#"
-        signal: at recv: bpf_send_signal(SIGKILL)
-            cgroup    it can only refuse calls
-            destroy   it can only destroy connections
-            override  it can only give a call another result"#]],
+            signal: at recv: bpf_send_signal(SIGKILL)
+                cgroup    it can only refuse calls, and lose packets
+                destroy   it can only destroy connections
+                override  it can only give a call another result"#]],
     );
     check(
         "comm=app op=send => pause=2s, nth=1",
         expect![[r#"
             signal: at send: bpf_send_signal(SIGSTOP), and SIGCONT after 2s
-                cgroup    it can only refuse calls
+                cgroup    it can only refuse calls, and lose packets
                 destroy   it can only destroy connections
                 override  it can only give a call another result"#]],
     );
@@ -206,44 +208,44 @@ fn what_the_kernel_cannot_test_is_refused() {
     check(
         "comm=app op=recv error=EIO => kill=KILL, nth=1",
         expect![[r#"
-        fault `it`: no mechanism can do this here
-            cgroup    it can only refuse calls
-            destroy   it can only destroy connections
-            signal    `error=EIO`: the kernel tests comm, pid, tid, cgroup (a path), protocol, local and peer
-            override  it can only give a call another result"#]],
+            fault `it`: no mechanism can do this here
+                cgroup    it can only refuse calls, and lose packets
+                destroy   it can only destroy connections
+                signal    `error=EIO`: the kernel tests comm, pid, tid, cgroup (a path), protocol, local and peer
+                override  it can only give a call another result"#]],
     );
     check(
         "comm=*app op=recv => kill=KILL, nth=1",
         expect![[r#"
-        fault `it`: no mechanism can do this here
-            cgroup    it can only refuse calls
-            destroy   it can only destroy connections
-            signal    `comm=*app`: the kernel tests whole names, or `beginning*`
-            override  it can only give a call another result"#]],
+            fault `it`: no mechanism can do this here
+                cgroup    it can only refuse calls, and lose packets
+                destroy   it can only destroy connections
+                signal    `comm=*app`: the kernel tests whole names, or `beginning*`
+                override  it can only give a call another result"#]],
     );
     check(
         "comm=app op=recv => kill=KILL, nth=1, after=\"comm=app\"",
         expect![[r#"
-        fault `it`: no mechanism can do this here
-            cgroup    it can only refuse calls
-            destroy   it can only destroy connections
-            signal    `comm=app` does not say which events: add `op=`
-            override  it can only give a call another result"#]],
+            fault `it`: no mechanism can do this here
+                cgroup    it can only refuse calls, and lose packets
+                destroy   it can only destroy connections
+                signal    `comm=app` does not say which events: add `op=`
+                override  it can only give a call another result"#]],
     );
     check(
         "comm=app op=recv => kill=KILL, nth=1, from=\"op=fork\"",
         expect![[r#"
-        fault `it`: no mechanism can do this here
-            cgroup    it can only refuse calls
-            destroy   it can only destroy connections
-            signal    `fork` in `op=fork` is not met in the kernel
-            override  it can only give a call another result"#]],
+            fault `it`: no mechanism can do this here
+                cgroup    it can only refuse calls, and lose packets
+                destroy   it can only destroy connections
+                signal    `fork` in `op=fork` is not met in the kernel
+                override  it can only give a call another result"#]],
     );
     check(
         "comm=app op=recv => delay=1s, nth=1",
         expect![[r#"
             fault `it`: no mechanism can do this here
-                cgroup    it can only refuse calls
+                cgroup    it can only refuse calls, and lose packets
                 destroy   it can only destroy connections
                 signal    it strikes whole processes, and cannot delay one call
                 override  a program in the kernel cannot wait"#]],

@@ -176,7 +176,12 @@ fn cut(known: &Known<'_>, from: Point, to: Point, proof: Proof) -> Broken {
             });
             let socket = (effect.host, effect.socket);
             let tried = between.iter().any(|e| (e.host, e.socket) == socket && again(e));
-            let proven = !healed && (tried || !cause.has_range());
+            let cut = known.history.events[..from.0 as usize].iter().any(|event| {
+                (event.host, event.fault) == (cause.host, cause.fault)
+                    && event.in_kernel_lane()
+                    && event.socket == 0
+            });
+            let proven = cut && !healed && (tried || !cause.has_range());
             sender && i32::from(effect.error) == libc::ETIMEDOUT && (proof == Proof::May || proven)
         }
         _ => false,

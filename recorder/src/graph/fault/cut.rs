@@ -1,7 +1,7 @@
 //! Cut networks: from a cut's beginning to the packets that it lost, and from these to what their loss made happen.
 //!
 //! A segment that is sent again from the byte where a lost packet began is sent again because of it. A connection
-//! that gives up had its packets lost for as long as it tried, if the cut had not healed: proven where it was such
+//! that gives up had its packets lost for as long as it tried, if it was a cut that had not healed: proven where it was such
 //! a segment that it tried, or where its first packet was lost and it never came about.
 
 use std::collections::HashMap;
@@ -113,7 +113,9 @@ fn gave_up(
         let asked = !lost.has_range()
             && notable.first(history, sender.endpoint, Op::Connect).is_some()
             && notable.first(history, sender.endpoint, Op::Established).is_none();
-        let all_lost = !turns.healed_between(lost, index, error);
+        // (After a single packet, those that follow may have got through.)
+        let cut = turns.begin_before(lost, index).is_some();
+        let all_lost = cut && !turns.healed_between(lost, index, error);
         let proven = all_lost && (tried || asked) && sender.proof == Proof::Must;
         push(history, graph, index, error, if proven { Proof::Must } else { Proof::May });
     }
