@@ -45,6 +45,9 @@ pub mod hook {
     pub const CALLS_MAX: u32 = 32;
 }
 
+/// Calls under way that are noted for the programs of control groups.
+pub const CALLERS_MAX: u32 = 4096;
+
 /// System calls have smaller numbers than this.
 pub const NUMBERS_MAX: u32 = 512;
 

@@ -5,6 +5,7 @@
 //! scope leaves at the first test.
 
 mod call;
+mod caller;
 mod cgroup;
 mod cut;
 mod packet;
@@ -50,6 +51,7 @@ static VICTIMS: LocalStorage<
 
 /// What is remembered about a thread that has met a fault, or that may.
 #[repr(C)]
+#[derive(Clone, Copy)]
 pub struct Victim {
     /// In a process's first thread: of which rules `after` and `before` have been met there, a bit each.
     after: u32,
@@ -117,12 +119,10 @@ impl Walk {
 
     #[inline(always)]
     fn meet(&mut self, leader: *mut task_struct) -> Firing {
-        self.targets = 0;
-        each(MATCHERS_MAX, matched, self);
-        if self.targets != 0 {
-            (self.seen_after, self.seen_before) = seen(leader);
-            each(RULES_MAX, fires, self);
-        }
+        self.meet_in(
+            #[inline(always)]
+            || known(leader),
+        );
         if self.after | self.before != 0 && !leader.is_null() {
             let victim = victim(leader, true);
             if !victim.is_null() {
@@ -132,6 +132,24 @@ impl Walk {
                     (*victim).before |= self.before;
                 }
             }
+        }
+        self.firing
+    }
+
+    /// Lets the rules fire that the event leads to. What is known of the process is asked for when there are any; NULL
+    /// for nothing.
+    #[inline(always)]
+    fn meet_in(&mut self, process: impl FnOnce() -> *mut Victim) -> Firing {
+        self.targets = 0;
+        each(MATCHERS_MAX, matched, self);
+        if self.targets != 0 {
+            let process = process();
+            if !process.is_null() {
+                // SAFETY: a live value of a map.
+                (self.seen_after, self.seen_before) =
+                    unsafe { ((*process).after, (*process).before) };
+            }
+            each(RULES_MAX, fires, self);
         }
         if self.from | self.until != 0 {
             each(RULES_MAX, latched, self);
@@ -322,18 +340,10 @@ unsafe extern "C" fn latched(index: u32, walk: *mut Walk) -> i64 {
     0
 }
 
-/// What `after` and `before` have seen in a process.
+/// What is remembered about a process by its first thread; NULL for nothing.
 #[inline(always)]
-fn seen(leader: *mut task_struct) -> (u32, u32) {
-    if leader.is_null() {
-        return (0, 0);
-    }
-    let victim = victim(leader, false);
-    if victim.is_null() {
-        return (0, 0);
-    }
-    // SAFETY: a live storage value.
-    unsafe { ((*victim).after, (*victim).before) }
+fn known(leader: *mut task_struct) -> *mut Victim {
+    if leader.is_null() { ptr::null_mut() } else { victim(leader, false) }
 }
 
 #[inline(always)]

@@ -94,7 +94,7 @@ pub struct Thread {
     pub tid: u32,
     /// When its program began to run: the time of its event, and of the names that go before it.
     pub time_ns: u64,
-    task: *mut task_struct,
+    pub task: *mut task_struct,
     /// NULL for a thread that is not in scope.
     state: *mut TaskState,
 }
@@ -244,16 +244,22 @@ pub fn entered() -> Option<Entered> {
     (!entered.socket.is_null()).then_some(entered)
 }
 
+/// The current thread, for programs that cannot look at what is remembered about it: its event is not counted. Whoever
+/// knows it to be in scope has named it.
+#[inline(always)]
+pub fn uncounted() -> Thread {
+    // SAFETY: a helper without arguments.
+    let task = unsafe { bpf_get_current_task_btf() };
+    let (pid, tid) = (field!(task, task_tgid, u32), field!(task, task_pid, u32));
+    Thread { pid, tid, time_ns: emit::now(), task, state: ptr::null_mut() }
+}
+
 /// The current thread, named whether it is in scope or not: for acts of strangers upon threads in scope.
 #[inline(always)]
 pub fn stranger() -> Thread {
-    // SAFETY: a helper without arguments.
-    let task = unsafe { bpf_get_current_task_btf() };
-    let pid = field!(task, task_tgid, u32);
-    let tid = field!(task, task_pid, u32);
-    let time_ns = emit::now();
-    name_task(task, time_ns);
-    Thread { pid, tid, time_ns, task, state: ptr::null_mut() }
+    let thread = uncounted();
+    name_task(thread.task, thread.time_ns);
+    thread
 }
 
 /// Whether a task other than the current one is in scope. In a cgroup a mark tells as well: user space marks

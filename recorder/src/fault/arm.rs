@@ -2,6 +2,7 @@
 //!
 //! Everything hangs on file descriptors of this process: it is gone when the process is.
 
+mod callers;
 pub mod calls;
 
 use std::fs::File;
@@ -34,10 +35,11 @@ const PROGRAMS: [(u32, &[&str]); 9] = [
 ];
 
 /// The tracepoints of the programs that have one.
-const TRACEPOINTS: [(&str, &str); 4] = [
+const TRACEPOINTS: [(&str, &str); 5] = [
     ("met_sent", "sock_send_length"),
     ("met_received", "sock_recv_length"),
     ("met_state", "inet_sock_set_state"),
+    ("call_begun", "sys_enter"),
     ("call_ended", "sys_exit"),
 ];
 
@@ -81,10 +83,24 @@ pub fn arm(ebpf: &mut Ebpf, btf: &Btf, compiled: &Compiled) -> Result<()> {
             }
         }
     }
-    for name in programs {
-        attach(ebpf, btf, name).with_context(|| format!("attach {name}"))?;
-    }
+    attach_all(ebpf, btf, &programs)?;
     calls::arm(ebpf, &calls::of(hooks))
+}
+
+/// Loads and attaches programs.
+fn attach_all(ebpf: &mut Ebpf, btf: &Btf, names: &[&str]) -> Result<()> {
+    let mut noted = false;
+    for name in names {
+        let attached = match attach(ebpf, btf, name) {
+            Err(error) if callers::are_hidden(&error) => {
+                noted = true;
+                attach(ebpf, btf, &callers::noted(name))
+            }
+            attached => attached,
+        };
+        attached.with_context(|| format!("attach {name}"))?;
+    }
+    if noted { callers::note(ebpf, btf) } else { Ok(()) }
 }
 
 /// Loads and attaches one program.
@@ -182,8 +198,5 @@ pub fn cgroup(path: &str) -> Option<(u64, u32)> {
 
 /// Tries the programs of a mechanism for real: each is loaded, and attached without a rule that could fire.
 pub fn try_programs(ebpf: &mut Ebpf, btf: &Btf, names: &[&str]) -> Result<()> {
-    for name in names {
-        attach(ebpf, btf, name).with_context(|| format!("attach {name}"))?;
-    }
-    Ok(())
+    attach_all(ebpf, btf, names)
 }

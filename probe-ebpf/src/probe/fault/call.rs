@@ -12,7 +12,7 @@ use aya_ebpf::programs::ProbeContext;
 use probe_ebpf::event::{RareSlot, kind};
 use probe_ebpf::fault::{DESCRIPTOR, NUMBERS_MAX, PROOF_ARGUMENT, PROOF_RESULT, Subject, action};
 
-use super::{Walk, detail, leader, result};
+use super::{Walk, detail, leader, result, victim};
 use crate::kernel::{self, Pointer, Structure, Untyped, field, offset};
 use crate::scope::Sock;
 use crate::{emit, fire, scope};
@@ -57,7 +57,7 @@ pub fn override_call(ctx: ProbeContext) -> Option<()> {
     slot.result = firing.value;
     slot.argument = firing.index;
     let detail = detail(&firing, hook, &walk.subject);
-    result::await_call(task, &firing, hook, cookie, &detail);
+    result::await_call(victim(task, true), &firing, hook, cookie, &detail);
     emit::rare(&RareSlot { slot, detail });
     // SAFETY: a helper that takes the program's context and a number.
     unsafe { bpf_override_return(ctx.regs.cast(), firing.value as i64 as u64) };

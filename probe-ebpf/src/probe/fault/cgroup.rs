@@ -1,44 +1,79 @@
-//! Calls that are refused by a control group's programs: connect, bind, and sending a datagram to an address.
+//! Calls that are refused by a control group's programs: connect, bind, and sending a datagram to an address. Each is there
+//! twice: some kernels let such programs look at what hangs on a thread, others do not (see [`caller`]).
 
-use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_get_socket_cookie};
+use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use probe_ebpf::event::{RareSlot, kind, protocol};
 use probe_ebpf::fault::{Subject, action, hook};
 
-use super::{detail, leader, meet, result, tell};
+use super::{Walk, caller, detail, known, leader, result, tell, victim};
 use crate::kernel::field;
 use crate::{emit, scope};
 
 #[cgroup_sock_addr(connect4)]
 pub fn refuse_connect4(ctx: SockAddrContext) -> i32 {
-    refuse(&ctx, hook::CONNECT, v4(&ctx))
+    refuse::<SEEN>(&ctx, hook::CONNECT, v4(&ctx))
+}
+
+#[cgroup_sock_addr(connect4)]
+pub fn refuse_noted_connect4(ctx: SockAddrContext) -> i32 {
+    refuse::<NOTED>(&ctx, hook::CONNECT, v4(&ctx))
 }
 
 #[cgroup_sock_addr(connect6)]
 pub fn refuse_connect6(ctx: SockAddrContext) -> i32 {
-    refuse(&ctx, hook::CONNECT, v6(&ctx))
+    refuse::<SEEN>(&ctx, hook::CONNECT, v6(&ctx))
+}
+
+#[cgroup_sock_addr(connect6)]
+pub fn refuse_noted_connect6(ctx: SockAddrContext) -> i32 {
+    refuse::<NOTED>(&ctx, hook::CONNECT, v6(&ctx))
 }
 
 #[cgroup_sock_addr(bind4)]
 pub fn refuse_bind4(ctx: SockAddrContext) -> i32 {
-    refuse(&ctx, hook::BIND, v4(&ctx))
+    refuse::<SEEN>(&ctx, hook::BIND, v4(&ctx))
+}
+
+#[cgroup_sock_addr(bind4)]
+pub fn refuse_noted_bind4(ctx: SockAddrContext) -> i32 {
+    refuse::<NOTED>(&ctx, hook::BIND, v4(&ctx))
 }
 
 #[cgroup_sock_addr(bind6)]
 pub fn refuse_bind6(ctx: SockAddrContext) -> i32 {
-    refuse(&ctx, hook::BIND, v6(&ctx))
+    refuse::<SEEN>(&ctx, hook::BIND, v6(&ctx))
+}
+
+#[cgroup_sock_addr(bind6)]
+pub fn refuse_noted_bind6(ctx: SockAddrContext) -> i32 {
+    refuse::<NOTED>(&ctx, hook::BIND, v6(&ctx))
 }
 
 #[cgroup_sock_addr(sendmsg4)]
 pub fn refuse_sendmsg4(ctx: SockAddrContext) -> i32 {
-    refuse(&ctx, hook::SENDMSG, v4(&ctx))
+    refuse::<SEEN>(&ctx, hook::SENDMSG, v4(&ctx))
+}
+
+#[cgroup_sock_addr(sendmsg4)]
+pub fn refuse_noted_sendmsg4(ctx: SockAddrContext) -> i32 {
+    refuse::<NOTED>(&ctx, hook::SENDMSG, v4(&ctx))
 }
 
 #[cgroup_sock_addr(sendmsg6)]
 pub fn refuse_sendmsg6(ctx: SockAddrContext) -> i32 {
-    refuse(&ctx, hook::SENDMSG, v6(&ctx))
+    refuse::<SEEN>(&ctx, hook::SENDMSG, v6(&ctx))
 }
+
+#[cgroup_sock_addr(sendmsg6)]
+pub fn refuse_noted_sendmsg6(ctx: SockAddrContext) -> i32 {
+    refuse::<NOTED>(&ctx, hook::SENDMSG, v6(&ctx))
+}
+
+/// Whether the caller is looked at here, or was noted where its call began.
+const SEEN: bool = false;
+const NOTED: bool = true;
 
 const ALLOW: i32 = 1;
 const REFUSE: i32 = 0;
@@ -64,17 +99,16 @@ fn v6(ctx: &SockAddrContext) -> [u64; 2] {
 }
 
 #[inline(always)]
-fn refuse(ctx: &SockAddrContext, hook: u32, address: [u64; 2]) -> i32 {
-    let Some(thread) = scope::current() else { return ALLOW };
-    // SAFETY: a helper without arguments.
-    let task = unsafe { bpf_get_current_task_btf() };
+fn refuse<const NOTED: bool>(ctx: &SockAddrContext, hook: u32, address: [u64; 2]) -> i32 {
+    let thread = if NOTED { caller::thread() } else { scope::current() };
+    let Some(thread) = thread else { return ALLOW };
     // SAFETY: the kernel's context; the verifier checks the accesses.
     let (port, spoken) = unsafe {
         let port = (&raw const (*ctx.sock_addr).user_port).read_volatile();
         (u16::from_be(port as u16), (&raw const (*ctx.sock_addr).protocol).read_volatile())
     };
     let mut subject = Subject {
-        comm: field!(task, task_comm, [u64; 2]),
+        comm: field!(thread.task, task_comm, [u64; 2]),
         protocol: match spoken {
             IPPROTO_TCP => protocol::TCP as u16,
             IPPROTO_UDP => protocol::UDP as u16,
@@ -90,7 +124,10 @@ fn refuse(ctx: &SockAddrContext, hook: u32, address: [u64; 2]) -> i32 {
     } else {
         (subject.remote, subject.remote_port) = (address, port);
     }
-    let firing = meet(hook, subject, leader(task));
+    let firing = Walk::new(hook, subject).meet_in(
+        #[inline(always)]
+        || if NOTED { caller::noted() } else { known(leader(thread.task)) },
+    );
     // SAFETY: a helper that takes the context.
     let cookie = || unsafe { bpf_get_socket_cookie(ctx.sock_addr.cast()) };
     tell::tell(&firing, hook, thread.time_ns, &subject, cookie);
@@ -107,7 +144,8 @@ fn refuse(ctx: &SockAddrContext, hook: u32, address: [u64; 2]) -> i32 {
     slot.argument = firing.index;
     // A datagram that is refused passes the hook that records sends, as any other does.
     if hook != hook::SENDMSG {
-        result::await_call(task, &firing, hook, cookie, &detail);
+        let victim = if NOTED { caller::noted() } else { victim(thread.task, true) };
+        result::await_call(victim, &firing, hook, cookie, &detail);
     }
     emit::rare(&RareSlot { slot, detail });
     // SAFETY: a helper that takes a number.

@@ -24,7 +24,7 @@ use probe_ebpf::fault::{
 };
 
 use super::packet::{Packet, Route};
-use super::{Firing, PROGRESS, RULES, strike};
+use super::{Firing, PROGRESS, RULES, caller, strike};
 use crate::kernel::{Pointer, Structure, Untyped, field, offset};
 use crate::scope::{self, LocalStorage};
 use crate::{emit, tcp};
@@ -136,6 +136,15 @@ pub fn packet_in(ctx: SkBuffContext) -> i32 {
 #[cgroup_sock(sock_create)]
 pub fn socket_made(ctx: SockContext) -> i32 {
     if scope::current().is_some() {
+        scope::made(ctx.sock.cast());
+    }
+    PASS
+}
+
+/// The same where these programs cannot look at what hangs on a thread.
+#[cgroup_sock(sock_create)]
+pub fn socket_noted_made(ctx: SockContext) -> i32 {
+    if caller::thread().is_some() {
         scope::made(ctx.sock.cast());
     }
     PASS

@@ -11,23 +11,16 @@ use aya_ebpf::macros::{btf_map, btf_tracepoint};
 use aya_ebpf::programs::BtfTracePointContext;
 use probe_ebpf::event::{RareSlot, kind};
 
-use super::{Firing, victim};
+use super::{Firing, Victim, caller, victim};
 use crate::{emit, scope};
 
 /// How many calls are awaited on the whole machine: while it is none, the hook costs one load.
 #[btf_map]
 static AWAITED: Array<u64, 1> = Array::new();
 
-/// Remembers that the current thread's call has met a fault.
+/// Remembers that the current thread's call has met a fault: in what is remembered about it, NULL if there was no room.
 #[inline(always)]
-pub fn await_call(
-    task: *mut task_struct,
-    firing: &Firing,
-    hook: u32,
-    socket: u64,
-    detail: &[u64; 8],
-) {
-    let victim = victim(task, true);
+pub fn await_call(victim: *mut Victim, firing: &Firing, hook: u32, socket: u64, detail: &[u64; 8]) {
     if victim.is_null() {
         emit::dropped();
         return;
@@ -44,8 +37,9 @@ pub fn await_call(
     }
 }
 
+/// Changes how many calls there are whose end is looked at.
 #[inline(always)]
-fn awaited(change: i64) {
+pub fn awaited(change: i64) {
     if let Some(count) = AWAITED.get_ptr_mut(0) {
         // SAFETY: a live map value, and the intrinsic is the atomic add of the target.
         unsafe {
@@ -63,15 +57,30 @@ pub fn call_ended(ctx: BtfTracePointContext) -> Option<()> {
     }
     // SAFETY: a helper without arguments.
     let task = unsafe { bpf_get_current_task_btf() };
-    let victim = victim(task, false);
-    // SAFETY: NULL or a live storage value.
+    ended(remembered(task), ctx.arg(1));
+    caller::forget();
+    None
+}
+
+/// What is remembered about the current thread's call.
+#[inline(always)]
+fn remembered(task: *mut task_struct) -> *mut Victim {
+    let noted = caller::noted();
+    // SAFETY: NULL or a live map value, of the thread that is running.
+    if !noted.is_null() && unsafe { (*noted).pending } != 0 { noted } else { victim(task, false) }
+}
+
+/// Tells how a call ended that met a fault.
+#[inline(always)]
+fn ended(victim: *mut Victim, result: i32) -> Option<()> {
+    // SAFETY: NULL or a live value of a map.
     if victim.is_null() || unsafe { (*victim).pending } == 0 {
         return None;
     }
     let thread = scope::current()?;
     let mut slot = thread.slot(kind::CALL);
-    slot.result = ctx.arg(1);
-    // SAFETY: a live storage value, of the thread that is running.
+    slot.result = result;
+    // SAFETY: a live value of a map, of the thread that is running.
     let detail = unsafe {
         slot.argument = (*victim).pending - 1;
         slot.socket = (*victim).socket;
