@@ -87,6 +87,9 @@ pub mod action {
     pub const TELL: u32 = 8;
     /// Stop the process; user space lets it go on after `value` ms.
     pub const PAUSE: u32 = 9;
+    /// User space destroys the connection, which needs [`flag::TOLD`](super::flag::TOLD); `value` is the negative
+    /// errno that its users then get.
+    pub const DESTROY: u32 = 10;
     /// Lose every packet that goes across a cut network.
     pub const LOSE: u32 = 16;
     /// Lose this packet, on a network that is whole.

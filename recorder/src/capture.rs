@@ -8,6 +8,7 @@ mod coverage;
 pub mod decode;
 pub mod detail;
 mod generations;
+pub mod namespace;
 pub mod offsets;
 pub mod places;
 pub mod procfs;

@@ -143,6 +143,7 @@ fn other_end(event: &Event) -> Option<(&'static str, Address)> {
         Op::Error => Some(("towards", event.remote)),
         Op::Fault if event.flags.has(Flags::INCOMING) => Some(("from", event.remote)),
         Op::Fault if event.flags.has(Flags::LOST) => Some(("to", event.remote)),
+        Op::Fault if event.flags.has(Flags::EOF) => Some(("towards", event.remote)),
         Op::Listen | Op::Unlisten | Op::Bind => Some(("on", event.local)),
         _ => None,
     }

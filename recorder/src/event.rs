@@ -395,7 +395,7 @@ impl Flags {
     pub const RANGE: Self = Self(1);
     /// The receive left the bytes in place (`MSG_PEEK`).
     pub const PEEK: Self = Self(2);
-    /// The receive saw the end of the stream, or the close made it.
+    /// The receive saw the end of the stream, or the close made it. A fault's: it destroys the connection.
     pub const EOF: Self = Self(4);
     /// Urgent data: outside the stream's offsets.
     pub const URGENT: Self = Self(8);

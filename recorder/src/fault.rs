@@ -4,6 +4,7 @@
 //! wrong by itself, since all that was wrong has been told with its place.
 
 pub mod ability;
+pub mod act;
 mod action;
 pub mod arm;
 pub mod armed;
@@ -15,6 +16,7 @@ mod never;
 pub mod parse;
 pub mod plan;
 pub mod print;
+mod sock_diag;
 pub mod spec;
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 //! recording holds them, and `why` names them.
 
 mod armed;
+mod destroyed;
 mod doctor;
 mod killed;
 mod lost;
@@ -36,9 +37,12 @@ def serve(at='127.0.0.1'):
     def answer():
         while True:
             client = listener.accept()[0]
-            while data := client.recv(100):
-                client.send(data)
-            client.close()
+            with client:
+                try:
+                    while data := client.recv(100):
+                        client.send(data)
+                except OSError:
+                    pass
     threading.Thread(target=answer, daemon=True).start()
     return listener.getsockname()
 def name(error):

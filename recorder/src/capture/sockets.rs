@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result};
@@ -10,6 +9,7 @@ use aya::maps::Array;
 use aya::programs::{CgroupAttachMode, CgroupSockAddr, Iter};
 use aya::{Btf, Ebpf};
 
+use crate::capture::namespace::within;
 use crate::capture::procfs;
 
 /// Most network namespaces whose Unix sockets are looked at.
@@ -35,8 +35,7 @@ pub fn find_older(ebpf: &mut Ebpf, btf: &Btf) -> Result<()> {
             walk(ebpf, "unix_sockets")?;
             continue;
         }
-        let walked = std::thread::scope(|scope| scope.spawn(|| walk_in(&namespace, ebpf)).join());
-        if let Ok(Err(error)) = walked {
+        if let Err(error) = within(&namespace, || walk(ebpf, "unix_sockets")) {
             log::debug!("look at the Unix sockets of network namespace {number}: {error:#}");
         }
     }
@@ -64,16 +63,6 @@ fn namespaces() -> BTreeMap<u64, File> {
         }
     }
     found
-}
-
-/// Walks from within a namespace; the calling thread stays there, so let it be one of its own.
-fn walk_in(namespace: &File, ebpf: &mut Ebpf) -> Result<()> {
-    // SAFETY: a system call on a descriptor that is open.
-    let entered = unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) };
-    if entered == -1 {
-        return Err(std::io::Error::last_os_error()).context("enter it");
-    }
-    walk(ebpf, "unix_sockets")
 }
 
 fn walk(ebpf: &mut Ebpf, name: &str) -> Result<()> {

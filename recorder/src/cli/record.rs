@@ -128,6 +128,11 @@ pub(super) trait Besides {
     fn turn(&mut self, _capture: &mut Capture) -> Result<()> {
         Ok(())
     }
+
+    /// When the command has ended, and before the rest is read.
+    fn end(&mut self, capture: &mut Capture) -> Result<()> {
+        self.turn(capture)
+    }
 }
 
 struct Nothing;
@@ -319,7 +324,7 @@ impl Session<'_> {
     fn finish(mut self, capture: &mut Capture, output: &Path, quiet: bool) -> Result<()> {
         let (writer, besides) = (&mut self.writer, &mut self.besides);
         // What is told only now is in the rest.
-        besides.turn(capture)?;
+        besides.end(capture)?;
         self.events += capture.drain_rest(&mut |names, events| {
             besides.see(names, events);
             Ok(writer.append(names, events)?)

@@ -4,6 +4,7 @@
 use anyhow::{Context, Result};
 use aya::{Btf, Ebpf};
 
+use super::act::destroy::Pair;
 use super::arm;
 use super::plan::{Ability, Capabilities};
 use super::spec::{Mechanism, Syscall};
@@ -40,17 +41,27 @@ pub fn find_out() -> Capabilities {
             // The call that processes make least often.
             let tried = arm::calls::arm(&mut ebpf, &[Syscall::Shutdown]);
             can.mechanisms.insert(Mechanism::Override, ability(tried));
+            // Its events are met by the same programs as the signal's.
+            let met = can.mechanisms[&Mechanism::Signal].clone();
+            let destroy = if met == Ability::Yes { destroying() } else { met };
+            can.mechanisms.insert(Mechanism::Destroy, destroy);
         }
         Err(error) => {
             let why = root_cause(&error);
-            for mechanism in
-                TRIED.map(|(mechanism, _)| mechanism).into_iter().chain([Mechanism::Override])
-            {
+            for mechanism in Mechanism::ALL {
                 can.mechanisms.insert(mechanism, Ability::Unknown(why.clone()));
             }
         }
     }
     can
+}
+
+/// Destroys a connection of our own.
+fn destroying() -> Ability {
+    match Pair::connect() {
+        Ok(pair) => ability(pair.destroy()),
+        Err(error) => Ability::Unknown(format!("no connection over loopback: {error:#}")),
+    }
 }
 
 fn ability(tried: Result<()>) -> Ability {

@@ -14,6 +14,8 @@ use crate::event::{Event, Flags, Name, Names, Op};
 pub struct Witness {
     /// By thread: the last fault whose effect is still to come.
     waiting: HashMap<u32, Event>,
+    /// By socket: the fault that destroys it, until its error is seen.
+    destroying: HashMap<u64, Event>,
     /// Faults that cut a network, as against those that lose single packets.
     cuts: HashSet<Name>,
     packets: Packets,
@@ -41,11 +43,16 @@ impl Witness {
             }
             if event.tid == 0 {
                 self.lost(event);
+                self.destroyed(event);
                 continue;
             }
             if event.op == Op::Fault {
                 self.seen.entry(event.fault).or_default().injected += 1;
-                self.waiting.insert(event.tid, *event);
+                if event.flags.has(Flags::EOF) {
+                    self.destroying.insert(event.socket, *event);
+                } else {
+                    self.waiting.insert(event.tid, *event);
+                }
                 continue;
             }
             let Some(fault) = self.waiting.remove(&event.tid) else { continue };
@@ -59,6 +66,20 @@ impl Witness {
             } else {
                 seen.contradicted += 1;
             }
+        }
+    }
+
+    /// A destroyed connection is confirmed by the error that its users get.
+    fn destroyed(&mut self, event: &Event) {
+        if event.op != Op::Error {
+            return;
+        }
+        let Some(fault) = self.destroying.remove(&event.socket) else { return };
+        let seen = self.seen.entry(fault.fault).or_default();
+        if event.error == fault.error {
+            seen.confirmed += 1;
+        } else {
+            seen.contradicted += 1;
         }
     }
 

@@ -1,18 +1,23 @@
 //! Injected faults: from a fault to the end of the call that it changed, or to the begin of the signal that it sent.
 //! Exact, since both are the same thread's and the kernel half notes one right after the other. Cut networks are in a file of
-//! their own.
+//! their own, and so are destroyed connections.
 
 mod cut;
+mod destroyed;
 
 use super::endpoint::Notable;
 use super::{EdgeKind, Graph, Proof, Side};
-use crate::event::{Event, EventIndex, History, Name, Op};
+use crate::event::{Event, EventIndex, Flags, History, Name, Op};
 
 pub(super) fn edges(history: &History, rare: &[EventIndex], notable: &Notable, graph: &mut Graph) {
     cut::edges(history, rare, notable, graph);
     for &index in rare {
         let fault = &history.events[index as usize];
         if fault.op != Op::Fault || fault.in_kernel_lane() {
+            continue;
+        }
+        if fault.flags.has(Flags::EOF) {
+            destroyed::edges(history, index, notable, graph);
             continue;
         }
         let next = graph.lives_of(fault.host, fault.tid).iter().find_map(|life| {
@@ -33,6 +38,7 @@ pub(super) fn edges(history: &History, rare: &[EventIndex], notable: &Notable, g
 /// Whether a thread's next event is what the fault did: the call it is the result of, or its signal.
 pub fn changed(fault: &Event, next: &Event) -> bool {
     match next.op {
+        _ if fault.flags.has(Flags::EOF) => false,
         Op::Fault => false,
         // (A datagram that was refused is recorded as any send is, and bears no fault's name.)
         Op::Send if next.fault == Name::NONE => {

@@ -591,6 +591,22 @@ fn who_has_a_connection_has_it_from_the_thread_that_accepted() {
 }
 
 #[test]
+fn a_connection_that_is_destroyed_breaks_at_both_ends() {
+    // The first socket was destroyed; the second was thrown away by its user before.
+    check(
+        "a send 1 0..5 / a fault 1 eof fault=f error=ECONNABORTED / a send 1 5..9 / k reset_sent 1 /
+         k error 1 error=ECONNABORTED / k error 1 error=ECONNRESET /
+         b fault 3 eof fault=f error=ECONNABORTED / b abort 3 / k reset_sent 3",
+        expect![[r#"
+            a fault 1 ECONNABORTED → k reset_sent 1  must fault end→begin
+            a fault 1 ECONNABORTED → k error 1 ECONNABORTED  must fault end→begin
+            b fault 3 ECONNABORTED → k reset_sent 3  may fault end→begin
+            b abort 3 → k reset_sent 3  must close begin→begin
+        "#]],
+    );
+}
+
+#[test]
 fn a_fault_leads_to_what_it_changed() {
     check(
         "a fault fault=f error=ECONNREFUSED / a connect fault=f error=ECONNREFUSED /

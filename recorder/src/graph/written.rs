@@ -140,7 +140,8 @@ fn flag(name: &str) -> Flags {
 }
 
 fn errno(name: &str) -> u16 {
-    let known = [Errno::ECONNRESET, Errno::EPIPE, Errno::ECONNREFUSED, Errno::EAGAIN];
+    let known =
+        [Errno::ECONNRESET, Errno::EPIPE, Errno::ECONNREFUSED, Errno::ECONNABORTED, Errno::EAGAIN];
     let named = known.into_iter().find(|errno| format!("{errno:?}") == name);
     named.unwrap_or_else(|| panic!("no such error: {name}")) as u16
 }

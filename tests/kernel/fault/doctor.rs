@@ -26,7 +26,7 @@ fn each_injector_is_tried_and_told() {
     for (name, answer, note) in &told {
         assert!(answer == "yes" || answer == "no" && !note.is_empty(), "{name} {answer} {note}");
     }
-    for works in [0, 2] {
+    for works in [0, 1, 2] {
         assert_eq!(told[works].1, "yes", "{told:?}");
     }
     let (_, answer, note) = &told[3];
@@ -51,7 +51,7 @@ fn who_may_not_try_cannot_tell() {
     let mut nobody = Command::new("setpriv");
     nobody.args(["--reuid=65534", "--clear-groups", "--inh-caps=-all"]).arg(wherefore());
     for (name, answer, note) in injectors(&mut nobody) {
-        assert_eq!(answer, if name == "destroy" { "no" } else { "unknown" }, "{name}: {note}");
+        assert_eq!(answer, "unknown", "{name}: {note}");
         assert!(!note.is_empty(), "{name} says why");
     }
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 use super::running::Inject;
 
 /// Faults of every mechanism that works on every kernel.
-const FAULTS: [&str; 4] = [
+const FAULTS: [&str; 5] = [
     "comm=victim op=recv => pause=40ms, every=7, for=3600s, name=nap",
     "comm=victim op=send => pause=10s, probability=0.002, for=3600s, name=sleep",
     "comm=victim op=connect => error=ECONNREFUSED, probability=0.3, for=3600s, name=refuse",
+    "comm=victim op=send => destroy, probability=0.02, for=3600s, name=break",
     "comm=shortlived op=recv => kill=SIGKILL, nth=3, name=kill",
 ];
 

@@ -1,5 +1,5 @@
-//! Faults at events that threads raise: a signal for the process that is current. Also where the events are met
-//! that only open or end a fault.
+//! Faults at events that threads raise: a signal for the process that is current, or word to user space, which does the rest.
+//! Also where the events are met that only open or end a fault.
 
 use aya_ebpf::helpers::generated::{
     bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_send_signal,
@@ -65,20 +65,25 @@ fn met(hook: u32, sk: Pointer) -> Option<()> {
     let firing = meet(hook, subject, leader(task));
     // SAFETY: a helper that takes a socket, which the verifier checks.
     let cookie = || unsafe { bpf_get_socket_cookie(sk) };
-    tell::tell(&firing, hook, thread.time_ns, &subject, cookie);
-    let signal = match firing.action {
-        action::SIGNAL => firing.value,
+    // The signal, or the negative errno.
+    let result = match firing.action {
+        action::SIGNAL | action::DESTROY => firing.value,
         action::PAUSE if pause::note(thread.pid, thread.time_ns, firing.value) => SIGSTOP,
-        _ => return None,
+        _ => 0,
     };
-    let mut slot = thread.slot(kind::FAULT);
-    slot.socket = cookie();
-    slot.result = signal;
-    slot.argument = firing.index;
-    let detail = detail(&firing, hook, &subject);
-    // First, since the signal is an event of this thread as well.
-    emit::rare(&RareSlot { slot, detail });
-    // SAFETY: a helper that takes a number.
-    unsafe { bpf_send_signal(signal as u32) };
+    if result != 0 {
+        let mut slot = thread.slot(kind::FAULT);
+        slot.socket = cookie();
+        slot.result = result;
+        slot.argument = firing.index;
+        let detail = detail(&firing, hook, &subject);
+        // First, since what comes of it are events as well.
+        emit::rare(&RareSlot { slot, detail });
+    }
+    if result > 0 {
+        // SAFETY: a helper that takes a number.
+        unsafe { bpf_send_signal(result as u32) };
+    }
+    tell::tell(&firing, hook, thread.time_ns, &subject, cookie);
     None
 }

@@ -36,6 +36,9 @@ impl Decoder {
             return;
         }
         event.signal = slot.result.max(0) as u8;
+        if about.action == action::DESTROY {
+            event.flags = event.flags.with(Flags::EOF);
+        }
         match slot.aux[0] {
             told::LOST_OUT | told::LOST_IN => self.lost(raw, event),
             told::HEALED => event.flags = event.flags.with(Flags::HEALED),

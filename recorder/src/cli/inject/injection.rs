@@ -9,12 +9,13 @@ use super::report;
 use crate::capture::{Capture, clock};
 use crate::cli::record::Besides;
 use crate::event::{Event, Names};
+use crate::fault::act::{Actor, Deed};
 use crate::fault::arm;
 use crate::fault::armed::Armed;
 use crate::fault::armed::folder::{FOLDER, Noted};
 use crate::fault::guardian::Guardian;
 use crate::fault::plan::{self, Choice};
-use crate::fault::spec::{Faults, Nature};
+use crate::fault::spec::{Fault, Faults, Nature};
 use crate::fault::witness::Witness;
 
 /// Something that is different every time; told, so that a run can be made again.
@@ -33,6 +34,8 @@ pub(in crate::cli) struct Injection<'a> {
     noted: Option<Noted>,
     /// Where processes may be stopped.
     guardian: Option<Guardian>,
+    /// Where user space has a part in a deed.
+    actor: Option<Actor>,
     /// What has become of each fault.
     pub(in crate::cli) rows: Vec<report::Row>,
 }
@@ -46,6 +49,7 @@ impl<'a> Injection<'a> {
             witness: Witness::default(),
             noted: None,
             guardian: None,
+            actor: None,
             rows: Vec::new(),
         }
     }
@@ -70,7 +74,11 @@ impl Besides for Injection<'_> {
         if compiled.rules.iter().any(|rule| rule.action == action::PAUSE) {
             self.guardian = Some(Guardian::start(capture.maps())?);
         }
-        arm::start(capture, names, &compiled)?;
+        let control = arm::start(capture, names, &compiled)?;
+        let deeds: Vec<_> = self.choices.iter().map(|choice| deed(choice.fault)).collect();
+        if deeds.iter().any(Option::is_some) {
+            self.actor = Some(Actor::start(control, deeds)?);
+        }
         Ok(())
     }
 
@@ -90,15 +98,33 @@ impl Besides for Injection<'_> {
             noted.tell(progress.iter().map(|progress| (progress.matched, progress.fired)));
         }
         let names = capture.names();
+        let done = self.actor.as_ref().map(Actor::done).unwrap_or_default();
         self.rows = self
             .choices
             .iter()
             .zip(progress)
-            .map(|(choice, progress)| {
+            .enumerate()
+            .map(|(rule, (choice, progress))| {
                 let seen = self.witness.of(names, &choice.fault.name);
-                report::Row::new(choice, &progress, seen)
+                let done = deed(choice.fault).and_then(|_| done.get(rule));
+                report::Row::new(choice, &progress, seen, done)
             })
             .collect();
         Ok(())
+    }
+
+    fn end(&mut self, capture: &mut Capture) -> Result<()> {
+        if let Some(actor) = &mut self.actor {
+            actor.end();
+        }
+        self.turn(capture)
+    }
+}
+
+/// The part of a fault's deed that user space has.
+fn deed(fault: &Fault) -> Option<Deed> {
+    match &fault.nature {
+        Nature::Event(target) => Deed::of(target.action),
+        Nature::Partition(_) => None,
     }
 }

@@ -7,6 +7,7 @@ use probe_ebpf::fault::Progress;
 use serde::Serialize;
 
 use crate::describe::printable;
+use crate::fault::act::Done;
 use crate::fault::plan::{Choice, Rejection};
 use crate::fault::spec::Nature;
 use crate::fault::witness::Seen;
@@ -67,13 +68,22 @@ pub(in crate::cli) struct Row {
     /// Of a cut: whether it has healed.
     #[serde(skip_serializing_if = "Option::is_none")]
     healed: Option<bool>,
+    /// Where user space has a part in the deed: how often it has done that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    done: Option<u64>,
     /// What else there is to say, if anything.
     remark: String,
 }
 
 impl Row {
-    pub(super) fn new(choice: &Choice<'_>, progress: &Progress, seen: Seen) -> Self {
+    pub(super) fn new(
+        choice: &Choice<'_>,
+        progress: &Progress,
+        seen: Seen,
+        done: Option<&Done>,
+    ) -> Self {
         let mut row = Self {
+            done: done.map(|done| done.count),
             fault: choice.fault.name.clone(),
             mechanism: choice.mechanism.as_str(),
             matched: progress.matched,
@@ -84,11 +94,11 @@ impl Row {
             healed: matches!(choice.fault.nature, Nature::Partition(_)).then_some(seen.healed),
             remark: String::new(),
         };
-        row.remark = row.remarked();
+        row.remark = row.remarked(done);
         row
     }
 
-    fn remarked(&self) -> String {
+    fn remarked(&self, done: Option<&Done>) -> String {
         match (self.matched, self.fired) {
             (0, _) if self.healed.is_some() => "no packet went across".to_owned(),
             (_, 1..) if let Some(healed) = self.healed => {
@@ -96,6 +106,7 @@ impl Row {
             }
             (0, _) => "no event matched".to_owned(),
             (_, 0) => "none of the matching events was the one".to_owned(),
+            (_, fired) if let Some(why) = done.and_then(|done| done.remark(fired)) => why,
             (_, fired) if self.contradicted > 0 => {
                 format!("{} of {fired} had another result", self.contradicted)
             }

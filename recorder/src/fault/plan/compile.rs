@@ -164,7 +164,8 @@ fn rule(choice: &Choice<'_>, seed: u64, now_ns: u64) -> Rule {
         limit: fault.limit.count.unwrap_or(u64::MAX),
         from_ns: if let Latch::After(time) = fault.from { after(time) } else { 0 },
         until_ns: fault.limit.duration.map_or(until_ns, |time| until_ns.min(after(time))),
-        flags: 0,
+        // Where user space has a part in the deed.
+        flags: if choice.offer.action == action::DESTROY { flag::TOLD } else { 0 },
         reserved: 0,
     }
 }
@@ -201,6 +202,12 @@ fn targets(pattern: &Pattern, offer: &Offer) -> Result<Vec<Sketch>, String> {
         for sketch in &mut all {
             let Matcher { value, mask, .. } = &mut sketch.matcher;
             (value.socket, mask.socket) = (1, u16::MAX);
+        }
+    }
+    if offer.action == action::DESTROY {
+        for sketch in &mut all {
+            let Matcher { value, mask, .. } = &mut sketch.matcher;
+            (value.protocol, mask.protocol) = (protocol::TCP.into(), u16::MAX);
         }
     }
     Ok(all)

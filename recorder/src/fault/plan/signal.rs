@@ -6,7 +6,7 @@ use probe_ebpf::fault::{action, hook};
 
 use super::{Offer, ops, target};
 use crate::event::Op;
-use crate::fault::spec::{Action, Fault};
+use crate::fault::spec::{Action, Fault, Target};
 use crate::pattern::{Value, duration_text, value_text};
 
 pub(super) fn offer(fault: &Fault) -> Result<Offer, String> {
@@ -22,30 +22,28 @@ pub(super) fn offer(fault: &Fault) -> Result<Offer, String> {
         }
         _ => return Err("it can only send signals".to_owned()),
     };
+    let (hooks, at) = at_events(target)?;
+    let notes = vec!["it strikes the whole process, and acts when the call has ended".to_owned()];
+    Ok(Offer { hooks, socket: false, action, value, does: format!("{at}: {does}"), notes })
+}
+
+/// The hooks of the recorded events that a target is about, and these in words.
+pub(super) fn at_events(target: &Target) -> Result<(u64, String), String> {
     if !target.syscalls.is_empty() {
         return Err("it acts at recorded events: say `op=` instead of `syscall`".to_owned());
     }
     let (mut hooks, mut attached) = (0u64, Vec::new());
-    let ops = ops(&target.pattern);
-    for &op in &ops {
+    for op in ops(&target.pattern) {
         let Some(hook) = watched(op) else {
             return Err(format!("it is not at hand where `{op}` is noticed"));
         };
         hooks |= 1 << hook;
         attached.push(op.as_str());
     }
-    if ops.is_empty() {
+    if attached.is_empty() {
         return Err("it does not say at which events: add `op=` to the pattern".to_owned());
     }
-    let notes = vec!["it strikes the whole process, and acts when the call has ended".to_owned()];
-    Ok(Offer {
-        hooks,
-        socket: false,
-        action,
-        value,
-        does: format!("at {}: {does}", attached.join(", ")),
-        notes,
-    })
+    Ok((hooks, format!("at {}", attached.join(", "))))
 }
 
 /// Shorter pauses would be over before anybody could end them.

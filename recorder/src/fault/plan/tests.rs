@@ -98,6 +98,45 @@ fn the_cheapest_that_can_is_taken_and_the_others_are_told() {
 }
 
 #[test]
+fn a_connection_of_tcp_can_be_destroyed() {
+    check(
+        "comm=app op=recv,send peer=:6379 => destroy, nth=3",
+        expect![[r#"
+            destroy: at recv, send: SOCK_DESTROY, for TCP alone
+                cgroup    it can only refuse calls, and lose packets
+                signal    it can only send signals
+                override  it can only give a call another result"#]],
+    );
+    for (pattern, reason) in [
+        ("op=recv protocol=udp", "it destroys connections of TCP, and no others"),
+        ("op=recv protocol=tcp,unix_stream", "it destroys connections of TCP, and no others"),
+        ("op=listen", "a socket that listens is no connection"),
+        ("op=accept", "it is not at hand where `accept` is noticed"),
+        ("peer=:6379", "it does not say at which events: add `op=` to the pattern"),
+    ] {
+        let text = format!("comm=app {pattern} => destroy, nth=3");
+        let told = told(&text, Victims::Named, &everything());
+        assert!(told.contains(&format!("destroy   {reason}\n")), "{text}: {told}");
+    }
+}
+
+/// Where user space does the deed it has to be told, and of TCP's sockets alone.
+#[test]
+fn a_rule_that_destroys_is_told_of_tcp() {
+    let faults = ["comm=app op=recv => destroy, nth=1", "comm=app op=recv => kill=KILL, nth=1"];
+    let faults = faults.map(|text| line::parse(text, text).unwrap()).to_vec();
+    let faults = Faults { seed: None, faults };
+    let choices = plan(&faults, Victims::Named, &everything()).unwrap();
+    let compiled = compile(&choices, 7, 100, &|_| None).unwrap();
+    let told: Vec<u32> = compiled.rules.iter().map(|rule| rule.flags).collect();
+    let spoken: Vec<_> =
+        compiled.matchers.iter().map(|m| (m.value.protocol, m.mask.protocol)).collect();
+    let tcp = probe_ebpf::event::protocol::TCP.into();
+    assert_eq!(told, [probe_ebpf::fault::flag::TOLD, 0]);
+    assert_eq!(spoken, [(tcp, u16::MAX), (0, 0)]);
+}
+
+#[test]
 fn what_none_can_do_is_refused_with_every_reason() {
     check(
         "op=connect => error=EIO, nth=1",
@@ -274,7 +313,7 @@ fn what_the_kernel_lacks_is_said_as_its_reason() {
             destroy   it can only destroy connections
             signal    it can only send signals
             override  not on this kernel: it has no CONFIG_BPF_KPROBE_OVERRIDE
-        hint: here works instead: `kill=SIGKILL` (signal)"#]]
+        hint: here works instead: `kill=SIGKILL` (signal), `destroy` (destroy)"#]]
     .assert_eq(&told(text, Victims::Scope, &can));
 }
 

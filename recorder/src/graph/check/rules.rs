@@ -133,6 +133,9 @@ fn fault(known: &Known<'_>, from: Point, to: Point, proof: Proof) -> Broken {
     if cause.op == Op::Fault && cause.tid == 0 {
         return cut(known, from, to, proof);
     }
+    if cause.op == Op::Fault && cause.flags.has(Flags::EOF) {
+        return destroyed(known, from, to, proof);
+    }
     let late = if effect.op == Op::Signal { Side::Begin } else { Side::End };
     let sides = (from.1, to.1) == (Side::End, late);
     let next = known.next_in_thread[from.0 as usize] == to.0;
@@ -144,6 +147,25 @@ fn fault(known: &Known<'_>, from: Point, to: Point, proof: Proof) -> Broken {
     };
     (cause.op != Op::Fault || !sides || !next || !deed)
         .then_some(("fault", "it does not lead from a fault to what that changed"))
+}
+
+/// From a fault that destroys a connection to the error and the reset that come of it, at the same end.
+fn destroyed(known: &Known<'_>, from: Point, to: Point, proof: Proof) -> Broken {
+    let (cause, effect) = (known.event(from.0), known.event(to.0));
+    let same = (cause.host, cause.socket) == (effect.host, effect.socket) && from.0 < to.0;
+    let aborted = |event: &Event| {
+        (event.host, event.socket, event.op, event.error)
+            == (cause.host, cause.socket, Op::Error, cause.error)
+    };
+    let right = match effect.op {
+        Op::Error => aborted(effect),
+        Op::ResetSent => {
+            proof == Proof::May || known.history.events[from.0 as usize..].iter().any(aborted)
+        }
+        _ => false,
+    };
+    (!same || !right)
+        .then_some(("fault", "it does not lead from a fault to the end of what that destroyed"))
 }
 
 /// From a cut's beginning to a packet it lost, from that to the same bytes sent again or a connection given up.
