@@ -7,6 +7,7 @@ pub mod control;
 mod coverage;
 pub mod decode;
 pub mod detail;
+pub mod follow;
 mod generations;
 pub mod namespace;
 pub mod offsets;
@@ -18,6 +19,7 @@ pub mod snapshot;
 pub mod sockets;
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::process;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -30,7 +32,8 @@ use cgroup::Cgroups;
 pub use coverage::{Cost, Counting, Coverage};
 use decode::Decoder;
 use detail::{Detail, Details};
-use ring::{Batch, Follower, Rings};
+use follow::Following;
+use ring::{Follower, Rings};
 pub use scope::Scope;
 use snapshot::{Cut, Source};
 
@@ -41,13 +44,8 @@ pub struct Capture {
     hooks: Vec<Attached>,
     details: Details,
     family: Family,
-    rings: Rings,
-    follower: Follower,
-    decoder: Decoder,
-    /// Events that were read before everything older was: they wait for the next turn.
-    waiting: Batch,
+    following: Following,
     attached_ns: u64,
-    window_to_ns: u64,
     scope: Scope,
     settings: Settings,
     wall_offset_ns: i64,
@@ -88,12 +86,8 @@ impl Capture {
             hooks,
             details: Details::default(),
             family,
-            rings,
-            follower,
-            decoder,
-            waiting: Batch::default(),
+            following: Following::new(rings, follower, decoder, attached_ns),
             attached_ns,
-            window_to_ns: attached_ns,
             scope,
             settings,
             wall_offset_ns: clock::wall_offset_ns(),
@@ -114,7 +108,7 @@ impl Capture {
 
     /// The kernel half, for those who arm faults in it, and what the faults are called, by rule.
     pub fn kernel_half<'a>(&mut self, faults: impl Iterator<Item = &'a str>) -> &mut Ebpf {
-        self.decoder.name_faults(faults);
+        self.following.decoder.name_faults(faults);
         &mut self.ebpf
     }
 
@@ -139,7 +133,7 @@ impl Capture {
     /// When the kernel refuses a hook; everything stays as it was.
     pub fn set_detail(&mut self, detail: Detail) -> Result<()> {
         self.details.set(&mut self.ebpf, detail, clock::monotonic_ns())?;
-        self.decoder.name_reasons(self.details.reasons());
+        self.following.decoder.name_reasons(self.details.reasons());
         Ok(())
     }
 
@@ -160,9 +154,7 @@ impl Capture {
     /// # Errors
     /// Those of `sink`.
     pub fn drain(&mut self, sink: &mut Sink<'_>) -> Result<u64> {
-        let now_ns = clock::monotonic_ns();
-        self.window_to_ns = now_ns.saturating_sub(IN_FLIGHT.as_nanos() as u64);
-        self.drain_until(self.window_to_ns, sink)
+        self.following.drain(sink)
     }
 
     /// Reads everything there is. Call it once, at the end.
@@ -170,30 +162,7 @@ impl Capture {
     /// # Errors
     /// Those of `sink`.
     pub fn drain_rest(&mut self, sink: &mut Sink<'_>) -> Result<u64> {
-        self.window_to_ns = clock::monotonic_ns();
-        // Programs that were busy writing a moment ago have finished by then.
-        std::thread::sleep(IN_FLIGHT);
-        self.drain_until(u64::MAX, sink)
-    }
-
-    fn drain_until(&mut self, until_ns: u64, sink: &mut Sink<'_>) -> Result<u64> {
-        self.follower.drain(&self.rings, &mut self.waiting);
-        let ready = self.waiting.in_order(until_ns);
-        let named = ready.iter().filter(|raw| raw.ring == Ring::Rare);
-        self.decoder.look_ahead(named.map(|raw| (*raw, self.waiting.detail(raw))));
-        let mut count = 0;
-        let mut events = Vec::with_capacity(BLOCK.min(ready.len()));
-        for block in ready.chunks(BLOCK) {
-            events.clear();
-            for raw in block {
-                self.decoder.decode(raw, self.waiting.detail(raw), &mut events);
-            }
-            count += events.len() as u64;
-            sink(&self.decoder.names, &events)?;
-        }
-        self.waiting.keep_after(until_ns);
-        self.decoder.places.look();
-        Ok(count)
+        self.following.drain_rest(sink)
     }
 
     /// Reads what the rings hold, and leaves them to fill on: as often as one likes. What was overwritten
@@ -202,14 +171,14 @@ impl Capture {
     /// # Errors
     /// Those of `sink`.
     pub fn snapshot(&self, cut: Cut, sink: &mut Sink<'_>) -> Result<Host> {
-        snapshot::take(&self.rings, &self.source(), cut, sink)
+        snapshot::take(&self.following.rings, &self.source(), cut, sink)
     }
 
     /// What whoever takes a snapshot has to know.
     pub fn source(&self) -> Source {
         let host = self.host();
         Source {
-            shape: self.rings.shape(),
+            shape: self.following.rings.shape(),
             attached_ns: self.attached_ns,
             // Read anew: since the probes were attached the clock may have been set.
             wall_offset_ns: clock::wall_offset_ns(),
@@ -229,28 +198,33 @@ impl Capture {
         Rings::maps(&self.ebpf)
     }
 
+    /// The hooks, for whoever asks `/proc` what they missed.
+    pub fn hooks(&self) -> &[Attached] {
+        &self.hooks
+    }
+
     pub const fn scope(&self) -> &Scope {
         &self.scope
     }
 
     pub fn names(&self) -> &Names {
-        &self.decoder.names
+        &self.following.decoder.names
     }
 
     /// Gaps so far.
     pub fn gaps(&self) -> &[Gap] {
-        &self.follower.gaps
+        &self.following.follower.gaps
     }
 
     /// Events lost so far: overwritten before they were read, or never written.
     pub fn lost(&self) -> u64 {
-        self.follower.lost + self.unwritten()
+        self.following.follower.lost + self.unwritten()
     }
 
     /// Events that the probes had no storage for, or that came while the same probe was at work.
     fn unwritten(&self) -> u64 {
-        self.rings.dropped()
-            + preempt::lost(&self.hooks, self.rings.taken_over())
+        self.following.rings.dropped()
+            + preempt::lost(&self.hooks, self.following.rings.taken_over(), process::id())
             + self.details.missed()
     }
 
@@ -258,15 +232,15 @@ impl Capture {
     pub fn host(&self) -> Host {
         let from_ns = self.attached_ns;
         let window = |ring| Window {
-            from_ns: self.follower.complete_from(ring).max(from_ns),
-            to_ns: self.window_to_ns,
+            from_ns: self.following.follower.complete_from(ring).max(from_ns),
+            to_ns: self.following.window_to_ns,
         };
         let lost = self.lost();
         Host {
             name: procfs::host_name(),
             boot_id: procfs::boot_id(),
             kernel: procfs::kernel_release(),
-            cpus: self.rings.cpus,
+            cpus: self.following.rings.cpus,
             attached_ns: self.attached_ns,
             wall_offset_ns: self.wall_offset_ns,
             family: self.family.to_string(),
@@ -283,17 +257,18 @@ impl Capture {
                 .collect(),
             detail: Detail::FLOW.to_string(),
             details: self.details.stretches().to_vec(),
-            drop_reasons: self.decoder.reasons_seen(),
-            drops_untold: self.rings.drops_untold(),
+            drop_reasons: self.following.decoder.reasons_seen(),
+            drops_untold: self.following.rings.drops_untold(),
             scope: self.scope.to_string(),
             bulk_window: window(Ring::Bulk),
             rare_window: window(Ring::Rare),
-            gaps: self.follower.gaps.clone(),
-            raised: self.follower.written() + self.unwritten() - self.decoder.records,
+            gaps: self.following.follower.gaps.clone(),
+            raised: self.following.follower.written() + self.unwritten()
+                - self.following.decoder.records,
             lost,
-            tasks: self.decoder.tasks(),
-            containers: self.decoder.places.called(),
-            namespaces: self.decoder.places.namespaces(),
+            tasks: self.following.decoder.tasks(),
+            containers: self.following.decoder.places.called(),
+            namespaces: self.following.decoder.places.namespaces(),
             faults: self.faults.clone(),
         }
     }

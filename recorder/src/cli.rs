@@ -8,6 +8,7 @@ mod dump;
 mod dump_worker;
 mod fault_guardian;
 mod graph;
+mod history_follower;
 mod inject;
 mod input;
 mod record;
@@ -46,6 +47,8 @@ enum Command {
     #[command(hide = true)]
     DumpWorker(dump_worker::Arguments),
     #[command(hide = true)]
+    HistoryFollower(history_follower::Arguments),
+    #[command(hide = true)]
     FaultGuardian(fault_guardian::Arguments),
 }
 
@@ -80,6 +83,7 @@ pub fn run(words: impl Iterator<Item = OsString>) -> Result<ExitCode> {
         Command::Detail(arguments) => detail::run(arguments),
         Command::Reload(arguments) => reload::run(arguments),
         Command::DumpWorker(arguments) => dump_worker::run(arguments),
+        Command::HistoryFollower(arguments) => history_follower::run(arguments),
         Command::FaultGuardian(arguments) => fault_guardian::run(arguments),
     }
 }

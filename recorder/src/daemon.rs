@@ -13,6 +13,7 @@
 pub mod api;
 pub mod client;
 pub mod config;
+pub mod history;
 pub mod job;
 mod metrics;
 mod openapi;
@@ -24,6 +25,7 @@ pub mod status;
 mod stop;
 mod store;
 mod triggers;
+mod warnings;
 
 use std::collections::VecDeque;
 use std::fs;
@@ -45,7 +47,8 @@ use crate::capture::{Capture, Counting, clock};
 use crate::describe::printable;
 use crate::trigger::{Firing, Raise};
 use config::Config;
-use job::{Done, Job, Worker, across};
+use history::History;
+use job::{Done, Job, Past, Worker, across};
 use peers::Gathering;
 use raised::DetailStatus;
 use reload::{Live, Reloaded};
@@ -99,6 +102,7 @@ struct Daemon {
     file: Option<PathBuf>,
     live: watch::Sender<Live>,
     capture: Capture,
+    history: Option<History>,
     store: Store,
     triggers: Triggers,
     started: Instant,
@@ -127,11 +131,14 @@ pub async fn run(config: Config, file: Option<PathBuf>, ready: impl FnOnce(&Conf
     give_back_memory();
     let (mut triggers, fired) = Triggers::new();
     triggers.watch(&config.trigger);
+    let begin = |limits| History::start(limits, &config.dumps.directory, &capture);
+    let history = config.history.clone().map(begin);
     let daemon = Daemon {
         config,
         file,
         live,
         capture,
+        history,
         store,
         triggers,
         started: Instant::now(),
@@ -188,6 +195,11 @@ impl Daemon {
                     worker = None;
                     if let Some(making) = making.take() {
                         self.conclude(making, done);
+                    }
+                }
+                ended = history::ended(&mut self.history) => {
+                    if let Some(history) = &mut self.history {
+                        history.restart(&ended, &self.capture);
                     }
                 }
                 _ = interrupt.recv() => break,
@@ -304,12 +316,14 @@ impl Daemon {
         });
         let window_ns = self.capture.coverage().map(|c| (c.window_s * 1e9) as u64);
         let oldest_ns = clock::monotonic_ns().saturating_sub(window_ns[0].max(window_ns[1]));
+        let past = self.past(since_ns, oldest_ns, source.unwritten);
         let before = self.unwritten_before(since_ns.max(oldest_ns));
         source.unwritten = source.unwritten.saturating_sub(before);
         let job = Job {
             source,
             cut: Cut { since_ns, ..Cut::ALL },
             maps: [-1; 3],
+            past,
             folder: draft.folder.clone(),
             name: firing.name.clone(),
             told_by: firing.source.to_owned(),
@@ -322,6 +336,14 @@ impl Daemon {
         };
         let worker = Worker::start(job.clone(), Some(self.capture.ring_maps()?))?;
         Ok(across(worker, job, gathering))
+    }
+
+    /// The history, where more is wanted than the rings hold. Without a time from which on something is wanted,
+    /// what they hold is enough.
+    fn past(&self, since_ns: u64, oldest_ns: u64, unwritten: u64) -> Option<Past> {
+        let history = self.history.as_ref().filter(|_| since_ns > 0)?;
+        (since_ns < oldest_ns)
+            .then(|| Past { directory: history.directory().to_owned(), unwritten })
     }
 
     /// Events that are known to have been unwritten before a time.

@@ -26,6 +26,7 @@ mod merge;
 mod pages;
 mod repair;
 mod sources;
+pub mod splice;
 
 pub use repair::repair;
 

@@ -14,6 +14,7 @@ use crate::{build, setup};
 use table::Table;
 
 mod capture;
+mod history;
 mod questions;
 mod recorder;
 mod redis;
@@ -52,6 +53,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     syscall::unrecorded(&mut table, &directory.0, arguments.pairs)?;
     capture::rings_only(&mut table, &server, &directory.0, arguments)?;
     capture::followed(&mut table, &server, &directory.0, arguments)?;
+    history::followed(&mut table, &server, &directory.0, arguments)?;
     questions::snapshot(&mut table, &server, &directory.0, &questions::SMALL)?;
     if !arguments.small {
         let recording = questions::snapshot(&mut table, &server, &directory.0, &questions::LARGE)?;

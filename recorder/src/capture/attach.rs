@@ -4,7 +4,7 @@ pub mod family;
 pub mod preempt;
 pub(crate) mod prove;
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -12,6 +12,7 @@ use aya::maps::{Map, MapData};
 use aya::programs::{Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
 use probe_ebpf::config::{Arguments, Config, NAMED_PER_CPU, Offsets, SOCKETS_BY_COOKIE};
+use serde::{Deserialize, Serialize};
 
 use crate::capture::scope::Scope;
 use crate::capture::{offsets, sockets};
@@ -46,17 +47,18 @@ impl Settings {
 }
 
 /// A hook after the attempt to attach it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Attached {
     pub name: String,
     /// Why it is not attached.
     pub missing: Option<String>,
     /// The program's descriptor number, to ask the kernel about it. Valid while the programs live.
-    program: Option<i32>,
+    program: Option<RawFd>,
     role: Role,
 }
 
 /// What is missing where the kernel skips a program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Role {
     /// An event, unless a second program of this name records it.
     Events,
@@ -78,10 +80,12 @@ impl Attached {
         Self { name, missing: Some(why), program: None, role: Role::Events }
     }
 
-    /// How often the kernel skipped the program because it was already running on that CPU.
-    pub fn missed(&self) -> u64 {
+    /// How often the kernel skipped the program because it was already running on that CPU; asked of the process
+    /// that has it open.
+    pub fn missed(&self, owner: u32) -> u64 {
         let Some(fd) = self.program else { return 0 };
-        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap_or_default();
+        let info =
+            std::fs::read_to_string(format!("/proc/{owner}/fdinfo/{fd}")).unwrap_or_default();
         let line = info.lines().find_map(|l| l.strip_prefix("recursion_misses:"));
         line.and_then(|l| l.trim().parse().ok()).unwrap_or(0)
     }

@@ -49,7 +49,7 @@ pub struct Counting {
 
 impl Capture {
     pub fn coverage(&self) -> [Coverage; 2] {
-        [Ring::Bulk, Ring::Rare].map(|ring| coverage(&self.rings, ring, self.attached_ns))
+        [Ring::Bulk, Ring::Rare].map(|ring| coverage(&self.following.rings, ring, self.attached_ns))
     }
 
     /// Has the kernel count what its programs cost, until the answer is dropped; that costs all of them a little.

@@ -130,6 +130,11 @@ impl Decoder {
         all
     }
 
+    /// Leaves threads that ended out of what [`Self::tasks`] lists from now on, for recordings that begin here.
+    pub fn forget_the_gone(&mut self) {
+        self.gone.clear();
+    }
+
     /// Learns names that come later than what they name, since what came before them was overwritten: of
     /// sockets, and of threads that have only one name in all of these slots.
     pub fn look_ahead<'a>(&mut self, slots: impl Iterator<Item = (&'a Raw, [u64; 8])>) {

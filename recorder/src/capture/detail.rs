@@ -4,6 +4,7 @@
 //! lowered: a hook that is not attached costs nothing.
 
 use std::fmt;
+use std::process;
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
@@ -98,7 +99,7 @@ impl Details {
 
     /// Events that its hooks could not record.
     pub fn missed(&self) -> u64 {
-        self.loaded.as_ref().map_or(0, Attached::missed)
+        self.loaded.as_ref().map_or(0, |hook| hook.missed(process::id()))
     }
 
     /// When there was more detail than `flow`, oldest first.

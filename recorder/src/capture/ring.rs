@@ -14,6 +14,7 @@ use probe_ebpf::event::{RareSlot, Slot};
 use probe_ebpf::ring::{Heads, intact, slot_index};
 use serde::{Deserialize, Serialize};
 
+use crate::capture::IN_FLIGHT;
 use crate::capture::attach::{self, Settings};
 use crate::event::{Gap, Ring};
 
@@ -195,7 +196,7 @@ pub struct Follower {
 }
 
 /// Most gaps that are named one by one; what is lost is counted all the same.
-const MOST_GAPS: usize = 10_000;
+pub const MOST_GAPS: usize = 10_000;
 
 impl Follower {
     /// Starts at the oldest position: what was written before anybody read is not lost.
@@ -210,21 +211,69 @@ impl Follower {
         }
     }
 
-    /// Appends what has been written since the last time. `bulk` before `rare`, since an event's names
-    /// are written before it: whoever has the event finds its names.
-    pub fn drain(&mut self, rings: &Rings, out: &mut Batch) {
-        for ring in [Ring::Bulk, Ring::Rare] {
-            for cpu in 0..rings.cpus {
-                self.drain_one(rings, cpu, ring, out);
+    /// Goes on where another left off, who has everything up to a time: of `bulk` reads what is later, and
+    /// of `rare` all that is there, for the names. Returns since when nothing is missing, per ring.
+    pub fn resume(rings: &Rings, since_ns: u64) -> (Self, [u64; 2]) {
+        let mut follower = Self::new(rings);
+        let mut complete_from_ns = [since_ns; 2];
+        for (cpu, ring) in (0..rings.cpus).flat_map(|cpu| [(cpu, Ring::Bulk), (cpu, Ring::Rare)]) {
+            let (position, overwritten) = first(rings, cpu, ring, since_ns);
+            follower.next[cpu as usize][ring as usize] = position;
+            if overwritten {
+                let (oldest, _) = rings.copy(cpu, ring, position);
+                // As in a snapshot: an interrupted program may have stored an earlier time later.
+                let from_ns = oldest.time_ns + IN_FLIGHT.as_nanos() as u64;
+                let known = &mut complete_from_ns[ring as usize];
+                *known = from_ns.max(*known);
             }
         }
+        (follower, complete_from_ns)
     }
 
-    fn drain_one(&mut self, rings: &Rings, cpu: u32, ring: Ring, out: &mut Batch) {
+    /// Time of the oldest slot of `rare` that will be read; nothing where that is the first there was.
+    pub fn oldest_name_ns(&self, rings: &Rings) -> Option<u64> {
+        let next = self.next.iter().map(|next| next[Ring::Rare as usize]).zip(0..);
+        let overwritten = next.filter(|(position, _)| *position > 0);
+        overwritten.map(|(at, cpu)| rings.copy(cpu, Ring::Rare, at).0.time_ns).min()
+    }
+
+    /// Appends what has been written since the last time, of each ring at most so many slots. `bulk` before
+    /// `rare`, since an event's names are written before it: whoever has the event finds its names.
+    ///
+    /// Returns up to when everything was read, if that is not all there is.
+    pub fn drain(&mut self, rings: &Rings, most: u64, out: &mut Batch) -> Option<u64> {
+        let mut until_ns: Option<u64> = None;
+        for ring in [Ring::Bulk, Ring::Rare] {
+            for cpu in 0..rings.cpus {
+                if self.drain_one(rings, cpu, ring, most, out) {
+                    let last_ns = self.last_ns[cpu as usize][ring as usize];
+                    let known_ns = last_ns.saturating_sub(IN_FLIGHT.as_nanos() as u64);
+                    until_ns = Some(until_ns.map_or(known_ns, |until_ns| until_ns.min(known_ns)));
+                }
+            }
+        }
+        until_ns
+    }
+
+    /// Whether more is there than was to be read.
+    fn drain_one(
+        &mut self,
+        rings: &Rings,
+        cpu: u32,
+        ring: Ring,
+        most: u64,
+        out: &mut Batch,
+    ) -> bool {
         let slots = rings.slots(ring);
         let head = rings.head(cpu, ring);
         self.heads[cpu as usize][ring as usize] = head;
+        let mut left = most;
         while self.next[cpu as usize][ring as usize] < head {
+            if left == 0 {
+                self.heads[cpu as usize][ring as usize] = self.next[cpu as usize][ring as usize];
+                return true;
+            }
+            left -= 1;
             let position = self.next[cpu as usize][ring as usize];
             let (slot, detail) = rings.copy(cpu, ring, position);
             let now = rings.head(cpu, ring);
@@ -238,6 +287,7 @@ impl Follower {
                 break; // Its writer is not done.
             }
         }
+        false
     }
 
     /// Goes on at the oldest slot that will survive for a while, and notes what lies between.
@@ -269,6 +319,27 @@ impl Follower {
     pub fn complete_from(&self, ring: Ring) -> u64 {
         self.gaps.iter().filter(|g| g.ring == ring).map(|g| g.to_ns).max().unwrap_or(0)
     }
+}
+
+/// Where to begin so as to read all later than a time, and whether what comes before it was overwritten and may
+/// be later, too.
+fn first(rings: &Rings, cpu: u32, ring: Ring, since_ns: u64) -> (u64, bool) {
+    /// Slots that are stepped over at once.
+    const STEP: u64 = 1024;
+    let (head, slots) = (rings.head(cpu, ring), u64::from(rings.slots(ring)));
+    let oldest = (head + slots / 32).saturating_sub(slots).min(head);
+    let mut position = match ring {
+        Ring::Bulk => head,
+        Ring::Rare => oldest,
+    };
+    while position > oldest {
+        position = position.saturating_sub(STEP).max(oldest);
+        let (slot, _) = rings.copy(cpu, ring, position);
+        if slot.position == position + 1 && slot.time_ns < since_ns {
+            return (position, false);
+        }
+    }
+    (oldest, oldest > 0)
 }
 
 /// A map's memory.

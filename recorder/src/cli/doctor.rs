@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use crate::capture::attach::family::Family;
 use crate::cli::record::family_parser;
+use crate::cli::status::reach_of_the_daemon;
 use crate::doctor::{Answer, Report, measure};
 
 /// Say what this kernel can do, what is missing, and what to do about it
@@ -85,5 +86,9 @@ fn text(report: &Report, out: &mut impl Write) -> Result<()> {
     let verdict =
         if report.can_record { "recording works here" } else { "nothing can be recorded here" };
     writeln!(out, "\n{verdict}")?;
-    Ok(())
+    let reach = reach_of_the_daemon().unwrap_or_default();
+    if !reach.is_empty() {
+        writeln!(out, "\nthe daemon that runs here")?;
+    }
+    Ok(reach.iter().try_for_each(|line| writeln!(out, "  {line}"))?)
 }

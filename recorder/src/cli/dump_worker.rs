@@ -10,10 +10,12 @@ use anyhow::{Context, Result};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 
-use crate::capture::snapshot;
+use crate::capture::ring::Rings;
+use crate::capture::snapshot::{self, Cut, Source};
 use crate::cli::input::Symptom;
 use crate::cli::why::{json, text};
-use crate::daemon::job::{Done, Job};
+use crate::daemon::history::{control, segments};
+use crate::daemon::job::{Done, Job, Past};
 use crate::describe::{clock, describe, lane, printable};
 use crate::event::{EventIndex, History, Host};
 use crate::explain::missing::{Missing, Stop};
@@ -23,6 +25,7 @@ use crate::graph::Graph;
 use crate::incident::{self, Culprit, Incident};
 use crate::lookback::{self, Extent, Limits, Outcome};
 use crate::pattern::Pattern;
+use crate::recording::splice::{self, Piece};
 use crate::recording::{read, write::Writer};
 use crate::slice::{Options, Reach};
 
@@ -56,26 +59,71 @@ fn stand_back() -> Result<()> {
     Ok(())
 }
 
-/// Writes what the rings hold.
+/// Writes what the rings hold, and before it what the history does, where that is wanted.
 fn record(job: &Job, path: &Path) -> Result<Done> {
     let rings = job.rings()?;
-    let mut writer = Writer::create(path, &job.source.host())?;
-    let mut count = 0;
-    let host = snapshot::take(&rings, &job.source, job.cut, &mut |names, events| {
-        count += events.len() as u64;
-        Ok(writer.append(names, events)?)
-    })?;
-    let file = writer.finish(&host)?;
-    file.sync_all().with_context(|| format!("write {} to the disk", path.display()))?;
+    let (host, events) = match &job.past {
+        Some(past) => with_past(job, past, &rings, path)?,
+        None => from_rings(&rings, &job.source, job.cut, path)?.finish(path)?,
+    };
     let window = window(&host);
     Ok(Done {
-        events: count,
+        events,
         bytes: fs::metadata(path)?.len(),
         window_s: window.to_ns.saturating_sub(window.from_ns) as f64 / 1e9,
         late_s: late(job, &host),
         headline: String::new(),
         peers: Vec::new(),
     })
+}
+
+/// A recording of which only the end is missing.
+struct Rest {
+    writer: Writer<File>,
+    host: Host,
+    events: u64,
+}
+
+impl Rest {
+    fn finish(self, path: &Path) -> Result<(Host, u64)> {
+        let file = self.writer.finish(&self.host)?;
+        file.sync_all().with_context(|| format!("write {} to the disk", path.display()))?;
+        Ok((self.host, self.events))
+    }
+}
+
+fn from_rings(rings: &Rings, source: &Source, cut: Cut, path: &Path) -> Result<Rest> {
+    let mut writer = Writer::create(path, &source.host())?;
+    let mut events = 0;
+    let host = snapshot::take(rings, source, cut, &mut |names, some| {
+        events += some.len() as u64;
+        Ok(writer.append(names, some)?)
+    })?;
+    Ok(Rest { writer, host, events })
+}
+
+/// The history up to now, and from the rings what came after it.
+fn with_past(job: &Job, past: &Past, rings: &Rings, path: &Path) -> Result<(Host, u64)> {
+    let flushed = control::ask(&past.directory, control::Word::Flush);
+    let mut pieces =
+        segments::since(&past.directory, &job.source.host().boot_id, job.cut.since_ns)?;
+    let own = |piece: &&Piece| piece.host.attached_ns == job.source.attached_ns;
+    let since_ns = pieces.iter().filter(own).map(Piece::to_ns).max().unwrap_or(job.cut.since_ns);
+    let mut source = job.source.clone();
+    if let Ok(state) = &flushed {
+        // The segments have the others.
+        source.unwritten = past.unwritten.saturating_sub(state.unwritten);
+    }
+    let cut = Cut { since_ns, ..job.cut };
+    let path_of_rest = job.folder.join("rest.parquet");
+    let mut rest = from_rings(rings, &source, cut, &path_of_rest)?;
+    // The follower may be older than the detail that told the reasons.
+    rest.host.drop_reasons = source.drop_reasons.into_iter().collect();
+    rest.finish(&path_of_rest)?;
+    pieces.push(Piece::open(&path_of_rest)?);
+    let spliced = splice::splice(&pieces, job.cut.since_ns, path).context("join the history")?;
+    fs::remove_file(&path_of_rest).with_context(|| format!("remove {}", path_of_rest.display()))?;
+    Ok(spliced)
 }
 
 /// By how much the window begins after what the dump is about, s.

@@ -11,6 +11,7 @@ use crate::capture::Coverage;
 use crate::cli::{Hinted, record::grouped};
 use crate::daemon::client;
 use crate::daemon::config::SOCKET;
+use crate::daemon::history::HistoryStatus;
 use crate::daemon::status::{Status, TriggerStatus};
 use crate::describe::printable;
 use crate::event::Ring;
@@ -115,9 +116,7 @@ fn text(status: &Status, out: &mut impl Write) -> Result<()> {
         status.cpus,
         stretch(uptime.as_secs_f64())
     )?;
-    for ring in &status.rings {
-        writeln!(out, "{}", window(ring))?;
-    }
+    status.rings.iter().try_for_each(|ring| writeln!(out, "{}", window(ring)))?;
     writeln!(
         out,
         "memory   {}, and {} of rings; {:.2} s of CPU so far",
@@ -138,10 +137,16 @@ fn text(status: &Status, out: &mut impl Write) -> Result<()> {
     let left = status.detail.left_s.map(|s| format!(", for another {}", stretch(s)));
     writeln!(out, "detail   {}{}", status.detail.detail, left.unwrap_or_default())?;
     writeln!(out, "lost     {} events", grouped(status.lost))?;
+    if let Some(history) = &status.history {
+        writeln!(out, "{}", past(history))?;
+    }
     for trigger in &status.triggers {
         writeln!(out, "{}", told(trigger))?;
     }
     faults(&status.armed, out)?;
+    for warning in &status.warnings {
+        writeln!(out, "warning  {warning}")?;
+    }
     let dumps = &status.dumps;
     writeln!(
         out,
@@ -165,6 +170,15 @@ fn told(trigger: &TriggerStatus) -> String {
     format!("trigger  {}{kind}: fired {fired}, {refused} refused{trouble}", printable(name))
 }
 
+/// How far back the daemon at its usual place reaches, and what somebody should do about it; nothing where none runs.
+pub fn reach_of_the_daemon() -> Option<Vec<String>> {
+    let answer = asked(SOCKET.as_ref(), "GET", "/v1/status", Vec::new()).ok()?;
+    let status: Status = serde_json::from_slice(&answer).ok()?;
+    let windows = status.rings.iter().map(window);
+    let warnings = status.warnings.iter().map(|warning| format!("warning  {warning}"));
+    Some(windows.chain(status.history.as_ref().map(past)).chain(warnings).collect())
+}
+
 fn window(ring: &Coverage) -> String {
     let what = match ring.ring {
         Ring::Bulk => "sends and receives",
@@ -175,6 +189,24 @@ fn window(ring: &Coverage) -> String {
         |fits_s| format!("at {:.0}/s it lasts {}", ring.per_second, stretch(fits_s)),
     );
     format!("window   {} of {what} in {}; {fits}", stretch(ring.window_s), Size(ring.bytes))
+}
+
+/// How far back the history reaches, or why it does not.
+fn past(history: &HistoryStatus) -> String {
+    let HistoryStatus { state, directory, .. } = history;
+    let (held, most) = (Size(history.bytes), Size(history.most_bytes));
+    let reach = match (&state.paused, history.reach_s) {
+        (Some(why), _) => format!("pauses: {why}"),
+        (None, Some(reach_s)) => format!("back to {} ago", stretch(reach_s)),
+        (None, None) => match &history.failure {
+            Some(why) => format!("its follower does not answer: {why}"),
+            None => "its follower does not answer".to_owned(),
+        },
+    };
+    let (missed, lost) = (grouped(state.missed), grouped(state.lost));
+    format!(
+        "history  {reach}; {held} of {most} in {directory}; {missed} events missed, {lost} lost"
+    )
 }
 
 /// A stretch of time in the unit that fits: `12.5 s`, `3.2 min`, `26 h`.

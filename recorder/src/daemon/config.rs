@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
+use super::history::limits::Limits;
 use super::peers::Peers;
 use crate::capture::Scope;
 use crate::quantity::{Size, Time};
@@ -24,6 +25,8 @@ pub struct Config {
     pub ring: Size,
     /// Record this cgroup and those below it; default: the whole machine.
     pub cgroup: Option<PathBuf>,
+    /// What is kept on disk beyond the rings; default: nothing.
+    pub history: Option<Limits>,
     pub api: Api,
     pub dumps: Dumps,
     /// Other hosts, which keep the same interval.
@@ -89,6 +92,7 @@ impl Default for Config {
         Self {
             ring: default_ring(memory_bytes()),
             cgroup: None,
+            history: None,
             api: Api::default(),
             dumps: Dumps::default(),
             peers: None,
@@ -269,7 +273,7 @@ mod tests {
                   |
                 1 | rings = '1GiB'
                   | ^^^^^
-                unknown field `rings`, expected one of `ring`, `cgroup`, `api`, `dumps`, `peers`, `alert`, `trigger`
+                unknown field `rings`, expected one of `ring`, `cgroup`, `history`, `api`, `dumps`, `peers`, `alert`, `trigger`
             "#]],
         );
         refused(

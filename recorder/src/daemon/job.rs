@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::process::{Child, Command};
 
 use super::peers::{Gathering, Part};
-use crate::capture::ring::Rings;
+use crate::capture::ring::{Rings, Shape};
 use crate::capture::snapshot::{Cut, Source};
 
 /// What the worker is to do.
@@ -25,6 +25,8 @@ pub struct Job {
     pub cut: Cut,
     /// The rings' maps: descriptors that the worker inherits.
     pub maps: [RawFd; 3],
+    /// Where what the rings no longer hold lies, if it is wanted.
+    pub past: Option<Past>,
     /// Where to put the files.
     pub folder: PathBuf,
     pub name: String,
@@ -38,6 +40,14 @@ pub struct Job {
     pub recorded: Option<Done>,
     /// What other hosts have sent, beside the recording.
     pub peers: Vec<Part>,
+}
+
+/// The history on disk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Past {
+    pub directory: PathBuf,
+    /// Events that the probes could not write, since they were attached.
+    pub unwritten: u64,
 }
 
 /// What came of it.
@@ -115,7 +125,7 @@ pub async fn across(worker: Worker, job: Job, gathering: Option<Gathering>) -> R
 }
 
 /// Descriptors of the same maps that a program started now inherits.
-fn inheritable(maps: [BorrowedFd<'_>; 3]) -> Result<[OwnedFd; 3]> {
+pub(super) fn inheritable(maps: [BorrowedFd<'_>; 3]) -> Result<[OwnedFd; 3]> {
     let inherit = |map: BorrowedFd<'_>| -> Result<OwnedFd> {
         let fd = fcntl(map.as_fd(), FcntlArg::F_DUPFD(3)).context("hand a ring on")?;
         // SAFETY: just made, and nobody else has it.
@@ -128,8 +138,13 @@ fn inheritable(maps: [BorrowedFd<'_>; 3]) -> Result<[OwnedFd; 3]> {
 impl Job {
     /// Maps the rings that the worker inherited.
     pub fn rings(&self) -> Result<Rings> {
-        // SAFETY: the daemon left these open for this process, and nothing else here knows them.
-        let maps = self.maps.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
-        Rings::of([maps[0].as_fd(), maps[1].as_fd(), maps[2].as_fd()], self.source.shape)
+        inherited(self.maps, self.source.shape)
     }
+}
+
+/// Maps rings whose maps this process inherited. Once: they are closed.
+pub(super) fn inherited(maps: [RawFd; 3], shape: Shape) -> Result<Rings> {
+    // SAFETY: the daemon left these open for this process, and nothing else here knows them.
+    let maps = maps.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+    Rings::of([maps[0].as_fd(), maps[1].as_fd(), maps[2].as_fd()], shape)
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::history::HistoryStatus;
 use super::status::{Status, TriggerStatus};
 use crate::capture::Coverage;
 use crate::fault::armed::ArmedFault;
@@ -11,6 +12,9 @@ pub fn text(status: &Status) -> String {
     let mut page = Page::default();
     rings(&mut page, status);
     probes(&mut page, status);
+    if let Some(history) = &status.history {
+        past(&mut page, history);
+    }
     dumps(&mut page, status);
     faults(&mut page, status);
     page.0
@@ -116,4 +120,22 @@ fn triggers(triggers: &[TriggerStatus]) -> Vec<(String, f64)> {
         [(labels("admitted"), admitted as f64), (labels("refused"), t.refused as f64)]
     });
     counted.collect()
+}
+
+/// What is kept on disk.
+fn past(page: &mut Page, history: &HistoryStatus) {
+    let state = &history.state;
+    let reach_s = history.reach_s.unwrap_or(0.0);
+    page.metric(GAUGE, "history_seconds", "How far back the history reaches.", reach_s);
+    page.metric(GAUGE, "history_bytes", "Size of the history.", history.bytes as f64);
+    let paused = f64::from(u8::from(state.paused.is_some()));
+    page.metric(GAUGE, "history_paused", "Whether the disk refuses the history.", paused);
+    let cpu_s = state.cpu_ns as f64 / 1e9;
+    let help = "CPU time of the history's follower.";
+    page.metric(COUNTER, "history_cpu_seconds_total", help, cpu_s);
+    let gone = [("missed", state.missed), ("lost", state.lost)];
+    let gone = gone.map(|(name, n)| (format!("{{how=\"{name}\"}}"), n as f64));
+    let help =
+        "Events that the history lacks: refused by the disk, or overwritten before they were read.";
+    page.labelled(COUNTER, "history_gone_events_total", help, &gone);
 }

@@ -8,9 +8,10 @@ use anyhow::{Context, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::history::{History, HistoryStatus};
 use super::raised::DetailStatus;
 pub use super::triggers::TriggerStatus;
-use super::{Daemon, Dumped};
+use super::{Daemon, Dumped, warnings};
 use crate::capture::{Cost, Counting, Coverage};
 use crate::fault::armed::Armed;
 use crate::fault::armed::folder::{self, FOLDER};
@@ -40,6 +41,10 @@ pub struct Status {
     pub triggers: Vec<TriggerStatus>,
     /// Faults that recorders of this machine have armed.
     pub armed: Vec<Armed>,
+    /// What is kept on disk, if anything is.
+    pub history: Option<HistoryStatus>,
+    /// What should be changed: triggers that will come too late, a history that is not kept.
+    pub warnings: Vec<String>,
     pub dumps: DumpsStatus,
 }
 
@@ -76,6 +81,8 @@ impl Daemon {
         let source = self.capture.source();
         let rings = self.capture.coverage().to_vec();
         let held = self.store.dumps()?;
+        let history = self.history.as_ref().map(History::status);
+        let warnings = warnings::of(&self.config, &rings, history.as_ref());
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: process::id(),
@@ -95,6 +102,8 @@ impl Daemon {
             triggers: self.triggers.status(self.config.api.tcp.is_some()),
             armed: folder::all(Path::new(FOLDER))
                 .with_context(|| format!("look into {FOLDER} for what is armed"))?,
+            history,
+            warnings,
             dumps: DumpsStatus {
                 directory: self.config.dumps.directory.display().to_string(),
                 held: held.len(),
@@ -109,7 +118,7 @@ impl Daemon {
 }
 
 /// Memory of the process that is its own; the rings, which are mapped, are not.
-fn resident_bytes() -> u64 {
+pub(super) fn resident_bytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
     let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").trim().parse::<u64>().ok());

@@ -180,7 +180,7 @@ fn drop_duplicates(recording: &mut Recording, begin: usize, mut host: Host) {
 }
 
 /// Adds what a later recording says of the same host; `beside`: another recorder made it.
-fn join(host: &mut Host, other: &Host, beside: bool) {
+pub(super) fn join(host: &mut Host, other: &Host, beside: bool) {
     let cpus = host.cpus.max(other.cpus);
     for (ring, window, later) in [
         (Ring::Bulk, &mut host.bulk_window, other.bulk_window),

@@ -35,11 +35,11 @@ fn preempts(version: &str, chosen: Option<&str>) -> bool {
     built && !chosen.contains("(none)") && !chosen.contains("(voluntary)")
 }
 
-/// At most so many calls were not recorded because a program was skipped.
+/// At most so many calls were not recorded because a program was skipped; told by the process that has them open.
 ///
 /// Where there are two, a call is lost only if both were skipped, or if the first was and nobody took over. Each is an
 /// upper bound, since calls out of scope are skipped as well, and so are second programs that have nothing to do.
-pub fn lost(hooks: &[Attached], taken_over: u64) -> u64 {
+pub fn lost(hooks: &[Attached], taken_over: u64, owner: u32) -> u64 {
     let doubled =
         |hook: &Attached| hooks.iter().any(|h| h.role == Role::Second && h.name == hook.name);
     let (mut alone, mut first, mut second) = (0, 0, 0);
@@ -50,7 +50,7 @@ pub fn lost(hooks: &[Attached], taken_over: u64) -> u64 {
             Role::Events => &mut alone,
             Role::Begins => continue,
         };
-        *sum += hook.missed();
+        *sum += hook.missed(owner);
     }
     alone + second.min(first.saturating_sub(taken_over))
 }
