@@ -3,6 +3,14 @@
 
 use bytemuck::{Pod, Zeroable};
 
+/// Which of the programs that are there twice.
+pub mod seen {
+    /// Those that record.
+    pub const RECORDED: u32 = 1;
+    /// Those at which faults are met.
+    pub const MET: u32 = 2;
+}
+
 /// What is remembered about a thread.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -20,6 +28,7 @@ pub struct TaskState {
     pub entered_ns: u64,
     pub entered: u64,
     pub entered_flags: u32,
-    /// 1: the first of two programs at a hook has seen the call that ends, so that the second has nothing to do.
+    /// Bits of [`seen`]: the first of two programs at a hook has seen the call that ends, so that the second has nothing
+    /// to do.
     pub seen: u32,
 }

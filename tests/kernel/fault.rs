@@ -310,7 +310,7 @@ fn what_cannot_be_done_is_refused_before_anything_runs() {
     assert!(!mark.exists(), "the command did not run");
     expect![[r#"
         wherefore: fault `fault 1`: no mechanism can do this here
-            cgroup    it can only refuse calls
+            cgroup    it can only refuse calls, and lose packets
             destroy   it can only destroy connections
             signal    it strikes whole processes, and cannot delay one call
             override  a program in the kernel cannot wait

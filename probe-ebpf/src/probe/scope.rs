@@ -112,11 +112,12 @@ impl Thread {
         }
     }
 
-    /// Leaves word for the second program at this hook, if there is one, that the first saw the call.
+    /// Leaves word for the second program at this hook, if there is one, that the first saw the call; one of
+    /// [`seen`](probe_ebpf::storage::seen).
     #[inline(always)]
-    pub fn leave_word(&self) {
+    pub fn leave_word(&self, of: u32) {
         // SAFETY: a live storage value, which only the thread itself uses.
-        unsafe { (*self.state).seen = 1 };
+        unsafe { (*self.state).seen |= of };
     }
 
     /// A slot for this thread's next event.
@@ -191,18 +192,18 @@ fn current_state() -> Option<(*mut task_struct, *mut TaskState)> {
     Some((task, state))
 }
 
-/// Whether the first of two programs at a hook was skipped for this call of a thread in scope.
+/// Whether the first of two programs at a hook was skipped for this call of a thread in scope; one of
+/// [`seen`](probe_ebpf::storage::seen).
 #[inline(always)]
-pub fn passed_over() -> Option<()> {
+pub fn passed_over(of: u32) -> Option<()> {
     let (_, state) = current_state()?;
     // SAFETY: a live storage value, which only the thread itself uses.
     unsafe {
-        if (*state).seen != 0 {
-            (*state).seen = 0;
+        if (*state).seen & of != 0 {
+            (*state).seen &= !of;
             return None;
         }
     }
-    emit::taken_over();
     Some(())
 }
 

@@ -4,6 +4,7 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use probe_ebpf::event::{RareSlot, kind, protocol};
+use probe_ebpf::storage::seen;
 
 use crate::kernel::{self, Pointer, diagnose};
 use crate::scope::Sock;
@@ -21,14 +22,22 @@ pub fn sock_recv_length(ctx: BtfTracePointContext) -> Option<()> {
 
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn sock_send_length_again(ctx: BtfTracePointContext) -> Option<()> {
-    scope::passed_over()?;
+    take_over()?;
     transfer(&ctx, kind::SEND, Call::traced(&ctx, Turn::Second))
 }
 
 #[btf_tracepoint(function = "sock_recv_length")]
 pub fn sock_recv_length_again(ctx: BtfTracePointContext) -> Option<()> {
-    scope::passed_over()?;
+    take_over()?;
     transfer(&ctx, kind::RECEIVE, Call::traced(&ctx, Turn::Second))
+}
+
+/// Records the call that the first program at this hook was skipped for, if it was.
+#[inline(always)]
+pub fn take_over() -> Option<()> {
+    scope::passed_over(seen::RECORDED)?;
+    emit::taken_over();
+    Some(())
 }
 
 /// A call that has returned, as any hook that sees it can tell.
@@ -88,7 +97,7 @@ pub fn transfer(ctx: &impl EbpfContext, what: u8, call: Call<impl Sock>) -> Opti
     };
     let Some(thread) = scope::current() else { return fire::here(call.hook?) };
     if call.turn == Turn::First {
-        thread.leave_word();
+        thread.leave_word(seen::RECORDED);
     }
     // (Of MPTCP's sockets the cookie does not tell which it is.)
     let lately = if protocol == protocol::MPTCP { None } else { scope::named_lately(call.sk) };

@@ -63,25 +63,25 @@ pub fn exit_inet6_recvmsg(ctx: FExitContext) -> Option<()> {
 
 #[fexit(function = "inet_sendmsg")]
 pub fn exit_inet_sendmsg_again(ctx: FExitContext) -> Option<()> {
-    scope::passed_over()?;
+    socket::take_over()?;
     exit(&ctx, kind::SEND, 0, None)
 }
 
 #[fexit(function = "inet6_sendmsg")]
 pub fn exit_inet6_sendmsg_again(ctx: FExitContext) -> Option<()> {
-    scope::passed_over()?;
+    socket::take_over()?;
     exit(&ctx, kind::SEND, 0, None)
 }
 
 #[fexit(function = "inet_recvmsg")]
 pub fn exit_inet_recvmsg_again(ctx: FExitContext) -> Option<()> {
-    scope::passed_over()?;
+    socket::take_over()?;
     exit(&ctx, kind::RECEIVE, ctx.arg(3), None)
 }
 
 #[fexit(function = "inet6_recvmsg")]
 pub fn exit_inet6_recvmsg_again(ctx: FExitContext) -> Option<()> {
-    scope::passed_over()?;
+    socket::take_over()?;
     exit(&ctx, kind::RECEIVE, ctx.arg(3), None)
 }
 

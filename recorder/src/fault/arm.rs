@@ -18,6 +18,8 @@ use aya::{Btf, Ebpf};
 use probe_ebpf::fault::{Cut, Matcher, Progress, Rule, action, hook};
 
 use super::plan::Compiled;
+use crate::capture::attach::family::Family;
+use crate::capture::attach::preempt;
 use crate::capture::control::Control;
 use crate::capture::{Capture, procfs};
 
@@ -35,6 +37,7 @@ const PROGRAMS: [(u32, &[&str]); 9] = [
 ];
 
 /// The tracepoints of the programs that have one.
+/// Those of such names with `_again` behind it are attached as well where the kernel may skip the first.
 const TRACEPOINTS: [(&str, &str); 5] = [
     ("met_sent", "sock_send_length"),
     ("met_received", "sock_recv_length"),
@@ -103,15 +106,18 @@ fn attach_all(ebpf: &mut Ebpf, btf: &Btf, names: &[&str]) -> Result<()> {
     if noted { callers::note(ebpf, btf) } else { Ok(()) }
 }
 
-/// Loads and attaches one program.
+/// Loads and attaches one program, or two of the same at a tracepoint.
 fn attach(ebpf: &mut Ebpf, btf: &Btf, name: &str) -> Result<()> {
-    let program = ebpf.program_mut(name).with_context(|| format!("find the program {name}"))?;
     if let Some((_, tracepoint)) = TRACEPOINTS.iter().find(|(program, _)| *program == name) {
-        let program: &mut BtfTracePoint = program.try_into()?;
-        program.load(tracepoint, btf)?;
-        program.attach()?;
+        trace(ebpf, btf, name, tracepoint)?;
+        let again = format!("{name}_again");
+        // `call_begun` has no second: kernels that preempt need none of it.
+        if preempt::possible(Family::Tracepoint) && ebpf.program(&again).is_some() {
+            trace(ebpf, btf, &again, tracepoint)?;
+        }
         return Ok(());
     }
+    let program = ebpf.program_mut(name).with_context(|| format!("find the program {name}"))?;
     let mount = procfs::cgroup_mount().context("find the cgroup2 mount in /proc/mounts")?;
     let root = File::open(&mount).with_context(|| format!("open {}", mount.display()))?;
     // Links of cgroup programs always allow others beside them.
@@ -133,6 +139,14 @@ fn attach(ebpf: &mut Ebpf, btf: &Btf, name: &str) -> Result<()> {
             program.attach(root, MODE)?;
         }
     }
+    Ok(())
+}
+
+fn trace(ebpf: &mut Ebpf, btf: &Btf, name: &str, tracepoint: &str) -> Result<()> {
+    let program = ebpf.program_mut(name).with_context(|| format!("find the program {name}"))?;
+    let program: &mut BtfTracePoint = program.try_into()?;
+    program.load(tracepoint, btf)?;
+    program.attach()?;
     Ok(())
 }
 

@@ -50,6 +50,18 @@ pub fn awaited(change: i64) {
 
 #[btf_tracepoint(function = "sys_exit")]
 pub fn call_ended(ctx: BtfTracePointContext) -> Option<()> {
+    look_at_end(&ctx)
+}
+
+/// For calls that the first program was skipped for, where the kernel preempts programs: what that one has told is not
+/// awaited any more.
+#[btf_tracepoint(function = "sys_exit")]
+pub fn call_ended_again(ctx: BtfTracePointContext) -> Option<()> {
+    look_at_end(&ctx)
+}
+
+#[inline(always)]
+fn look_at_end(ctx: &BtfTracePointContext) -> Option<()> {
     let count = AWAITED.get_ptr_mut(0)?;
     // SAFETY: a live map value.
     if unsafe { count.read_volatile() } == 0 {

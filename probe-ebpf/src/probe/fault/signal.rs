@@ -11,6 +11,7 @@ use probe_ebpf::event::state::{
 };
 use probe_ebpf::event::{RareSlot, kind};
 use probe_ebpf::fault::{Subject, action, hook};
+use probe_ebpf::storage::seen;
 
 use super::{detail, leader, meet, pause, tell};
 use crate::kernel::{self, Pointer, field};
@@ -21,14 +22,38 @@ pub fn met_sent(ctx: BtfTracePointContext) -> Option<()> {
     met(hook::SENT, ctx.arg(0))
 }
 
+/// For calls that the first program was skipped for, where the kernel preempts programs.
+#[btf_tracepoint(function = "sock_send_length")]
+pub fn met_sent_again(ctx: BtfTracePointContext) -> Option<()> {
+    scope::passed_over(seen::MET)?;
+    met(hook::SENT, ctx.arg(0))
+}
+
 #[btf_tracepoint(function = "sock_recv_length")]
 pub fn met_received(ctx: BtfTracePointContext) -> Option<()> {
     met(hook::RECEIVED, ctx.arg(0))
 }
 
-/// Only changes that are the current thread's own act.
+#[btf_tracepoint(function = "sock_recv_length")]
+pub fn met_received_again(ctx: BtfTracePointContext) -> Option<()> {
+    scope::passed_over(seen::MET)?;
+    met(hook::RECEIVED, ctx.arg(0))
+}
+
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn met_state(ctx: BtfTracePointContext) -> Option<()> {
+    state_met(&ctx)
+}
+
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn met_state_again(ctx: BtfTracePointContext) -> Option<()> {
+    scope::passed_over(seen::MET)?;
+    state_met(&ctx)
+}
+
+/// Only changes that are the current thread's own act.
+#[inline(always)]
+fn state_met(ctx: &BtfTracePointContext) -> Option<()> {
     let (old, new) = (ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);
     let hook = match (old, new) {
         (CLOSE, SYN_SENT) => hook::CONNECTING,
@@ -49,6 +74,7 @@ fn met(hook: u32, sk: Pointer) -> Option<()> {
         return None;
     }
     let thread = scope::current()?;
+    thread.leave_word(seen::MET);
     // SAFETY: a helper without arguments.
     let task = unsafe { bpf_get_current_task_btf() };
     let subject = Subject {
