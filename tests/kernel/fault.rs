@@ -317,3 +317,30 @@ fn what_cannot_be_done_is_refused_before_anything_runs() {
     "#]]
     .assert_eq(&String::from_utf8_lossy(&output.stderr));
 }
+
+/// Every mechanism that stands at a call and works here is measured.
+#[test]
+fn what_an_armed_fault_costs_others_is_measured() {
+    require_root();
+    let doctor = |words: &[&str]| {
+        let output = Command::new(wherefore()).args(["doctor", "--json"]).args(words).output();
+        let output = output.expect("it starts");
+        serde_json::from_slice::<Value>(&output.stdout).expect("JSON")
+    };
+    let report = doctor(&[]);
+    let checks = report["checks"].as_array().expect("checks");
+    let works = |name: &str| checks.iter().any(|c| c["name"] == name && c["answer"] == "yes");
+    let wanted: Vec<_> =
+        ["cgroup", "signal", "override"].into_iter().filter(|name| works(name)).collect();
+    let measured = doctor(&["--measure", "1", "--faults"]);
+    let costs = measured["faults"].as_array().expect("costs");
+    let told: Vec<_> =
+        costs.iter().map(|cost| cost["mechanism"].as_str().expect("a name")).collect();
+    assert!(told == wanted && told.contains(&"cgroup"), "{measured} {report}");
+    for key in ["bare_ns", "idle_ns", "outside_ns", "spared_ns"] {
+        assert!(
+            costs.iter().all(|cost| cost[key].as_f64().is_some_and(|ns| ns > 0.0)),
+            "{measured}"
+        );
+    }
+}

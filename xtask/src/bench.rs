@@ -14,6 +14,7 @@ use crate::{build, setup};
 use table::Table;
 
 mod capture;
+mod faults;
 mod history;
 mod questions;
 mod recorder;
@@ -51,6 +52,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut table = Table::default();
     capture::per_event(&mut table, &server, &directory.0, arguments)?;
     syscall::unrecorded(&mut table, &directory.0, arguments.pairs)?;
+    faults::spared(&mut table, arguments.pairs)?;
     capture::rings_only(&mut table, &server, &directory.0, arguments)?;
     capture::followed(&mut table, &server, &directory.0, arguments)?;
     history::followed(&mut table, &server, &directory.0, arguments)?;

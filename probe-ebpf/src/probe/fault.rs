@@ -117,13 +117,14 @@ impl Walk {
         self.targets != 0
     }
 
+    /// Takes note of an event, and tells the fault that it meets, if one fires. `leader` is the first thread of the process.
     #[inline(always)]
     fn meet(&mut self, leader: *mut task_struct) -> Firing {
         self.meet_in(
             #[inline(always)]
             || known(leader),
         );
-        if self.after | self.before != 0 && !leader.is_null() {
+        if self.after | self.before != 0 {
             let victim = victim(leader, true);
             if !victim.is_null() {
                 // SAFETY: a live storage value. Two threads may race for a word, and each then sets its bits.
@@ -158,11 +159,15 @@ impl Walk {
     }
 }
 
-/// Takes note of an event, and tells the fault that it meets, if one fires. `leader` is the first thread of
-/// the process, NULL where no process is known.
+/// What is known of a thread without a look at its call.
 #[inline(always)]
-pub fn meet(hook: u32, subject: Subject, leader: *mut task_struct) -> Firing {
-    Walk::new(hook, subject).meet(leader)
+fn who(task: *mut task_struct) -> Subject {
+    Subject {
+        comm: field!(task, task_comm, [u64; 2]),
+        pid: field!(task, task_tgid, u32),
+        tid: field!(task, task_pid, u32),
+        ..bytemuck::Zeroable::zeroed()
+    }
 }
 
 /// The body of a loop: 0 goes on, 1 ends it.
@@ -343,7 +348,7 @@ unsafe extern "C" fn latched(index: u32, walk: *mut Walk) -> i64 {
 /// What is remembered about a process by its first thread; NULL for nothing.
 #[inline(always)]
 fn known(leader: *mut task_struct) -> *mut Victim {
-    if leader.is_null() { ptr::null_mut() } else { victim(leader, false) }
+    victim(leader, false)
 }
 
 #[inline(always)]

@@ -21,6 +21,9 @@ pub struct Arguments {
     /// Measure what an event costs here, in this many rounds
     #[arg(long, value_name = "ROUNDS", num_args = 0..=1, default_missing_value = "30")]
     measure: Option<usize>,
+    /// Measure what an armed fault costs those whom it is not for
+    #[arg(long, requires = "measure", conflicts_with = "hooks")]
+    faults: bool,
     /// Measure with this family of hooks
     #[arg(
         long,
@@ -34,6 +37,9 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let mut out = stdout().lock();
+    if let Some(rounds) = arguments.measure.filter(|_| arguments.faults) {
+        return measured_faults(rounds, arguments.json, &mut out);
+    }
     if let Some(rounds) = arguments.measure {
         return measured(rounds, arguments.hooks, arguments.json, &mut out);
     }
@@ -62,6 +68,25 @@ fn measured(rounds: usize, family: Family, json: bool, out: &mut impl Write) -> 
     writeln!(out, "  an empty program        {:>6.0} ns", cost.idle_ns)?;
     writeln!(out, "  recorded                {:>6.0} ns", cost.recorded_ns)?;
     writeln!(out, "an event over an empty program: {:.0} ns", cost.event_over_idle_ns)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn measured_faults(rounds: usize, json: bool, out: &mut impl Write) -> Result<ExitCode> {
+    let costs = measure::fault::costs(rounds)?;
+    if json {
+        serde_json::to_writer_pretty(&mut *out, &serde_json::json!({ "faults": costs }))?;
+        writeln!(out)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    writeln!(out, "ns per call, median of {rounds} rounds; armed for somebody else:")?;
+    writeln!(out, "  mechanism  bare  empty program  out of scope  in scope  call")?;
+    for cost in costs {
+        writeln!(
+            out,
+            "  {:<9} {:>5.0} {:>14.0} {:>13.0} {:>9.0}  {}",
+            cost.mechanism, cost.bare_ns, cost.idle_ns, cost.outside_ns, cost.spared_ns, cost.call
+        )?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,6 +1,8 @@
 //! What an event costs on this machine: a call that a hook sees, timed bare, with a program attached that
 //! does nothing, and with the recorder's own.
 
+pub mod fault;
+
 use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 

@@ -39,7 +39,9 @@ pub fn find_out() -> Capabilities {
                 can.mechanisms.insert(mechanism, ability(tried));
             }
             // The call that processes make least often.
-            let tried = arm::calls::arm(&mut ebpf, &[Syscall::Shutdown]);
+            let call = [Syscall::Shutdown];
+            let tried =
+                arm::calls::attach(&mut ebpf, &call).and_then(|()| arm::calls::prove_effect(&call));
             can.mechanisms.insert(Mechanism::Override, ability(tried));
             // Its events are met by the same programs as the signal's.
             let met = can.mechanisms[&Mechanism::Signal].clone();

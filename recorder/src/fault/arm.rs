@@ -18,6 +18,7 @@ use aya::{Btf, Ebpf};
 use probe_ebpf::fault::{Cut, Matcher, Progress, Rule, action, hook};
 
 use super::plan::Compiled;
+use super::spec::Syscall;
 use crate::capture::attach::family::Family;
 use crate::capture::attach::preempt;
 use crate::capture::control::Control;
@@ -62,11 +63,19 @@ pub fn start<'a>(
     Ok(control)
 }
 
-/// Arms what was compiled. From here on it can fire.
+/// Arms what was compiled, and sees to it that it has an effect. From here on it can fire.
 ///
 /// # Errors
-/// When a map or a program is refused; nothing stays attached then but what goes with `ebpf`.
+/// When a map or a program is refused or has no effect; nothing stays attached then but what goes with `ebpf`.
 pub fn arm(ebpf: &mut Ebpf, btf: &Btf, compiled: &Compiled) -> Result<()> {
+    calls::prove_effect(&attach_rules(ebpf, btf, compiled)?)
+}
+
+/// Arms what was compiled; tells which calls it overrides.
+///
+/// # Errors
+/// When a map or a program is refused.
+pub fn attach_rules(ebpf: &mut Ebpf, btf: &Btf, compiled: &Compiled) -> Result<Vec<Syscall>> {
     write(ebpf, compiled).context("write the faults into the kernel half's maps")?;
     let mut hooks = compiled.matchers.iter().fold(0, |hooks, matcher| hooks | matcher.hooks);
     if !compiled.cuts.is_empty() {
@@ -87,7 +96,9 @@ pub fn arm(ebpf: &mut Ebpf, btf: &Btf, compiled: &Compiled) -> Result<()> {
         }
     }
     attach_all(ebpf, btf, &programs)?;
-    calls::arm(ebpf, &calls::of(hooks))
+    let calls = calls::of(hooks);
+    calls::attach(ebpf, &calls)?;
+    Ok(calls)
 }
 
 /// Loads and attaches programs.
@@ -140,6 +151,20 @@ fn attach(ebpf: &mut Ebpf, btf: &Btf, name: &str) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Attaches a program that does nothing, where faults stand.
+///
+/// # Errors
+/// When it is refused.
+pub fn attach_idle(ebpf: &mut Ebpf, btf: &Btf, name: &str) -> Result<()> {
+    let attached = match name {
+        "idle" => trace(ebpf, btf, name, "sock_recv_length"),
+        "idle_call_ended" => trace(ebpf, btf, name, "sys_exit"),
+        "idle_call" => calls::attach_idle(ebpf, name),
+        _ => attach(ebpf, btf, name),
+    };
+    attached.with_context(|| format!("attach {name}"))
 }
 
 fn trace(ebpf: &mut Ebpf, btf: &Btf, name: &str, tracepoint: &str) -> Result<()> {

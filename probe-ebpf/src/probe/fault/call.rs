@@ -12,7 +12,7 @@ use aya_ebpf::programs::ProbeContext;
 use probe_ebpf::event::{RareSlot, kind};
 use probe_ebpf::fault::{DESCRIPTOR, NUMBERS_MAX, PROOF_ARGUMENT, PROOF_RESULT, Subject, action};
 
-use super::{Walk, detail, leader, result, victim};
+use super::{Walk, detail, leader, result, victim, who};
 use crate::kernel::{self, Pointer, Structure, Untyped, field, offset};
 use crate::scope::Sock;
 use crate::{emit, fire, scope};
@@ -33,13 +33,7 @@ pub fn override_call(ctx: ProbeContext) -> Option<()> {
     // SAFETY: a live map value.
     let call = unsafe { call.read_volatile() };
     let hook = call & (DESCRIPTOR - 1);
-    let who = Subject {
-        comm: field!(task, task_comm, [u64; 2]),
-        pid: field!(task, task_tgid, u32),
-        tid: field!(task, task_pid, u32),
-        ..bytemuck::Zeroable::zeroed()
-    };
-    let mut walk = Walk::new(hook, who);
+    let mut walk = Walk::new(hook, who(task));
     if hook == 0 || !walk.concerns() {
         return None;
     }

@@ -3,14 +3,14 @@
 //!
 //! Attached only where the kernel refuses the other form of these programs, since it costs every system call.
 
+use aya_ebpf::bindings::task_struct;
 use aya_ebpf::btf_maps::{Array, HashMap};
-use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
+use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_get_current_task_btf};
 use aya_ebpf::macros::{btf_map, btf_tracepoint};
 use aya_ebpf::programs::BtfTracePointContext;
 use probe_ebpf::fault::{CALLERS_MAX, NUMBERS_MAX};
 
 use super::{Victim, known, leader, result};
-use crate::scope::Thread;
 use crate::{emit, scope};
 
 /// By the number of a system call: 1 where a control group's program looks at it.
@@ -48,10 +48,11 @@ pub fn noted() -> *mut Victim {
     CALLERS.get_ptr_mut(number()).unwrap_or(core::ptr::null_mut())
 }
 
-/// The current thread, if its call was noted, which only those in scope have.
+/// The current thread's task, if its call was noted, which only those in scope have.
 #[inline(always)]
-pub fn thread() -> Option<Thread> {
-    (!noted().is_null()).then(scope::uncounted)
+pub fn task() -> Option<*mut task_struct> {
+    // SAFETY: a helper without arguments.
+    (!noted().is_null()).then(|| unsafe { bpf_get_current_task_btf() })
 }
 
 /// Ends what [`call_begun`] began.

@@ -5,10 +5,9 @@ use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use probe_ebpf::event::{RareSlot, kind, protocol};
-use probe_ebpf::fault::{Subject, action, hook};
+use probe_ebpf::fault::{action, hook};
 
-use super::{Walk, caller, detail, known, leader, result, tell, victim};
-use crate::kernel::field;
+use super::{Walk, caller, detail, known, leader, result, tell, victim, who};
 use crate::{emit, scope};
 
 #[cgroup_sock_addr(connect4)]
@@ -100,51 +99,53 @@ fn v6(ctx: &SockAddrContext) -> [u64; 2] {
 
 #[inline(always)]
 fn refuse<const NOTED: bool>(ctx: &SockAddrContext, hook: u32, address: [u64; 2]) -> i32 {
-    let thread = if NOTED { caller::thread() } else { scope::current() };
+    // What costs least is tested first, since every such call comes by.
+    let task = if NOTED { caller::task() } else { scope::current_task() };
+    let Some(task) = task else { return ALLOW };
+    let mut walk = Walk::new(hook, who(task));
+    if !walk.concerns() {
+        return ALLOW;
+    }
+    let thread = if NOTED { Some(scope::uncounted()) } else { scope::current() };
     let Some(thread) = thread else { return ALLOW };
+    let subject = &mut walk.subject;
     // SAFETY: the kernel's context; the verifier checks the accesses.
     let (port, spoken) = unsafe {
         let port = (&raw const (*ctx.sock_addr).user_port).read_volatile();
         (u16::from_be(port as u16), (&raw const (*ctx.sock_addr).protocol).read_volatile())
     };
-    let mut subject = Subject {
-        comm: field!(thread.task, task_comm, [u64; 2]),
-        protocol: match spoken {
-            IPPROTO_TCP => protocol::TCP as u16,
-            IPPROTO_UDP => protocol::UDP as u16,
-            _ => 0,
-        },
-        socket: 1,
-        pid: thread.pid,
-        tid: thread.tid,
-        ..bytemuck::Zeroable::zeroed()
+    subject.socket = 1;
+    subject.protocol = match spoken {
+        IPPROTO_TCP => protocol::TCP as u16,
+        IPPROTO_UDP => protocol::UDP as u16,
+        _ => 0,
     };
     if hook == hook::BIND {
         (subject.local, subject.local_port) = (address, port);
     } else {
         (subject.remote, subject.remote_port) = (address, port);
     }
-    let firing = Walk::new(hook, subject).meet_in(
+    let firing = walk.meet_in(
         #[inline(always)]
-        || if NOTED { caller::noted() } else { known(leader(thread.task)) },
+        || if NOTED { caller::noted() } else { known(leader(task)) },
     );
     // SAFETY: a helper that takes the context.
     let cookie = || unsafe { bpf_get_socket_cookie(ctx.sock_addr.cast()) };
-    tell::tell(&firing, hook, thread.time_ns, &subject, cookie);
+    tell::tell(&firing, hook, thread.time_ns, &walk.subject, cookie);
     // Newer verifiers want to see, in all 64 bits, that it is a negative errno.
     let result = firing.value as i64 | !4095;
     if firing.action != action::REFUSE || result < -4095 {
         return ALLOW;
     }
     let cookie = cookie();
-    let detail = detail(&firing, hook, &subject);
+    let detail = detail(&firing, hook, &walk.subject);
     let mut slot = thread.slot(kind::FAULT);
     slot.socket = cookie;
     slot.result = firing.value;
     slot.argument = firing.index;
     // A datagram that is refused passes the hook that records sends, as any other does.
     if hook != hook::SENDMSG {
-        let victim = if NOTED { caller::noted() } else { victim(thread.task, true) };
+        let victim = if NOTED { caller::noted() } else { victim(task, true) };
         result::await_call(victim, &firing, hook, cookie, &detail);
     }
     emit::rare(&RareSlot { slot, detail });

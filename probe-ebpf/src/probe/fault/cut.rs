@@ -144,7 +144,7 @@ pub fn socket_made(ctx: SockContext) -> i32 {
 /// The same where these programs cannot look at what hangs on a thread.
 #[cgroup_sock(sock_create)]
 pub fn socket_noted_made(ctx: SockContext) -> i32 {
-    if caller::thread().is_some() {
+    if caller::task().is_some() {
         scope::made(ctx.sock.cast());
     }
     PASS

@@ -1,19 +1,17 @@
 //! Faults at events that threads raise: a signal for the process that is current, or word to user space, which does the rest.
 //! Also where the events are met that only open or end a fault.
 
-use aya_ebpf::helpers::generated::{
-    bpf_get_current_task_btf, bpf_get_socket_cookie, bpf_send_signal,
-};
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_send_signal};
 use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use probe_ebpf::event::state::{
     CLOSE, CLOSE_WAIT, ESTABLISHED, FIN_WAIT1, LAST_ACK, LISTEN, SYN_SENT,
 };
 use probe_ebpf::event::{RareSlot, kind};
-use probe_ebpf::fault::{Subject, action, hook};
+use probe_ebpf::fault::{action, hook};
 use probe_ebpf::storage::seen;
 
-use super::{detail, leader, meet, pause, tell};
+use super::{Walk, detail, leader, pause, tell, who};
 use crate::kernel::{self, Pointer, field};
 use crate::{emit, scope};
 
@@ -73,22 +71,20 @@ fn met(hook: u32, sk: Pointer) -> Option<()> {
     if protocol == 0 {
         return None;
     }
+    // What costs least is tested first, since every such call comes by.
+    let mut walk = Walk::new(hook, who(scope::current_task()?));
+    if !walk.concerns() {
+        return None;
+    }
     let thread = scope::current()?;
     thread.leave_word(seen::MET);
-    // SAFETY: a helper without arguments.
-    let task = unsafe { bpf_get_current_task_btf() };
-    let subject = Subject {
-        comm: field!(task, task_comm, [u64; 2]),
-        local: kernel::local_address(sk),
-        remote: kernel::remote_address(sk),
-        local_port: field!(sk, common_num, u16),
-        remote_port: u16::from_be(field!(sk, common_dport, u16)),
-        protocol: protocol as u16,
-        socket: 1,
-        pid: thread.pid,
-        tid: thread.tid,
-    };
-    let firing = meet(hook, subject, leader(task));
+    let subject = &mut walk.subject;
+    subject.local = kernel::local_address(sk);
+    subject.remote = kernel::remote_address(sk);
+    subject.local_port = field!(sk, common_num, u16);
+    subject.remote_port = u16::from_be(field!(sk, common_dport, u16));
+    (subject.protocol, subject.socket) = (protocol as u16, 1);
+    let firing = walk.meet(leader(thread.task));
     // SAFETY: a helper that takes a socket, which the verifier checks.
     let cookie = || unsafe { bpf_get_socket_cookie(sk) };
     // The signal, or the negative errno.
@@ -102,7 +98,7 @@ fn met(hook: u32, sk: Pointer) -> Option<()> {
         slot.socket = cookie();
         slot.result = result;
         slot.argument = firing.index;
-        let detail = detail(&firing, hook, &subject);
+        let detail = detail(&firing, hook, &walk.subject);
         // First, since what comes of it are events as well.
         emit::rare(&RareSlot { slot, detail });
     }
@@ -110,6 +106,6 @@ fn met(hook: u32, sk: Pointer) -> Option<()> {
         // SAFETY: a helper that takes a number.
         unsafe { bpf_send_signal(result as u32) };
     }
-    tell::tell(&firing, hook, thread.time_ns, &subject, cookie);
+    tell::tell(&firing, hook, thread.time_ns, &walk.subject, cookie);
     None
 }

@@ -28,11 +28,11 @@ pub fn of(hooks: u64) -> Vec<Syscall> {
     all.filter(|call| hooks >> call.hook() & 1 == 1).collect()
 }
 
-/// Attaches the program to the functions of some calls, and sees to it that it has an effect on each.
+/// Attaches the program to the functions of some calls.
 ///
 /// # Errors
-/// When the kernel cannot, or does not.
-pub fn arm(ebpf: &mut Ebpf, calls: &[Syscall]) -> Result<()> {
+/// When the kernel cannot.
+pub fn attach(ebpf: &mut Ebpf, calls: &[Syscall]) -> Result<()> {
     if calls.is_empty() {
         return Ok(());
     }
@@ -57,6 +57,14 @@ pub fn arm(ebpf: &mut Ebpf, calls: &[Syscall]) -> Result<()> {
         let function = format!("{PREFIX}{}", call.as_str());
         program.attach(&function, 0).map_err(|error| unlisted(&function, error.into()))?;
     }
+    Ok(())
+}
+
+/// Sees to it that the program has an effect on each of these calls.
+///
+/// # Errors
+/// When it has none.
+pub fn prove_effect(calls: &[Syscall]) -> Result<()> {
     match calls.iter().find(|call| !is_overridden(**call)) {
         None => Ok(()),
         Some(call) => bail!(
@@ -65,6 +73,18 @@ pub fn arm(ebpf: &mut Ebpf, calls: &[Syscall]) -> Result<()> {
             prove::reason()
         ),
     }
+}
+
+/// Attaches a program that does nothing to the function of `shutdown`.
+///
+/// # Errors
+/// When the kernel cannot.
+pub fn attach_idle(ebpf: &mut Ebpf, name: &str) -> Result<()> {
+    let program = ebpf.program_mut(name).with_context(|| format!("find {name}"))?;
+    let program: &mut KProbe = program.try_into()?;
+    program.load()?;
+    program.attach(format!("{PREFIX}{}", Syscall::Shutdown.as_str()), 0)?;
+    Ok(())
 }
 
 /// Why the program is refused: mostly for the helper that not every kernel gives.
