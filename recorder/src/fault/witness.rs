@@ -1,10 +1,14 @@
 //! What was seen of each fault: whether what was intended came about. Judged by the recording's own events, not by
 //! what the kernel half says of itself.
 
+mod cut;
 mod packet;
+#[cfg(test)]
+mod tests;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
+use cut::Cut;
 use packet::Packets;
 
 use crate::event::{Event, Flags, Name, Names, Op};
@@ -17,7 +21,7 @@ pub struct Witness {
     /// By socket: the fault that destroys it, until its error is seen.
     destroying: HashMap<u64, Event>,
     /// Faults that cut a network, as against those that lose single packets.
-    cuts: HashSet<Name>,
+    cuts: HashMap<Name, Cut>,
     packets: Packets,
     seen: HashMap<Name, Seen>,
 }
@@ -27,9 +31,9 @@ pub struct Witness {
 pub struct Seen {
     /// Events of the fault itself.
     pub injected: u64,
-    /// Of these, those whose event then had the intended result.
+    /// Of these, those whose event then had the intended result; of a cut, those whose packet other events miss.
     pub confirmed: u64,
-    /// Those whose event had another result.
+    /// Those whose event had another result; of a cut, ways that bytes went while it held.
     pub contradicted: u64,
     /// A cut has healed.
     pub healed: bool,
@@ -41,6 +45,7 @@ impl Witness {
             for fault in self.packets.see(event) {
                 self.seen.entry(fault).or_default().confirmed += 1;
             }
+            self.cuts.values_mut().for_each(|cut| cut.see(event));
             if event.tid == 0 {
                 self.lost(event);
                 self.destroyed(event);
@@ -83,25 +88,31 @@ impl Witness {
         }
     }
 
-    /// A cut is confirmed by the ends at which packets were lost, a single packet by what became of it.
+    /// Packets are confirmed to be lost by what became of them. A cut says that it begins before it loses any.
     fn lost(&mut self, event: &Event) {
         if event.op != Op::Fault {
             return;
         }
-        let lost = event.flags.has(Flags::LOST);
-        if !lost {
-            self.cuts.insert(event.fault);
+        if !event.flags.has(Flags::LOST) {
+            self.cuts.entry(event.fault).or_default();
         }
-        let shown = lost && (self.cuts.contains(&event.fault) || !self.packets.lose(event));
+        if let Some(cut) = self.cuts.get_mut(&event.fault) {
+            cut.told(event);
+            return;
+        }
+        let shown = !self.packets.lose(event);
         let seen = self.seen.entry(event.fault).or_default();
         seen.injected += 1;
         seen.confirmed += u64::from(shown);
-        seen.healed |= event.flags.has(Flags::HEALED);
     }
 
     /// What was seen of the fault of this name.
     pub fn of(&self, names: &Names, name: &str) -> Seen {
-        let found = self.seen.iter().find(|(of, _)| names.text(**of) == name);
+        let is = |of: &Name| names.text(*of) == name;
+        if let Some((_, cut)) = self.cuts.iter().find(|(of, _)| is(of)) {
+            return cut.seen();
+        }
+        let found = self.seen.iter().find(|(of, _)| is(of));
         let Some((fault, seen)) = found else { return Seen::default() };
         Seen { confirmed: seen.confirmed + self.packets.unseen(*fault), ..*seen }
     }

@@ -8,7 +8,7 @@
 
 use nix::errno::Errno;
 
-use crate::event::{Event, Flags, History, Host, Names, Op, Proof, Protocol, Ring};
+use crate::event::{Address, Event, Flags, History, Host, Names, Op, Proof, Protocol, Ring};
 use crate::graph::{Edge, EdgeKind, Graph, event_of};
 
 /// Nanoseconds between two lines.
@@ -119,6 +119,7 @@ fn set(names: &mut Names, event: &mut Event, word: &str) {
         "protocol" => event.protocol = Protocol::parse(value),
         "result" => event.result = number() as i64,
         "local" => event.local = names.intern_socket_address(value.parse().expect("an address")),
+        "remote" if value == "none" => event.remote = Address::NONE,
         "remote" => event.remote = names.intern_socket_address(value.parse().expect("an address")),
         _ => panic!("no such key: {word}"),
     }
@@ -135,13 +136,22 @@ fn flag(name: &str) -> Flags {
         "gap" => Flags::AFTER_GAP,
         "active" => Flags::ACTIVE,
         "unsure" => Flags::UNSURE,
+        "lost" => Flags::LOST,
+        "incoming" => Flags::INCOMING,
+        "healed" => Flags::HEALED,
         _ => panic!("no such flag: {name}"),
     }
 }
 
 fn errno(name: &str) -> u16 {
-    let known =
-        [Errno::ECONNRESET, Errno::EPIPE, Errno::ECONNREFUSED, Errno::ECONNABORTED, Errno::EAGAIN];
+    let known = [
+        Errno::ECONNRESET,
+        Errno::EPIPE,
+        Errno::ECONNREFUSED,
+        Errno::ECONNABORTED,
+        Errno::EAGAIN,
+        Errno::ETIMEDOUT,
+    ];
     let named = known.into_iter().find(|errno| format!("{errno:?}") == name);
     named.unwrap_or_else(|| panic!("no such error: {name}")) as u16
 }

@@ -151,12 +151,17 @@ pub fn socket_noted_made(ctx: SockContext) -> i32 {
 }
 
 /// Tells which cuts have begun and healed; the recorder runs it now and then. (A packet that is lost tells that
-/// its cut has begun, if it is the first.)
+/// its cut has begun, if it is the first; one that is not, that it has healed.)
 #[raw_tracepoint]
 pub fn cuts_turned(_ctx: RawTracePointContext) -> i32 {
+    turn();
+    0
+}
+
+#[inline(always)]
+fn turn() {
     // SAFETY: the body needs no context.
     unsafe { bpf_loop(RULES_MAX, turned as *mut c_void, ptr::null_mut(), 0) };
-    0
 }
 
 unsafe extern "C" fn turned(index: u32, _context: *mut c_void) -> i64 {
@@ -239,6 +244,9 @@ impl Walk {
         if self.fits == 0 {
             return None;
         }
+        // What is remembered about the socket begins with its cookie, which it has once somebody has asked.
+        // SAFETY: a helper that takes the context.
+        unsafe { bpf_get_socket_cookie(self.skb.cast()) };
         self.packet.route.netns = self.loopback(sk);
         Some(sk)
     }
@@ -277,7 +285,11 @@ impl Walk {
                 first(sk, firing.index, self.place, self.packet.length != 0)
             }
             action::LOSE_ONE => true,
-            _ => return false,
+            _ => {
+                // A cut may have healed: that is told before the packet arrives.
+                turn();
+                return false;
+            }
         };
         if told {
             let state = scope::of_packet(sk);

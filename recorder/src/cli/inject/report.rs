@@ -102,7 +102,11 @@ impl Row {
         match (self.matched, self.fired) {
             (0, _) if self.healed.is_some() => "no packet went across".to_owned(),
             (_, 1..) if let Some(healed) = self.healed => {
-                if healed { "healed" } else { "cut to the end" }.to_owned()
+                let healed = if healed { "healed" } else { "cut to the end" };
+                match self.contradicted {
+                    0 => healed.to_owned(),
+                    ways => format!("{healed}; bytes went across {ways} of the cut connections"),
+                }
             }
             (0, _) => "no event matched".to_owned(),
             (_, 0) => "none of the matching events was the one".to_owned(),
