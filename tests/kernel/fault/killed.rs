@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use super::running::Inject;
+use super::running::{Inject, wait_for};
 
 /// Faults of every mechanism that works on every kernel.
 const FAULTS: [&str; 5] = [
@@ -14,8 +14,18 @@ const FAULTS: [&str; 5] = [
     "comm=shortlived op=recv => kill=SIGKILL, nth=3, name=kill",
 ];
 
-/// Several victims that talk for as long as they live, and others that come and go.
+/// A cut that never heals by itself.
+const CUT: &str = "
+[[partition]]
+name = \"cut\"
+between = [\"peer=127.0.0.21\", \"peer=127.0.0.22\"]
+limit = { for = \"3600s\" }
+";
+
+/// Several victims that talk for as long as they live, and others that come and go. Something tries to get across the
+/// cut, and makes a file when it has.
 const TALK: &str = "
+import time
 address = serve()
 def talk(count):
     for _ in range(count):
@@ -26,6 +36,20 @@ def talk(count):
                     a.recv(1)
         except OSError:
             pass
+def cross():
+    far = serve('127.0.0.22')
+    while True:
+        try:
+            with socket.socket() as near:
+                near.settimeout(0.2)
+                near.bind(('127.0.0.21', 0))
+                near.connect(far)
+                near.send(b'x')
+                open(THROUGH, 'wb').write(near.recv(1))
+        except OSError:
+            pass
+        time.sleep(0.01)
+threading.Thread(target=cross, daemon=True).start()
 for _ in range(3):
     if os.fork() == 0:
         rename('victim')
@@ -36,7 +60,7 @@ while True:
 
 /// Moments from the recorder's start on; those in which it is at work are most of them.
 #[test]
-fn killed_at_any_moment_it_leaves_nobody_stopped_and_nothing_armed() {
+fn killed_at_any_moment_it_leaves_nobody_stopped_and_nothing_armed_or_cut() {
     let rounds = std::env::var("WHEREFORE_KILLS").ok().and_then(|text| text.parse().ok());
     let mut chance = 0x2545_f491_4f6c_dd1d_u64 ^ u64::from(std::process::id());
     let mut met = 0;
@@ -44,15 +68,27 @@ fn killed_at_any_moment_it_leaves_nobody_stopped_and_nothing_armed() {
         chance ^= chance << 13;
         chance ^= chance >> 7;
         chance ^= chance << 17;
-        let inject = Inject::start(&FAULTS, TALK);
+        let folder = tempfile::tempdir().expect("a folder");
+        let (cut, through) = (folder.path().join("cut.toml"), folder.path().join("through"));
+        std::fs::write(&cut, CUT).expect("it is ours");
+        let talk = format!("THROUGH = {through:?}\n{TALK}");
+        let file = cut.to_str().expect("it is text");
+        let inject = Inject::start_with(&[file], &FAULTS, &talk);
         // Every fourth at some moment of its start; the others when somebody has been stopped.
-        if round % 4 != 0 {
+        let at_work = round % 4 != 0;
+        if at_work {
             inject.stopped();
             met += 1;
         }
-        let microseconds = chance % if round % 4 == 0 { 1_500_000 } else { 60_000 };
+        let microseconds = chance % if at_work { 60_000 } else { 1_500_000 };
         thread::sleep(Duration::from_micros(microseconds));
-        inject.kill_and_look();
+        let crossed = through.exists();
+        let inject = inject.kill_and_look();
+        if at_work {
+            assert!(!crossed, "nothing goes across the cut");
+            wait_for("what was cut off", || through.exists());
+        }
+        drop(inject);
     }
     assert!(met > 0, "the faults were at work");
 }

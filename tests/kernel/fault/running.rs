@@ -50,7 +50,13 @@ impl Inject {
         }
         command.arg("-o").arg(folder.path().join("run.parquet"));
         let script = format!("{STAGE}\n{script}");
-        command.args(["--", python_path(), "-c", &script]).process_group(0);
+        command.args(["--", python_path(), "-c", &script]);
+        // A session of its own: where a group is left behind in which somebody is stopped, the kernel hangs up on all of a
+        // session that goes on (SIGHUP), and nobody would be left of whom to see that they were let go on.
+        // SAFETY: a system call without arguments, after the fork.
+        unsafe {
+            command.pre_exec(|| nix::unistd::setsid().map(drop).map_err(Into::into));
+        }
         let child = command.stdout(Stdio::null()).spawn().expect("wherefore starts");
         Self { child, mark, _folder: folder }
     }
@@ -89,8 +95,8 @@ impl Inject {
         self.processes().into_iter().map(|(pid, _)| pid).find(is_guardian)
     }
 
-    /// Ends the recorder with SIGKILL, and looks at what is left.
-    pub fn kill_and_look(mut self) {
+    /// Ends the recorder with SIGKILL, and looks at what is left. What it ran goes on.
+    pub fn kill_and_look(mut self) -> Self {
         let (programs, _) = held(self.child.id());
         let status = self.end(Signal::SIGKILL, patience::seconds(5));
         assert_eq!(status.signal(), Some(libc::SIGKILL), "it was at work");
@@ -98,6 +104,7 @@ impl Inject {
             !programs.iter().any(|&id| exists(crate::detach::BPF_PROG_GET_FD_BY_ID, id))
         });
         self.look();
+        self
     }
 
     pub fn end(&mut self, signal: Signal, within: Duration) -> ExitStatus {
