@@ -142,9 +142,11 @@ pub struct Offsets {
     pub file_inode: u32,
     pub file_private_data: u32,
     pub inode_mode: u32,
-    /// Of a system call's registers: its number, and its first argument.
+    /// Of a system call's registers: its number, and its first arguments.
     pub regs_number: u32,
     pub regs_first: u32,
+    pub regs_second: u32,
+    pub regs_third: u32,
     pub skb_head: u32,
     pub skb_network_header: u32,
     pub skb_protocol: u32,

@@ -54,6 +54,22 @@ pub const NUMBERS_MAX: u32 = 512;
 /// Beside a call's hook: its first argument is a descriptor.
 pub const DESCRIPTOR: u32 = 1 << 8;
 
+/// Beside a call's hook: where it says how much it is asked to send.
+pub mod size {
+    /// Its third argument is the number of bytes.
+    pub const BYTES: u32 = 1 << 9;
+    /// Its second and third are an array of buffers and their number.
+    pub const BUFFERS: u32 = 1 << 10;
+    /// Its second is a message, which has these two.
+    pub const MESSAGE: u32 = 1 << 11;
+}
+
+/// More buffers than the kernel takes.
+pub const BUFFERS_MAX: u32 = 1024;
+
+/// Most bytes that one call moves (`MAX_RW_COUNT`).
+pub const SENT_MAX: u64 = 0x7fff_f000;
+
 /// How the recorder finds out whether an override has an effect: where its own call has this first argument, which no
 /// call takes, ...
 pub const PROOF_ARGUMENT: u32 = 0x8f4c_07e2;
@@ -82,6 +98,8 @@ pub mod action {
     pub const SIGNAL: u32 = 2;
     /// Do not make the call, and return `value` from it.
     pub const OVERRIDE: u32 = 4;
+    /// Do not make the call, and return from it what it was asked to send.
+    pub const SWALLOW: u32 = 5;
     /// Nothing is done to the event: user space is told of it, which needs [`flag::TOLD`](super::flag::TOLD).
     /// Other rules fire beside it.
     pub const TELL: u32 = 8;
@@ -94,6 +112,8 @@ pub mod action {
     pub const LOSE: u32 = 16;
     /// Lose this packet, on a network that is whole.
     pub const LOSE_ONE: u32 = 17;
+    /// Lose every packet of the event's connection, both ways, for as long as the rule lasts.
+    pub const HOLE: u32 = 18;
 }
 
 /// What else is to be known of a rule.
@@ -212,6 +232,8 @@ pub mod cut {
     pub const BY_SENDER: u32 = 2;
     /// Only where the receiving socket is.
     pub const BY_RECEIVER: u32 = 4;
+    /// And only where the rule has fired at an event of that socket.
+    pub const MARKED: u32 = 8;
 }
 
 /// From where to where a packet goes. Addresses are as in [`Subject`].
@@ -245,6 +267,8 @@ pub struct Progress {
     /// Of a cut, how often it was tried to tell that it began and that it healed: the first time it is told.
     pub begun: u64,
     pub healed: u64,
+    /// Events that were picked, and to which it could not be done.
+    pub unfit: u64,
 }
 
 /// Detail of [`kind::FAULT`](crate::event::kind::FAULT) and [`kind::CALL`](crate::event::kind::CALL): what the
@@ -297,7 +321,7 @@ const _: () = {
     assert!(size_of::<Told>() == 88);
     assert!(size_of::<Subject>() == 64);
     assert!(size_of::<Matcher>() == 32 + 2 * 64);
-    assert!(size_of::<Progress>() == 48);
+    assert!(size_of::<Progress>() == 56);
     assert!(size_of::<Way>() == 40);
     assert!(size_of::<Cut>() == 32 + 2 * 40);
     assert!(size_of::<FaultDetail>() == 64);

@@ -98,6 +98,10 @@ fn fault(history: &History, event: &Event) -> String {
     match error_name(event) {
         Some(error) => format!("fault `{name}`: {error}"),
         None if event.signal != 0 => format!("fault `{name}`: {}", signal_name(event.signal)),
+        None if event.is_hole() => format!("fault `{name}`: all packets are lost"),
+        None if event.flags.has(Flags::LOST) && event.tid != 0 => {
+            format!("fault `{name}`: message of {} B lost", event.result)
+        }
         None if event.flags.has(Flags::LOST) => format!("fault `{name}`: packet lost"),
         None if event.flags.has(Flags::HEALED) => format!("fault `{name}`: healed"),
         None if event.in_kernel_lane() && event.socket == 0 => format!("fault `{name}`: begins"),
@@ -141,6 +145,7 @@ fn other_end(event: &Event) -> Option<(&'static str, Address)> {
         Op::Recv | Op::Accept | Op::ResetReceived => Some(("from", event.remote)),
         Op::Established | Op::Closed => Some(("with", event.remote)),
         Op::Error => Some(("towards", event.remote)),
+        Op::Fault if event.is_hole() => Some(("towards", event.remote)),
         Op::Fault if event.flags.has(Flags::INCOMING) => Some(("from", event.remote)),
         Op::Fault if event.flags.has(Flags::LOST) => Some(("to", event.remote)),
         Op::Fault if event.flags.has(Flags::EOF) => Some(("towards", event.remote)),

@@ -118,6 +118,12 @@ impl Event {
         self.tid == 0
     }
 
+    /// Whether it is a fault from which on all packets of its socket are lost.
+    pub const fn is_hole(&self) -> bool {
+        let both = self.flags.has(Flags::LOST) && self.flags.has(Flags::INCOMING);
+        both && matches!(self.op, Op::Fault) && !self.in_kernel_lane()
+    }
+
     /// Whether a fault changed the call: it was never made, or came to nothing, whatever it returned.
     pub fn is_changed(&self) -> bool {
         self.fault != Name::NONE && self.op != Op::Fault
@@ -417,11 +423,12 @@ impl Flags {
     /// The offsets were counted, and what was counted may not be all there was: the socket is older than the
     /// recorder, or somebody took bytes unseen.
     pub const UNSURE: Self = Self(2048);
-    /// A fault's: it lost a packet of this socket, the first or the first that bore bytes.
+    /// A fault's: it lost a packet of this socket, of a cut the first or the first that bore bytes; or what a call sent.
     pub const LOST: Self = Self(4096);
     /// A fault's: a cut has healed.
     pub const HEALED: Self = Self(8192);
-    /// The packet that was lost was on its way to this socket; its offsets are the other end's.
+    /// The packet that was lost was on its way to this socket; its offsets are the other end's. In a thread's fault: all that
+    /// are on their way to it or from it are lost from then on.
     pub const INCOMING: Self = Self(16384);
 
     pub const fn has(self, flag: Self) -> bool {

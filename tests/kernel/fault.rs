@@ -4,6 +4,7 @@
 mod armed;
 mod destroyed;
 mod doctor;
+mod hole;
 mod killed;
 mod lost;
 mod overridden;

@@ -12,6 +12,7 @@ mod packet;
 mod pause;
 mod result;
 mod signal;
+mod size;
 mod tell;
 
 use core::ffi::c_void;
@@ -90,6 +91,8 @@ struct Walk {
     /// Of which rules `after` and `before` have been met in the process.
     seen_after: u32,
     seen_before: u32,
+    /// What the call was asked to send; negative where that is not known.
+    asked: i32,
     firing: Firing,
 }
 
@@ -106,6 +109,7 @@ impl Walk {
             until: 0,
             seen_after: 0,
             seen_before: 0,
+            asked: -1,
             firing: NOTHING,
         }
     }
@@ -208,8 +212,25 @@ unsafe extern "C" fn strikes(index: u32, walk: *mut Walk) -> i64 {
 fn strike(targets: u32) -> Firing {
     let mut walk = Walk::new(hook::PACKET, bytemuck::Zeroable::zeroed());
     walk.targets = targets;
-    each(RULES_MAX, fires, &mut walk);
+    each(RULES_MAX, strikes_packet, &mut walk);
     walk.firing
+}
+
+/// A rule that has fired before goes on to lose packets, which are not counted; others fire.
+unsafe extern "C" fn strikes_packet(index: u32, walk: *mut Walk) -> i64 {
+    let Some(rule) = RULES.get_ptr_mut(index) else { return 1 };
+    let Some(progress) = PROGRESS.get_ptr_mut(index) else { return 1 };
+    // SAFETY: live map values, and the walk of the caller.
+    unsafe {
+        if (*rule).action != action::HOLE {
+            return fires(index, walk);
+        }
+        let meant = (*walk).targets >> (index & 31) & 1 != 0 && (*walk).firing.action == 0;
+        if meant && (*progress).over == 0 && emit::now() < (*rule).until_ns {
+            (*walk).firing = Firing { index, action: action::HOLE, ..NOTHING };
+        }
+    }
+    0
 }
 
 /// Takes note of one matcher, if it holds.
@@ -293,6 +314,10 @@ unsafe extern "C" fn fires(index: u32, walk: *mut Walk) -> i64 {
         };
         // One event, one fault: what another would do to it is not done.
         let hindered = (*rule).action != action::TELL && (*walk).firing.action != 0;
+        if picked && (*rule).action == action::SWALLOW && (*walk).asked < 0 {
+            emit::count(&raw mut (*progress).unfit);
+            return 0;
+        }
         if !picked || hindered || emit::count(&raw mut (*progress).picked) >= (*rule).limit {
             return 0;
         }

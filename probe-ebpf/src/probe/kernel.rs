@@ -100,6 +100,8 @@ pub static OFFSETS: Offsets = Offsets {
     inode_mode: ABSENT,
     regs_number: ABSENT,
     regs_first: ABSENT,
+    regs_second: ABSENT,
+    regs_third: ABSENT,
     skb_head: ABSENT,
     skb_network_header: ABSENT,
     skb_protocol: ABSENT,

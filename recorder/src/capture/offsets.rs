@@ -10,9 +10,13 @@ use btf_rs::{Backend, Btf, Type};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use probe_ebpf::config::{ABSENT, Arguments, Offsets};
 
-/// What a system call's number and its first argument are called among its registers.
+/// What a system call's number and its arguments are called among its registers.
 const NUMBER: &str = if cfg!(target_arch = "aarch64") { "syscallno" } else { "orig_ax" };
-const FIRST: &str = if cfg!(target_arch = "aarch64") { "regs" } else { "di" };
+/// The first three, and how much further on they lie where they are an array.
+const ARGUMENTS: [(&str, u32); 3] = match cfg!(target_arch = "aarch64") {
+    true => [("regs", 0), ("regs", 8), ("regs", 16)],
+    false => [("di", 0), ("si", 0), ("dx", 0)],
+};
 
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
@@ -57,6 +61,10 @@ fn reasons(btf: &Btf) -> Vec<(u32, String)> {
 #[expect(clippy::too_many_lines, reason = "one line for each field")]
 fn offsets(btf: &Btf) -> Offsets {
     let at = |structure: &str, path: &str| field(btf, structure, path).unwrap_or(ABSENT);
+    let argument = |index: usize| {
+        let (name, further) = ARGUMENTS[index];
+        at("pt_regs", name).saturating_add(further)
+    };
     let or_zero = |structure: &str, path: &str| field(btf, structure, path).unwrap_or(0);
     Offsets {
         task_pid: at("task_struct", "pid"),
@@ -131,7 +139,9 @@ fn offsets(btf: &Btf) -> Offsets {
         file_private_data: at("file", "private_data"),
         inode_mode: at("inode", "i_mode"),
         regs_number: at("pt_regs", NUMBER),
-        regs_first: at("pt_regs", FIRST),
+        regs_first: argument(0),
+        regs_second: argument(1),
+        regs_third: argument(2),
         skb_head: at("sk_buff", "head"),
         skb_network_header: at("sk_buff", "network_header"),
         skb_protocol: at("sk_buff", "protocol"),

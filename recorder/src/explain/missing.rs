@@ -4,8 +4,11 @@
 //! Faults show as the absence of a message. The question names the event that is missing; the last
 //! thing its threads asked for is followed forward to its frontier.
 
+use petgraph::Direction;
+use petgraph::visit::EdgeRef;
+
 use crate::event::{Event, EventIndex, Flags, History, Op};
-use crate::graph::Graph;
+use crate::graph::{EdgeKind, Graph, Side, event_of, node};
 use crate::pattern::{Key, Pattern};
 use crate::slice::{self, Options, Reach, Slice};
 
@@ -20,7 +23,8 @@ pub struct Missing {
     pub frontier: Vec<Stop>,
     /// Bytes that were sent and that nobody is known to have taken.
     pub undelivered: Vec<Undelivered>,
-    /// Packets that faults lost on the way of what was asked or sent, where the network had not healed before.
+    /// Packets that faults lost on the way of what was asked or sent, where the network had not healed before; the message
+    /// itself, if a fault lost that.
     pub lost: Vec<EventIndex>,
 }
 
@@ -151,9 +155,18 @@ fn lost(
             lost.extend(events.filter(|&event| lies_on_way(history, event, sent)));
         }
     }
+    lost.extend(swallowed(history, graph, outstanding));
     lost.sort_unstable();
     lost.dedup();
     lost
+}
+
+/// The fault that lost what a call sent.
+fn swallowed(history: &History, graph: &Graph, sent: EventIndex) -> Option<EventIndex> {
+    let causes = graph.nodes.edges_directed(node(sent, Side::End), Direction::Incoming);
+    let causes = causes.filter(|edge| edge.weight().kind == EdgeKind::Fault);
+    let mut faults = causes.map(|edge| event_of(edge.source()).0);
+    faults.find(|&fault| history.events[fault as usize].flags.has(Flags::LOST))
 }
 
 fn lies_on_way(history: &History, lost: EventIndex, sent: EventIndex) -> bool {

@@ -83,7 +83,8 @@ pub fn attach_rules(ebpf: &mut Ebpf, btf: &Btf, compiled: &Compiled) -> Result<V
         turner(ebpf)?.load().context("load cuts_turned")?;
     }
     let mut programs: Vec<&str> = Vec::new();
-    let changes = |rule: &Rule| matches!(rule.action, action::REFUSE | action::OVERRIDE);
+    let changes =
+        |rule: &Rule| matches!(rule.action, action::REFUSE | action::OVERRIDE | action::SWALLOW);
     if compiled.rules.iter().any(changes) {
         programs.push("call_ended");
     }

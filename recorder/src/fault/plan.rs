@@ -7,6 +7,7 @@ mod cgroup;
 mod compile;
 mod cut;
 mod destroy;
+mod hole;
 mod instead;
 mod override_return;
 mod packet;
@@ -17,6 +18,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::fmt;
 
+use probe_ebpf::fault::action;
 use serde::Serialize;
 
 use super::spec::{Fault, Faults, Mechanism, Nature, Syscall, Target};
@@ -65,6 +67,13 @@ pub struct Offer {
     pub does: String,
     /// What else one should know.
     pub notes: Vec<String>,
+}
+
+impl Offer {
+    /// Whether the network is cut for some time, and then heals.
+    pub fn heals(&self) -> bool {
+        matches!(self.action, action::LOSE | action::HOLE)
+    }
 }
 
 /// Why a mechanism was not taken.

@@ -2,6 +2,7 @@
 //! what the kernel half says of itself.
 
 mod cut;
+mod hole;
 mod packet;
 #[cfg(test)]
 mod tests;
@@ -9,6 +10,7 @@ mod tests;
 use std::collections::HashMap;
 
 use cut::Cut;
+use hole::Holes;
 use packet::Packets;
 
 use crate::event::{Event, Flags, Name, Names, Op};
@@ -23,6 +25,7 @@ pub struct Witness {
     /// Faults that cut a network, as against those that lose single packets.
     cuts: HashMap<Name, Cut>,
     packets: Packets,
+    holes: Holes,
     seen: HashMap<Name, Seen>,
 }
 
@@ -46,6 +49,11 @@ impl Witness {
                 self.seen.entry(fault).or_default().confirmed += 1;
             }
             self.cuts.values_mut().for_each(|cut| cut.see(event));
+            if let Some((fault, shown)) = self.holes.see(event) {
+                let seen = self.seen.entry(fault).or_default();
+                seen.confirmed += u64::from(shown);
+                seen.contradicted += u64::from(!shown);
+            }
             if event.tid == 0 {
                 self.lost(event);
                 self.destroyed(event);
@@ -53,7 +61,9 @@ impl Witness {
             }
             if event.op == Op::Fault {
                 self.seen.entry(event.fault).or_default().injected += 1;
-                if event.flags.has(Flags::EOF) {
+                if event.is_hole() {
+                    self.holes.begin(event);
+                } else if event.flags.has(Flags::EOF) {
                     self.destroying.insert(event.socket, *event);
                 } else {
                     self.waiting.insert(event.tid, *event);
@@ -91,6 +101,10 @@ impl Witness {
     /// Packets are confirmed to be lost by what became of them. A cut says that it begins before it loses any.
     fn lost(&mut self, event: &Event) {
         if event.op != Op::Fault {
+            return;
+        }
+        if self.holes.are_of(event.fault) {
+            self.seen.entry(event.fault).or_default().healed |= event.flags.has(Flags::HEALED);
             return;
         }
         if !event.flags.has(Flags::LOST) {

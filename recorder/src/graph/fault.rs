@@ -38,7 +38,7 @@ pub(super) fn edges(history: &History, rare: &[EventIndex], notable: &Notable, g
 /// Whether a thread's next event is what the fault did: the call it is the result of, or its signal.
 pub fn changed(fault: &Event, next: &Event) -> bool {
     match next.op {
-        _ if fault.flags.has(Flags::EOF) => false,
+        _ if fault.flags.has(Flags::EOF) || fault.is_hole() => false,
         Op::Fault => false,
         // (A datagram that was refused is recorded as any send is, and bears no fault's name.)
         Op::Send if next.fault == Name::NONE => {

@@ -27,6 +27,8 @@ macro_rules! need_override {
     };
 }
 
+mod swallowed;
+
 /// What the kernel lacks, by what it says of itself and not by what the command finds.
 pub(super) fn missing() -> Option<String> {
     if !Path::new("/sys/bus/event_source/devices/kprobe").exists() {

@@ -8,7 +8,7 @@ use crate::recorded::of;
 
 /// A thread that begins to listen on an address tells the cut to begin or to heal. The server has a thread for each
 /// connection.
-const TURNS: &str = r#"
+pub(super) const TURNS: &str = r#"
 def mark(ip):
     with socket.socket() as listener:
         listener.bind((ip, 0))

@@ -12,7 +12,7 @@ use aya_ebpf::programs::ProbeContext;
 use probe_ebpf::event::{RareSlot, kind};
 use probe_ebpf::fault::{DESCRIPTOR, NUMBERS_MAX, PROOF_ARGUMENT, PROOF_RESULT, Subject, action};
 
-use super::{Walk, detail, leader, result, victim, who};
+use super::{Walk, detail, leader, result, size, victim, who};
 use crate::kernel::{self, Pointer, Structure, Untyped, field, offset};
 use crate::scope::Sock;
 use crate::{emit, fire, scope};
@@ -41,20 +41,23 @@ pub fn override_call(ctx: ProbeContext) -> Option<()> {
         0 => 0,
         _ => describe(&mut walk.subject, task, registers.load(offset!(regs_first))),
     };
+    walk.asked = size::asked(call, registers);
     let firing = walk.meet(leader(task));
-    if firing.action != action::OVERRIDE {
-        return None;
-    }
+    let value = match firing.action {
+        action::OVERRIDE => firing.value,
+        action::SWALLOW => walk.asked,
+        _ => return None,
+    };
     let thread = scope::current()?;
     let mut slot = thread.slot(kind::FAULT);
     slot.socket = cookie;
-    slot.result = firing.value;
+    slot.result = value;
     slot.argument = firing.index;
     let detail = detail(&firing, hook, &walk.subject);
     result::await_call(victim(task, true), &firing, hook, cookie, &detail);
     emit::rare(&RareSlot { slot, detail });
     // SAFETY: a helper that takes the program's context and a number.
-    unsafe { bpf_override_return(ctx.regs.cast(), firing.value as i64 as u64) };
+    unsafe { bpf_override_return(ctx.regs.cast(), value as i64 as u64) };
     None
 }
 

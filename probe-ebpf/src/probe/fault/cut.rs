@@ -1,4 +1,5 @@
-//! Packets that are lost, between the two sides of a partition or one by one, by a control group's programs for packets.
+//! Packets that are lost, between the two sides of a partition, of one connection or one by one, by a control group's
+//! programs for packets.
 //!
 //! A cut may ask for the sender's control group and scope, which are known where a packet leaves its socket, and for the
 //! receiver's, which are known where it comes to one. What the first place knows is noted by the packet's addresses
@@ -62,11 +63,33 @@ static ENDS: LocalStorage<
     { BPF_F_NO_PREALLOC as usize },
 > = LocalStorage::new();
 
-/// What is remembered about a socket that lost packets: for which rules that has been told, a bit each. Of packets
+/// What is remembered about a socket that lost packets, or that will: for which rules that has been told, a bit each. Of packets
 /// that left, of such that bore bytes, and the same of those that came in.
 #[repr(C)]
 struct End {
     told: [u32; 4],
+    /// Rules that have fired at an event of the socket and lose all its packets since, a bit each.
+    marks: u64,
+}
+
+/// Takes note that a rule loses all packets of a socket from now on; false: there was no room for that.
+#[inline(always)]
+pub fn mark(sk: Pointer, rule: u32) -> bool {
+    let end = end(sk, true);
+    if end.is_null() {
+        emit::dropped();
+        return false;
+    }
+    // SAFETY: a live storage value. Two threads that race for it both mark the socket for good.
+    unsafe { (*end).marks |= 1 << (rule & (RULES_MAX - 1)) };
+    true
+}
+
+#[inline(always)]
+fn end(sk: Pointer, create: bool) -> *mut End {
+    let flags = if create { BPF_LOCAL_STORAGE_GET_F_CREATE as u64 } else { 0 };
+    // SAFETY: the verifier checks map and socket.
+    unsafe { bpf_sk_storage_get(ENDS.as_map(), sk, ptr::null_mut(), flags) }.cast()
 }
 
 /// Lets a packet go on.
@@ -173,11 +196,15 @@ unsafe extern "C" fn turned(index: u32, _context: *mut c_void) -> i64 {
         let (action, from_ns, until_ns, limit) =
             ((*rule).action, (*rule).from_ns, (*rule).until_ns, (*rule).limit);
         let (open, over, fired) = ((*progress).open, (*progress).over, (*progress).fired);
-        if action != action::LOSE || open == 0 || now_ns < from_ns {
+        let cut = action == action::LOSE;
+        let begins = cut || action == action::HOLE && fired != 0;
+        if !begins || open == 0 || now_ns < from_ns {
             return 0;
         }
-        begun(index);
-        if (over != 0 || now_ns >= until_ns || fired >= limit)
+        if cut {
+            begun(index);
+        }
+        if (over != 0 || now_ns >= until_ns || cut && fired >= limit)
             && emit::count(&raw mut (*progress).healed) == 0
         {
             tell(index, told::HEALED);
@@ -199,6 +226,8 @@ struct Walk {
     rules: u32,
     /// 1: the socket at this place is in scope.
     scoped: u32,
+    /// Rules that lose all packets of this socket, a bit each.
+    marks: u32,
     /// One of [`told`].
     place: u16,
     /// 1: it goes the way of some cut, whoever sends it.
@@ -216,6 +245,7 @@ impl Walk {
             known: Flow::UNKNOWN,
             rules: 0,
             scoped: 0,
+            marks: 0,
             place,
             fits: 0,
         }
@@ -240,6 +270,11 @@ impl Walk {
         }
         self.packet.read(self.skb)?;
         self.scoped = scope::covers(sk) as u32;
+        let end = end(sk, false);
+        if !end.is_null() {
+            // SAFETY: a live storage value.
+            self.marks = unsafe { (*end).marks } as u32;
+        }
         self.each(met);
         if self.fits == 0 {
             return None;
@@ -263,6 +298,13 @@ impl Walk {
         field!(net, net_inum, u32) as u64
     }
 
+    /// Whether the socket at this place is what a rule (plus one) is about.
+    #[inline(always)]
+    fn is_victim(&self, flags: u32, rule: u32) -> bool {
+        let marked = self.marks >> ((rule - 1) & (RULES_MAX - 1)) & 1 != 0;
+        self.scoped != 0 && (marked || flags & cut::MARKED == 0)
+    }
+
     /// Whether it bears bytes, where only such packets are meant.
     #[inline(always)]
     fn suits(&self, flags: u32) -> bool {
@@ -284,6 +326,7 @@ impl Walk {
                 begun(firing.index);
                 first(sk, firing.index, self.place, self.packet.length != 0)
             }
+            action::HOLE => first(sk, firing.index, self.place, self.packet.length != 0),
             action::LOSE_ONE => true,
             _ => {
                 // A cut may have healed: that is told before the packet arrives.
@@ -307,12 +350,7 @@ type Body = unsafe extern "C" fn(u32, *mut Walk) -> i64;
 /// Whether a rule has lost no packet of this socket yet, there, of those that bear bytes or of those that do not.
 #[inline(always)]
 fn first(sk: Pointer, rule: u32, place: u16, bears: bool) -> bool {
-    // SAFETY: the verifier checks map and socket.
-    let end: *mut End = unsafe {
-        let flags = BPF_LOCAL_STORAGE_GET_F_CREATE as u64;
-        bpf_sk_storage_get(ENDS.as_map(), sk, ptr::null_mut(), flags)
-    }
-    .cast();
+    let end = end(sk, true);
     if end.is_null() {
         emit::dropped();
         return false;
@@ -350,7 +388,7 @@ unsafe extern "C" fn met(index: u32, walk: *mut Walk) -> i64 {
         };
         let flags = (*cut).flags;
         if here.0 != 0 && bpf_skb_ancestor_cgroup_id((*walk).skb, here.0 as i32 - 1) != here.1
-            || flags & ours != 0 && (*walk).scoped == 0
+            || flags & ours != 0 && !(*walk).is_victim(flags, rule)
         {
             return 0;
         }

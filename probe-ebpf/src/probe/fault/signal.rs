@@ -1,4 +1,5 @@
-//! Faults at events that threads raise: a signal for the process that is current, or word to user space, which does the rest.
+//! Faults at events that threads raise: a signal for the process that is current, a mark on the socket whose packets are lost
+//! from then on, or word to user space, which does the rest.
 //! Also where the events are met that only open or end a fault.
 
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_send_signal};
@@ -11,7 +12,7 @@ use probe_ebpf::event::{RareSlot, kind};
 use probe_ebpf::fault::{action, hook};
 use probe_ebpf::storage::seen;
 
-use super::{Walk, detail, leader, pause, tell, who};
+use super::{Walk, cut, detail, leader, pause, tell, who};
 use crate::kernel::{self, Pointer, field};
 use crate::{emit, scope};
 
@@ -93,7 +94,7 @@ fn met(hook: u32, sk: Pointer) -> Option<()> {
         action::PAUSE if pause::note(thread.pid, thread.time_ns, firing.value) => SIGSTOP,
         _ => 0,
     };
-    if result != 0 {
+    if result != 0 || firing.action == action::HOLE && cut::mark(sk, firing.index) {
         let mut slot = thread.slot(kind::FAULT);
         slot.socket = cookie();
         slot.result = result;

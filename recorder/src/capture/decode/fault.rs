@@ -31,11 +31,18 @@ impl Decoder {
         event.remote = self.address(about.remote, about.remote_port);
         event.protocol = spoken(about.protocol as u8);
         event.error = errno(slot.result.min(0));
-        if event.op != Op::Fault || about.action == action::OVERRIDE {
+        let swallowed = about.action == action::SWALLOW;
+        if event.op == Op::Fault && swallowed {
+            event.flags = event.flags.with(Flags::LOST);
+        }
+        if event.op != Op::Fault || about.action == action::OVERRIDE || swallowed {
             event.result = i64::from(slot.result.max(0));
             return;
         }
         event.signal = slot.result.max(0) as u8;
+        if about.action == action::HOLE && !event.in_kernel_lane() {
+            event.flags = event.flags.with(Flags::LOST).with(Flags::INCOMING);
+        }
         if about.action == action::DESTROY {
             event.flags = event.flags.with(Flags::EOF);
         }

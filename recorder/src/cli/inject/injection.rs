@@ -87,7 +87,7 @@ impl Besides for Injection<'_> {
     }
 
     fn turn(&mut self, capture: &mut Capture) -> Result<()> {
-        if self.choices.iter().any(|choice| matches!(choice.fault.nature, Nature::Partition(_))) {
+        if self.choices.iter().any(|choice| choice.offer.heals()) {
             arm::turn_cuts(capture.maps_mut())?;
         }
         if let Some(guardian) = &mut self.guardian {

@@ -91,33 +91,43 @@ impl Row {
             confirmed: seen.confirmed,
             contradicted: seen.contradicted,
             not_reached: progress.fired == 0,
-            healed: matches!(choice.fault.nature, Nature::Partition(_)).then_some(seen.healed),
+            healed: choice.offer.heals().then_some(seen.healed),
             remark: String::new(),
         };
-        row.remark = row.remarked(done);
+        row.remark = match choice.fault.nature {
+            Nature::Partition(_) if row.not_reached => "no packet went across".to_owned(),
+            _ => row.remarked(done, progress.unfit),
+        };
         row
     }
 
-    fn remarked(&self, done: Option<&Done>) -> String {
+    fn remarked(&self, done: Option<&Done>, unfit: u64) -> String {
         match (self.matched, self.fired) {
-            (0, _) if self.healed.is_some() => "no packet went across".to_owned(),
-            (_, 1..) if let Some(healed) = self.healed => {
-                let healed = if healed { "healed" } else { "cut to the end" };
-                match self.contradicted {
-                    0 => healed.to_owned(),
-                    ways => format!("{healed}; bytes went across {ways} of the cut connections"),
-                }
+            _ if unfit > 0 => {
+                format!("{unfit} not done: what the call was to send could not be read")
             }
             (0, _) => "no event matched".to_owned(),
             (_, 0) => "none of the matching events was the one".to_owned(),
             (_, fired) if let Some(why) = done.and_then(|done| done.remark(fired)) => why,
-            (_, fired) if self.contradicted > 0 => {
+            (_, fired) if self.contradicted > 0 && self.healed.is_none() => {
                 format!("{} of {fired} had another result", self.contradicted)
             }
-            (_, fired) if self.confirmed < fired => {
+            (_, fired) if self.confirmed < fired && self.healed.is_none() => {
                 format!("{} of {fired} not seen in the recording", fired - self.confirmed)
             }
-            _ => String::new(),
+            _ => match self.healed {
+                Some(true) => self.across("healed"),
+                Some(false) => self.across("cut to the end"),
+                None => String::new(),
+            },
+        }
+    }
+
+    /// What became of a cut, and what got through it.
+    fn across(&self, became: &str) -> String {
+        match self.contradicted {
+            0 => became.to_owned(),
+            ways => format!("{became}; bytes went across {ways} of the cut connections"),
         }
     }
 }

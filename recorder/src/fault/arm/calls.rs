@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use aya::Ebpf;
 use aya::maps::Array;
 use aya::programs::KProbe;
-use probe_ebpf::fault::{DESCRIPTOR, PROOF_ARGUMENT, PROOF_RESULT};
+use probe_ebpf::fault::{DESCRIPTOR, PROOF_ARGUMENT, PROOF_RESULT, size};
 
 use super::map;
 use crate::capture::attach::prove;
@@ -48,7 +48,7 @@ pub fn attach(ebpf: &mut Ebpf, calls: &[Syscall]) -> Result<()> {
         let number = number(*call)
             .with_context(|| format!("this machine has no system call `{}`", call.as_str()))?;
         let descriptor = if call.has_socket() { DESCRIPTOR } else { 0 };
-        numbers.set(number as u32, call.hook() | descriptor, 0)?;
+        numbers.set(number as u32, call.hook() | descriptor | sized(*call), 0)?;
     }
     let program = ebpf.program_mut(PROGRAM).with_context(|| format!("find {PROGRAM}"))?;
     let program: &mut KProbe = program.try_into()?;
@@ -122,6 +122,16 @@ fn is_overridden(call: Syscall) -> bool {
     // time; `ppoll` has a signal mask of no size, and `select` fewer than no descriptors, so that neither waits.
     let result = unsafe { libc::syscall(number, first, null, null, instant.as_ptr(), null, null) };
     result == -1 && io::Error::last_os_error().raw_os_error() == Some(-PROOF_RESULT)
+}
+
+/// Where a call says how much it is asked to send; nothing where that is no one number.
+pub const fn sized(call: Syscall) -> u32 {
+    match call {
+        Syscall::Sendto | Syscall::Write => size::BYTES,
+        Syscall::Writev => size::BUFFERS,
+        Syscall::Sendmsg => size::MESSAGE,
+        _ => 0,
+    }
 }
 
 /// A call's number on this machine, if it has it.

@@ -2,9 +2,9 @@
 
 use probe_ebpf::fault::{action, hook};
 
-use super::{Offer, calls, cut, packet};
+use super::{Offer, calls, cut, hole, packet};
 use crate::event::Protocol;
-use crate::fault::spec::{Action, Fault, Nature, Syscall, Target};
+use crate::fault::spec::{Action, Drop, Fault, Nature, Syscall, Target};
 use crate::pattern::{Key, Relation, Value, value_text};
 
 pub(super) fn offer(fault: &Fault) -> Result<Offer, String> {
@@ -14,6 +14,7 @@ pub(super) fn offer(fault: &Fault) -> Result<Offer, String> {
     };
     let errno = match target.action {
         Action::Error(errno) => errno,
+        Action::Drop(Drop::Blackhole) => return hole::offer(fault, target),
         Action::Drop(what) => return packet::offer(target, what),
         Action::Return(_) => {
             return Err("it can refuse a call, but not return a value of choice".to_owned());

@@ -9,7 +9,7 @@ use probe_ebpf::fault::{
 };
 
 use super::cut::CutSketch;
-use super::{Choice, Offer, cut, ops, packet, signal};
+use super::{Choice, Offer, cut, hole, ops, packet, signal};
 use crate::event::Protocol;
 use crate::fault::spec::{Fault, Latch, Nature, Pick, When};
 use crate::pattern::{AddressTest, Glob, Key, Lane, Pattern, Relation, Test, Value};
@@ -52,6 +52,9 @@ pub fn compile(
             }
             Nature::Event(target) if choice.offer.action == action::LOSE_ONE => {
                 compiled.cut(index as u32, packet::ways(target)?, cgroup)?;
+            }
+            Nature::Event(target) if choice.offer.action == action::HOLE => {
+                compiled.cut(index as u32, hole::ways(target, choice.offer.hooks)?, cgroup)?;
             }
             Nature::Event(_) => {}
         }
@@ -203,6 +206,9 @@ fn targets(pattern: &Pattern, offer: &Offer) -> Result<Vec<Sketch>, String> {
             let Matcher { value, mask, .. } = &mut sketch.matcher;
             (value.socket, mask.socket) = (1, u16::MAX);
         }
+    }
+    if offer.action == action::HOLE {
+        hole::of_tcp(&mut all);
     }
     if offer.action == action::DESTROY {
         for sketch in &mut all {

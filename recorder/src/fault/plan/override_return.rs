@@ -3,7 +3,8 @@
 use probe_ebpf::fault::action;
 
 use super::{Offer, calls, ops, target};
-use crate::fault::spec::{Action, Fault, Syscall, Target};
+use crate::event::Op;
+use crate::fault::spec::{Action, Drop, Fault, Syscall, Target};
 use crate::pattern::{Key, Value, value_text};
 
 /// What only a socket tells.
@@ -11,19 +12,26 @@ const OF_SOCKET: [Key; 5] = [Key::Remote, Key::Local, Key::Socket, Key::Netns, K
 
 pub(super) fn offer(fault: &Fault) -> Result<Offer, String> {
     let target = target(fault)?;
-    let (value, text) = match target.action {
+    let (action, value, text) = match target.action {
         Action::Error(errno) => {
-            (-i32::from(errno), format!("-{}", value_text(&Value::Error(errno))))
+            let text = format!("-{}", value_text(&Value::Error(errno)));
+            (action::OVERRIDE, -i32::from(errno), text)
         }
         Action::Return(value) => {
             let value = i32::try_from(value).map_err(|_| "no call returns that much".to_owned())?;
-            (value, value.to_string())
+            (action::OVERRIDE, value, value.to_string())
         }
+        Action::Drop(Drop::Message) => (action::SWALLOW, 0, "what it was asked to send".to_owned()),
         Action::Delay(_) => return Err("a program in the kernel cannot wait".to_owned()),
         _ => return Err("it can only give a call another result".to_owned()),
     };
-    let calls = calls(target)?;
-    let socket = asked(target, &calls)? || ops(&target.pattern).iter().any(|op| op.of_socket());
+    let mut calls = calls(target)?;
+    if action == action::SWALLOW {
+        calls = swallowed(target, calls)?;
+    }
+    let socket = asked(target, &calls)?
+        || action == action::SWALLOW
+        || ops(&target.pattern).iter().any(|op| op.of_socket());
     if let Some(call) = calls.iter().find(|call| socket && !call.has_socket()) {
         return Err(format!("`{}` is called on no socket, and needs its own fault", call.as_str()));
     }
@@ -38,14 +46,33 @@ pub(super) fn offer(fault: &Fault) -> Result<Offer, String> {
     if calls.contains(&Syscall::Close) {
         notes.push("an overridden close leaves the socket open in the program".to_owned());
     }
+    if action == action::SWALLOW {
+        notes.push("sendmmsg is not met: it also says in the program's memory how much of each message was sent".to_owned());
+    }
     Ok(Offer {
         hooks: calls.iter().fold(0, |hooks, call| hooks | 1 << call.hook()),
         socket,
-        action: action::OVERRIDE,
+        action,
         value,
         does: format!("{}: bpf_override_return({text})", names.join(", ")),
         notes,
     })
+}
+
+/// The calls whose messages can be lost.
+///
+/// # Errors
+/// When one sends nothing, or tells more than one number.
+fn swallowed(target: &Target, calls: Vec<Syscall>) -> Result<Vec<Syscall>, String> {
+    if let Some(call) = calls.iter().find(|call| call.op() != Op::Send) {
+        return Err(format!("`{}` sends no message that could be lost", call.as_str()));
+    }
+    if target.syscalls.contains(&Syscall::Sendmmsg) {
+        let reason =
+            "`sendmmsg` also says in the program's memory how much of each message was sent";
+        return Err(reason.to_owned());
+    }
+    Ok(calls.into_iter().filter(|call| *call != Syscall::Sendmmsg).collect())
 }
 
 /// Whether the pattern asks for something that only the call's socket tells.

@@ -11,7 +11,7 @@ use crate::event::Op;
 use crate::fault::spec::{Drop, Target};
 use crate::pattern::Key;
 
-const PLACE: &str = "packets to sockets of this machine are lost there; others where they leave, which TCP takes for not sent yet";
+pub(super) const PLACE: &str = "packets to sockets of this machine are lost there; others where they leave, which TCP takes for not sent yet";
 
 pub(super) fn offer(target: &Target, what: Drop) -> Result<Offer, String> {
     let (lost, note) = match what {
@@ -30,7 +30,9 @@ pub(super) fn offer(target: &Target, what: Drop) -> Result<Offer, String> {
         Drop::Message => {
             ("datagrams are lost", "the calls that send them return what they would have returned")
         }
-        Drop::Blackhole => return Err("it can only lose single packets".to_owned()),
+        Drop::Blackhole => {
+            return Err("from an event on all packets are lost, and no single ones".to_owned());
+        }
     };
     ways(target)?;
     Ok(Offer {
@@ -69,11 +71,14 @@ pub(super) fn ways(target: &Target) -> Result<Vec<CutSketch>, String> {
         return Err("it does not say which packets: add `op=send` or `op=recv`".to_owned());
     }
     let victims = alternatives(pattern, role::TARGET, 1 << hook::PACKET)?;
-    Ok(ops.into_iter().flat_map(|op| victims.iter().map(move |victim| way(victim, op))).collect())
+    Ok(ops
+        .into_iter()
+        .flat_map(|op| victims.iter().map(move |victim| way(victim, op, cut::BEARING)))
+        .collect())
 }
 
-/// The packets that one victim sends, or those that come to it.
-fn way(victim: &Sketch, op: Op) -> CutSketch {
+/// The packets that one victim sends, or those that come to it; only those that bits of [`cut`] mean.
+pub(super) fn way(victim: &Sketch, op: Op, flags: u32) -> CutSketch {
     let leaves = |subject: &Subject| Way {
         source: subject.local,
         target: subject.remote,
@@ -83,9 +88,9 @@ fn way(victim: &Sketch, op: Op) -> CutSketch {
     };
     let [value, mask] = [&victim.matcher.value, &victim.matcher.mask].map(leaves);
     let sent = CutSketch {
-        cut: Cut { value, mask, flags: cut::BEARING | cut::BY_SENDER, ..Cut::zeroed() },
+        cut: Cut { value, mask, flags: flags | cut::BY_SENDER, ..Cut::zeroed() },
         source: victim.cgroup.clone(),
         target: None,
     };
-    if op == Op::Send { sent } else { sent.turned(cut::BEARING | cut::BY_RECEIVER) }
+    if op == Op::Send { sent } else { sent.turned(flags | cut::BY_RECEIVER) }
 }

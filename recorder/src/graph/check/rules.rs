@@ -130,7 +130,7 @@ fn close(known: &Known<'_>, cause: &Event, effect: &Event, proof: Proof) -> Brok
 
 fn fault(known: &Known<'_>, from: Point, to: Point, proof: Proof) -> Broken {
     let (cause, effect) = (known.event(from.0), known.event(to.0));
-    if cause.op == Op::Fault && cause.tid == 0 {
+    if cause.op == Op::Fault && (cause.tid == 0 || cause.is_hole()) {
         return cut(known, from, to, proof);
     }
     if cause.op == Op::Fault && cause.flags.has(Flags::EOF) {
@@ -171,7 +171,14 @@ fn destroyed(known: &Known<'_>, from: Point, to: Point, proof: Proof) -> Broken 
 /// From a cut's beginning to a packet it lost, from that to the same bytes sent again or a connection given up.
 fn cut(known: &Known<'_>, from: Point, to: Point, proof: Proof) -> Broken {
     let (cause, effect) = (known.event(from.0), known.event(to.0));
-    let begins = cause.socket == 0 && !cause.flags.has(Flags::HEALED);
+    let hole = || {
+        let before = &known.history.events[..to.0 as usize];
+        let named = |event: &&Event| (event.host, event.fault) == (cause.host, cause.fault);
+        let holes = before.iter().filter(|event| event.is_hole()).filter(named).count();
+        let one = (cause.host, cause.socket) == (effect.host, effect.socket);
+        cause.is_hole() && (one || holes == 1 || known.joined(cause, effect))
+    };
+    let begins = cause.socket == 0 && !cause.flags.has(Flags::HEALED) || hole();
     let same = (cause.host, cause.socket) == (effect.host, effect.socket);
     let sender = if cause.flags.has(Flags::INCOMING) { known.joined(cause, effect) } else { same };
     let again = |event: &Event| {
@@ -200,8 +207,7 @@ fn cut(known: &Known<'_>, from: Point, to: Point, proof: Proof) -> Broken {
             let tried = between.iter().any(|e| (e.host, e.socket) == socket && again(e));
             let cut = known.history.events[..from.0 as usize].iter().any(|event| {
                 (event.host, event.fault) == (cause.host, cause.fault)
-                    && event.in_kernel_lane()
-                    && event.socket == 0
+                    && (event.in_kernel_lane() && event.socket == 0 || event.is_hole())
             });
             let proven = cut && !healed && (tried || !cause.has_range());
             sender && i32::from(effect.error) == libc::ETIMEDOUT && (proof == Proof::May || proven)

@@ -40,19 +40,56 @@ impl Turns {
     }
 }
 
+/// Faults from which on all packets of a connection are lost, by host and name, in order.
+struct Holes(HashMap<(u16, Name), Vec<EventIndex>>);
+
+impl Holes {
+    fn of_all(history: &History, rare: &[EventIndex]) -> Self {
+        let mut holes: HashMap<_, Vec<EventIndex>> = HashMap::new();
+        for &index in rare {
+            let event = &history.events[index as usize];
+            if event.is_hole() {
+                holes.entry((event.host, event.fault)).or_default().push(index);
+            }
+        }
+        Self(holes)
+    }
+
+    /// The one that lost a packet: at the same end of the connection, or at the other; or the only one there was.
+    fn of(&self, history: &History, graph: &Graph, index: EventIndex) -> Option<EventIndex> {
+        let lost = &history.events[index as usize];
+        let before = self.0.get(&(lost.host, lost.fault))?.iter().copied();
+        let before: Vec<EventIndex> = before.take_while(|&hole| hole < index).collect();
+        let endpoint = graph.endpoint_of(history, index);
+        let same = |hole: &&EventIndex| {
+            let other = graph.endpoint_of(history, **hole);
+            history.events[**hole as usize].socket == lost.socket
+                || endpoint
+                    .zip(other)
+                    .is_some_and(|(one, other)| graph.peers(one).any(|(peer, _)| peer == other))
+        };
+        match before[..] {
+            [only] => Some(only),
+            _ => before.iter().find(same).copied(),
+        }
+    }
+}
+
 pub(super) fn edges(history: &History, rare: &[EventIndex], notable: &Notable, graph: &mut Graph) {
-    let turns = Turns::of(history, rare);
+    let (turns, holes) = (Turns::of(history, rare), Holes::of_all(history, rare));
     for &index in rare {
         let lost = &history.events[index as usize];
-        if lost.op != Op::Fault || !lost.flags.has(Flags::LOST) {
+        if lost.op != Op::Fault || !lost.flags.has(Flags::LOST) || !lost.in_kernel_lane() {
             continue;
         }
-        if let Some(begin) = turns.begin_before(lost, index) {
+        let begin = turns.begin_before(lost, index).or_else(|| holes.of(history, graph, index));
+        if let Some(begin) = begin {
             push(history, graph, begin, index, Proof::Must);
         }
+        let turns = begin.is_some().then_some(&turns);
         for sender in senders(history, graph, index) {
             resent(history, notable, graph, (index, lost), &sender);
-            gave_up(history, notable, graph, &turns, (index, lost), &sender);
+            gave_up(history, notable, graph, turns, (index, lost), &sender);
         }
     }
 }
@@ -98,7 +135,7 @@ fn gave_up(
     history: &History,
     notable: &Notable,
     graph: &mut Graph,
-    turns: &Turns,
+    turns: Option<&Turns>,
     (index, lost): (EventIndex, &Event),
     sender: &Sender,
 ) {
@@ -114,8 +151,7 @@ fn gave_up(
             && notable.first(history, sender.endpoint, Op::Connect).is_some()
             && notable.first(history, sender.endpoint, Op::Established).is_none();
         // (After a single packet, those that follow may have got through.)
-        let cut = turns.begin_before(lost, index).is_some();
-        let all_lost = cut && !turns.healed_between(lost, index, error);
+        let all_lost = turns.is_some_and(|turns| !turns.healed_between(lost, index, error));
         let proven = all_lost && (tried || asked) && sender.proof == Proof::Must;
         push(history, graph, index, error, if proven { Proof::Must } else { Proof::May });
     }

@@ -2,6 +2,8 @@
 
 use expect_test::expect;
 
+use probe_ebpf::fault::hook;
+
 use super::*;
 
 /// The ways whose packets are lost, as flags, source and target.
@@ -86,4 +88,69 @@ fn what_packets_do_not_tell_is_refused() {
     "#]].assert_eq(&reasons.concat());
     let nobody = told("peer=:80 op=send => drop=packet, nth=3", Victims::Named, &everything());
     assert!(nobody.contains("it names no victims"), "{nobody}");
+}
+
+/// A message of a stream is lost by the call that sends it.
+#[test]
+fn messages_that_calls_do_not_send() {
+    check(
+        "comm=app op=send => drop=message, nth=3",
+        expect![[r#"
+        override: sendto, sendmsg, write, writev: bpf_override_return(what it was asked to send)
+            cgroup    a message of a stream is no packet of its own: say `protocol=udp`
+            destroy   it can only destroy connections
+            signal    it can only send signals"#]],
+    );
+    check(
+        "comm=app op=recv => drop=message, nth=3",
+        expect![[r#"
+        fault `it`: no mechanism can do this here
+            cgroup    a message of a stream is no packet of its own: say `protocol=udp`
+            destroy   it can only destroy connections
+            signal    it can only send signals
+            override  `recvfrom` sends no message that could be lost"#]],
+    );
+    check(
+        "comm=app => drop=message, syscall=sendmmsg, nth=3",
+        expect![[r#"
+        fault `it`: no mechanism can do this here
+            cgroup    a message of a stream is no packet of its own: say `protocol=udp`
+            destroy   it can only destroy connections
+            signal    it can only send signals
+            override  `sendmmsg` also says in the program's memory how much of each message was sent"#]],
+    );
+}
+
+/// Matchers lead to the event, and cuts are for the sockets that are marked there.
+#[test]
+fn a_connection_that_falls_silent() {
+    let text = "comm=a,b cgroup=/x op=recv,send peer=:80 => drop=blackhole, nth=3, until=10s";
+    check(
+        text,
+        expect![[r#"
+        cgroup: at recv, send: cgroup_skb: from then on all packets of its socket are lost
+            destroy   it can only destroy connections
+            signal    it can only send signals
+            override  it can only give a call another result"#]],
+    );
+    let faults = Faults { seed: None, faults: vec![line::parse(text, "it").unwrap()] };
+    let can = everything();
+    let choices = plan(&faults, Victims::Named, &can).unwrap();
+    let compiled = compile(&choices, 7, 100, &|path| Some((path.len() as u64, 1))).unwrap();
+    let hooks = 1 << hook::SENT | 1 << hook::RECEIVED;
+    assert!(compiled.matchers.iter().all(|m| m.hooks == hooks && m.value.protocol == 1));
+    let ways = compiled.cuts.iter().map(|cut| {
+        let (value, cgroups) = (cut.value, [cut.source_level, cut.target_level]);
+        (cut.flags, value.source_port, value.target_port, value.protocol, cgroups)
+    });
+    assert_eq!(ways.collect::<Vec<_>>(), [(0b1010, 0, 80, 1, [0; 2]), (0b1100, 80, 0, 1, [0; 2])]);
+    for (pattern, reason) in [
+        ("op=send protocol=unix_stream", "only sockets of TCP and UDP have packets of their own"),
+        ("op=fork", "it is not at hand where `fork` is noticed"),
+        ("peer=:80", "it does not say at which events: add `op=` to the pattern"),
+    ] {
+        let text = format!("comm=app {pattern} => drop=blackhole, nth=3");
+        let told = told(&text, Victims::Named, &everything());
+        assert!(told.contains(&format!("cgroup    {reason}\n")), "{text}: {told}");
+    }
 }
