@@ -152,6 +152,12 @@ pub struct Offsets {
     pub skb_protocol: u32,
     pub skb_dev: u32,
     pub device_net: u32,
+    pub task_mm: u32,
+    pub mm_arg_start: u32,
+    pub mm_arg_end: u32,
+    pub mm_env_end: u32,
+    pub bprm_filename: u32,
+    pub bprm_interp: u32,
 }
 
 /// Offset of a field that the running kernel does not have.

@@ -16,6 +16,12 @@ pub const CUTS_MAX: u32 = 64;
 pub const FLOWS_MAX: u32 = 2048;
 /// Memory for what user space is told at once: some 600 firings that it has not yet read.
 pub const CONTROL_BYTES: u32 = 1 << 16;
+/// Memory for what programs were started with: those of some eight processes that it was not yet read of.
+pub const PROGRAMS_BYTES: u32 = 1 << 18;
+/// Longest name of a program's file, its end included.
+pub const PROGRAM_NAME: usize = 256;
+/// Most bytes of arguments and environment together.
+pub const PROGRAM_BYTES: usize = 30 << 10;
 /// Most pauses under way at once; what would be one more is not stopped.
 pub const PAUSES_MAX: u32 = 256;
 
@@ -108,6 +114,9 @@ pub mod action {
     /// User space destroys the connection, which needs [`flag::TOLD`](super::flag::TOLD); `value` is the negative
     /// errno that its users then get.
     pub const DESTROY: u32 = 10;
+    /// Stop the process; user space starts it anew, or else lets it go on after `value` ms. Needs
+    /// [`flag::TOLD`](super::flag::TOLD).
+    pub const RESTART: u32 = 11;
     /// Lose every packet that goes across a cut network.
     pub const LOSE: u32 = 16;
     /// Lose this packet, on a network that is whole.
@@ -305,6 +314,22 @@ pub struct Told {
     pub subject: Subject,
 }
 
+/// What a process was started with. `bytes` are its arguments, then its environment, each text with its end.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Program {
+    pub pid: u32,
+    /// Bytes of the arguments.
+    pub arguments: u32,
+    /// Bytes of all.
+    pub length: u32,
+    /// 1: the file is a script, so that the arguments begin with its interpreter.
+    pub is_script: u32,
+    /// The file as it was asked for.
+    pub name: [u8; PROGRAM_NAME],
+    pub bytes: [u8; PROGRAM_BYTES],
+}
+
 /// One pause of a process; a map holds when each is to end, from before the process is stopped until after it was
 /// told to go on.
 #[repr(C)]
@@ -317,6 +342,7 @@ pub struct Pause {
 
 const _: () = {
     assert!(size_of::<Pause>() == 16);
+    assert!(size_of::<Program>() == 16 + PROGRAM_NAME + PROGRAM_BYTES);
     assert!(size_of::<Rule>() == 64);
     assert!(size_of::<Told>() == 88);
     assert!(size_of::<Subject>() == 64);

@@ -97,6 +97,8 @@ fn fault(history: &History, event: &Event) -> String {
     let name = printable(history.names.text(event.fault));
     match error_name(event) {
         Some(error) => format!("fault `{name}`: {error}"),
+        None if event.is_restart() => format!("fault `{name}`: restart"),
+        None if event.takes_place() => format!("fault `{name}`: in place of {}", event.target),
         None if event.signal != 0 => format!("fault `{name}`: {}", signal_name(event.signal)),
         None if event.is_hole() => format!("fault `{name}`: all packets are lost"),
         None if event.flags.has(Flags::LOST) && event.tid != 0 => {
@@ -329,7 +331,7 @@ mod tests {
             took SIGTERM
             out of memory: kill 4301
             bind on 127.0.0.1:8080
-            fault ``: SIGTERM
+            fault ``: in place of 4301
             packet dropped (reason 7) to [::1]:53122
             socket
             poll"#]]

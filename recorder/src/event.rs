@@ -46,7 +46,7 @@ pub struct Event {
     pub pid: u32,
     /// Thread; 0 in a kernel lane.
     pub tid: u32,
-    /// The other thread: a fork's child, a signal's target, an OOM kill's victim.
+    /// The other thread: a fork's child, a signal's target, an OOM kill's victim; the process that a fault restarts.
     pub target: u32,
     /// How many events the thread has raised so far, this one included; 0 in kernel lanes.
     pub task_count: u32,
@@ -122,6 +122,16 @@ impl Event {
     pub const fn is_hole(&self) -> bool {
         let both = self.flags.has(Flags::LOST) && self.flags.has(Flags::INCOMING);
         both && matches!(self.op, Op::Fault) && !self.in_kernel_lane()
+    }
+
+    /// A fault's event in the process that is to be started anew.
+    pub fn is_restart(&self) -> bool {
+        self.op == Op::Fault && self.target != 0 && self.target == self.pid
+    }
+
+    /// The first event of the process that takes the place of `target`.
+    pub fn takes_place(&self) -> bool {
+        self.op == Op::Fault && self.target != 0 && self.target != self.pid
     }
 
     /// Whether a fault changed the call: it was never made, or came to nothing, whatever it returned.

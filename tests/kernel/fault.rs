@@ -10,6 +10,7 @@ mod lost;
 mod overridden;
 mod partition;
 mod pause;
+mod restarted;
 mod running;
 
 use std::path::Path;

@@ -108,6 +108,44 @@ fn lost_packet() {
 }
 
 #[test]
+fn redis_restart() {
+    const CLIENT: &str = "
+import redis, sys
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
+tries = Retry(ExponentialBackoff(0.5, 0.05), 20)
+more = {'retry': tries, 'retry_on_error': [redis.ConnectionError]} if sys.argv[2] == 'again' else {}
+try:
+    print('found', redis.Redis('127.0.0.1', int(sys.argv[1]), **more).get('key'))
+except redis.ConnectionError:
+    print('gave up')
+";
+    let folder = folder();
+    let (path, port, python) = (folder.path().display(), free_port(), python_path());
+    fs::write(folder.path().join("client.py"), CLIENT).expect("it is ours");
+    let script = |how: &str, more: &str| {
+        format!(
+            "redis-server --port {port} --save '' --dir {path} {more} >/dev/null &
+            until redis-cli -p {port} set key value >/dev/null 2>&1; do sleep 0.05; done
+            {python} {path}/client.py {port} {how}
+            until redis-cli -p {port} shutdown nosave >/dev/null 2>&1; do sleep 0.05; done
+            wait"
+        )
+    };
+    for (how, more, result) in [
+        ("again", "--appendonly yes --appendfsync always", "found b'value'\n"),
+        ("again", "--appendonly no", "found None\n"),
+        ("once", "--appendonly no", "gave up\n"),
+    ] {
+        let script = script(how, more);
+        let (said, recording) = inject(folder.path(), "redis-restart.toml", &script);
+        assert_eq!(said, result, "{how} {more}");
+        let found = origin(&recording, "comm=python3 op=recv flag=eof");
+        assert_eq!(found, "fault `redis is restarted`: restart injected", "{how}");
+    }
+}
+
+#[test]
 fn nginx_failover() {
     let folder = folder();
     let path = folder.path().display();

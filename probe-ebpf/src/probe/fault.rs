@@ -10,6 +10,7 @@ mod cgroup;
 mod cut;
 mod packet;
 mod pause;
+mod restart;
 mod result;
 mod signal;
 mod size;

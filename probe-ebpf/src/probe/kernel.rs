@@ -107,6 +107,12 @@ pub static OFFSETS: Offsets = Offsets {
     skb_protocol: ABSENT,
     skb_dev: ABSENT,
     device_net: ABSENT,
+    task_mm: ABSENT,
+    mm_arg_start: ABSENT,
+    mm_arg_end: ABSENT,
+    mm_env_end: ABSENT,
+    bprm_filename: ABSENT,
+    bprm_interp: ABSENT,
 };
 
 #[unsafe(no_mangle)]

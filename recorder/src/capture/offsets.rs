@@ -147,6 +147,12 @@ fn offsets(btf: &Btf) -> Offsets {
         skb_protocol: at("sk_buff", "protocol"),
         skb_dev: at("sk_buff", "dev"),
         device_net: at("net_device", "nd_net.net"),
+        task_mm: at("task_struct", "mm"),
+        mm_arg_start: at("mm_struct", "arg_start"),
+        mm_arg_end: at("mm_struct", "arg_end"),
+        mm_env_end: at("mm_struct", "env_end"),
+        bprm_filename: at("linux_binprm", "filename"),
+        bprm_interp: at("linux_binprm", "interp"),
     }
 }
 

@@ -129,6 +129,11 @@ pub(super) trait Besides {
         Ok(())
     }
 
+    /// Whether another process has taken the place of the command, which has ended, and is still there.
+    fn goes_on(&mut self, _command: u32) -> bool {
+        false
+    }
+
     /// When the command has ended, and before the rest is read.
     fn end(&mut self, capture: &mut Capture) -> Result<()> {
         self.turn(capture)
@@ -264,17 +269,26 @@ impl Session<'_> {
         turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut until = limit.map(|limit| self.started + limit);
         let mut asked = false;
+        let command = child.as_ref().and_then(Child::id);
+        // The command's own status, while another process has its place.
+        let mut replaced = None;
         loop {
             let stop = tokio::select! {
                 status = wait(&mut child) => {
-                    return Ok(Ended { status: Some(status?), stopped: asked });
+                    (replaced, child) = (Some(status?), None);
+                    false
                 }
                 () = passed(until) => true,
                 // A snapshot leaves the rings alone, and sleeps.
-                _ = turn.tick(), if !self.snapshot => false,
+                _ = turn.tick(), if !self.snapshot || replaced.is_some() => false,
                 _ = interrupt.recv() => true,
                 _ = terminate.recv() => true,
             };
+            if let (Some(status), Some(command)) = (replaced, command)
+                && !self.besides.goes_on(command)
+            {
+                return Ok(Ended { status: Some(status), stopped: asked });
+            }
             if stop {
                 if asked || child.is_none() {
                     return Ok(Ended { status: None, stopped: true });

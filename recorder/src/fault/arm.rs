@@ -39,10 +39,11 @@ const PROGRAMS: [(u32, &[&str]); 9] = [
 
 /// The tracepoints of the programs that have one.
 /// Those of such names with `_again` behind it are attached as well where the kernel may skip the first.
-const TRACEPOINTS: [(&str, &str); 5] = [
+const TRACEPOINTS: [(&str, &str); 6] = [
     ("met_sent", "sock_send_length"),
     ("met_received", "sock_recv_length"),
     ("met_state", "inet_sock_set_state"),
+    ("program_began", "sched_process_exec"),
     ("call_begun", "sys_enter"),
     ("call_ended", "sys_exit"),
 ];
@@ -80,13 +81,17 @@ pub fn attach_rules(ebpf: &mut Ebpf, btf: &Btf, compiled: &Compiled) -> Result<V
     let mut hooks = compiled.matchers.iter().fold(0, |hooks, matcher| hooks | matcher.hooks);
     if !compiled.cuts.is_empty() {
         hooks |= 1 << hook::PACKET;
-        turner(ebpf)?.load().context("load cuts_turned")?;
+        raw(ebpf, "cuts_turned")?.load().context("load cuts_turned")?;
     }
     let mut programs: Vec<&str> = Vec::new();
     let changes =
         |rule: &Rule| matches!(rule.action, action::REFUSE | action::OVERRIDE | action::SWALLOW);
     if compiled.rules.iter().any(changes) {
         programs.push("call_ended");
+    }
+    if compiled.rules.iter().any(|rule| rule.action == action::RESTART) {
+        programs.push("program_began");
+        raw(ebpf, "takes_place")?.load().context("load takes_place")?;
     }
     for (hook, names) in PROGRAMS {
         let new = names.iter().filter(|_| hooks >> hook & 1 == 1);
@@ -181,12 +186,15 @@ fn trace(ebpf: &mut Ebpf, btf: &Btf, name: &str, tracepoint: &str) -> Result<()>
 /// # Errors
 /// When the program cannot be run; it was loaded when cuts were armed.
 pub fn turn_cuts(ebpf: &mut Ebpf) -> Result<()> {
-    turner(ebpf)?.test_run(RawTracePointRunOptions::new()).context("run cuts_turned")?;
+    raw(ebpf, "cuts_turned")?
+        .test_run(RawTracePointRunOptions::new())
+        .context("run cuts_turned")?;
     Ok(())
 }
 
-fn turner(ebpf: &mut Ebpf) -> Result<&mut RawTracePoint> {
-    let program = ebpf.program_mut("cuts_turned").context("find the program cuts_turned")?;
+/// A program that is run when it is wanted, and attached to nothing.
+pub(super) fn raw<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut RawTracePoint> {
+    let program = ebpf.program_mut(name).with_context(|| format!("find the program {name}"))?;
     Ok(program.try_into()?)
 }
 

@@ -4,7 +4,7 @@
 //! It holds two maps and the reading end of a pipe, and nothing that keeps a fault armed. The kernel half notes who
 //! is stopped before it stops them, so there is nothing that the recorder would have to tell.
 
-mod resume;
+pub(super) mod resume;
 pub mod watch;
 
 use std::io;

@@ -22,6 +22,8 @@ pub struct Witness {
     waiting: HashMap<u32, Event>,
     /// By socket: the fault that destroys it, until its error is seen.
     destroying: HashMap<u64, Event>,
+    /// By process: the fault for which it takes another's place, until it begins its program.
+    beginning: HashMap<u32, Name>,
     /// Faults that cut a network, as against those that lose single packets.
     cuts: HashMap<Name, Cut>,
     packets: Packets,
@@ -59,13 +61,22 @@ impl Witness {
                 self.destroyed(event);
                 continue;
             }
+            if event.takes_place() {
+                self.beginning.insert(event.pid, event.fault);
+                continue;
+            }
+            if event.op == Op::Exec
+                && let Some(fault) = self.beginning.remove(&event.pid)
+            {
+                self.seen.entry(fault).or_default().confirmed += 1;
+            }
             if event.op == Op::Fault {
                 self.seen.entry(event.fault).or_default().injected += 1;
                 if event.is_hole() {
                     self.holes.begin(event);
                 } else if event.flags.has(Flags::EOF) {
                     self.destroying.insert(event.socket, *event);
-                } else {
+                } else if !event.is_restart() {
                     self.waiting.insert(event.tid, *event);
                 }
                 continue;

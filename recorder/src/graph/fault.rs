@@ -1,9 +1,12 @@
 //! Injected faults: from a fault to the end of the call that it changed, or to the begin of the signal that it sent.
 //! Exact, since both are the same thread's and the kernel half notes one right after the other. Cut networks are in a file of
 //! their own, and so are destroyed connections.
+//! A process that takes another's place says so in its first event, to which the fault's in the other one leads.
 
 mod cut;
 mod destroyed;
+
+use std::collections::HashMap;
 
 use super::endpoint::Notable;
 use super::{EdgeKind, Graph, Proof, Side};
@@ -11,6 +14,8 @@ use crate::event::{Event, EventIndex, Flags, History, Name, Op};
 
 pub(super) fn edges(history: &History, rare: &[EventIndex], notable: &Notable, graph: &mut Graph) {
     cut::edges(history, rare, notable, graph);
+    // By host, process and name: the last event at which one was to be restarted.
+    let mut restarts: HashMap<(u16, u32, Name), EventIndex> = HashMap::new();
     for &index in rare {
         let fault = &history.events[index as usize];
         if fault.op != Op::Fault || fault.in_kernel_lane() {
@@ -19,6 +24,15 @@ pub(super) fn edges(history: &History, rare: &[EventIndex], notable: &Notable, g
         if fault.flags.has(Flags::EOF) {
             destroyed::edges(history, index, notable, graph);
             continue;
+        }
+        let key = (fault.host, fault.target, fault.fault);
+        if fault.is_restart() {
+            restarts.insert(key, index);
+        } else if fault.takes_place()
+            && let Some(&restart) = restarts.get(&key)
+        {
+            let (from, to) = ((restart, Side::End), (index, Side::End));
+            graph.push(from, to, EdgeKind::Fault, Proof::Must);
         }
         let next = graph.lives_of(fault.host, fault.tid).iter().find_map(|life| {
             let events = graph.events_of_thread(life);
@@ -44,7 +58,10 @@ pub fn changed(fault: &Event, next: &Event) -> bool {
         Op::Send if next.fault == Name::NONE => {
             fault.signal == 0 && fault.socket == next.socket && next.socket != 0
         }
-        Op::Signal => fault.signal != 0 && fault.signal == next.signal && next.target == fault.tid,
+        Op::Signal => {
+            let victim = if fault.takes_place() { fault.target } else { fault.tid };
+            fault.signal != 0 && fault.signal == next.signal && next.target == victim
+        }
         _ => fault.signal == 0 && fault.fault == next.fault,
     }
 }

@@ -607,6 +607,22 @@ fn a_connection_that_is_destroyed_breaks_at_both_ends() {
 }
 
 #[test]
+fn a_process_that_is_restarted_leads_to_the_one_in_its_place() {
+    // b takes a's place, and kills it before it begins its own program; c would take that of another.
+    check(
+        "a fault fault=f signal=19 target=a / a signal signal=19 target=a.a process /
+         b fault fault=f signal=9 target=a / b signal signal=9 target=a.a process / a deliver signal=9 / b exec /
+         c fault fault=f signal=9 target=d",
+        expect![[r#"
+            a fault → a signal  must fault end→begin
+            a fault → b fault  must fault end→end
+            b fault → b signal  must fault end→begin
+            b signal → a deliver  must signal begin→end
+        "#]],
+    );
+}
+
+#[test]
 fn a_fault_leads_to_what_it_changed() {
     check(
         "a fault fault=f error=ECONNREFUSED / a connect fault=f error=ECONNREFUSED /

@@ -100,9 +100,12 @@ pub fn trace(history: &History, graph: &Graph, symptom: EventIndex) -> Trace {
 }
 
 /// Whether an event is a fault that no other event of its led to. Whoever injected it wanted it: what its thread did before
-/// made no difference. But a packet may be lost because a cut had begun.
+/// made no difference. But a packet may be lost because a cut had begun, and a process takes another's place because that one was to be
+/// restarted.
 fn is_origin(history: &History, graph: &Graph, event: EventIndex) -> bool {
-    let mut edges = graph.nodes.edges_directed(node(event, Side::Begin), Direction::Incoming);
+    let sides = [Side::Begin, Side::End].into_iter();
+    let mut edges =
+        sides.flat_map(|side| graph.nodes.edges_directed(node(event, side), Direction::Incoming));
     history.events[event as usize].op == Op::Fault
         && !edges.any(|edge| edge.weight().kind == EdgeKind::Fault)
 }

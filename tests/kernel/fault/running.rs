@@ -87,6 +87,12 @@ impl Inject {
         found.get()
     }
 
+    /// Whether one of them has this name.
+    pub fn has(&self, comm: &str) -> bool {
+        let name = |pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        self.processes().into_iter().any(|(pid, _)| name(pid).trim_end() == comm)
+    }
+
     pub fn guardian(&self) -> Option<u32> {
         let is_guardian = |pid: &u32| {
             let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -136,6 +142,9 @@ impl Drop for Inject {
         // The group is that of our child; its leader may be gone, and the group with it.
         let _ = killpg(Pid::from_raw(self.child.id() as i32), Signal::SIGKILL);
         let _ = self.child.wait();
+        for (pid, _) in self.processes() {
+            let _ = kill(Pid::from_raw(pid as i32), Signal::SIGKILL);
+        }
     }
 }
 

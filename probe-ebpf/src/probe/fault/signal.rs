@@ -91,7 +91,11 @@ fn met(hook: u32, sk: Pointer) -> Option<()> {
     // The signal, or the negative errno.
     let result = match firing.action {
         action::SIGNAL | action::DESTROY => firing.value,
-        action::PAUSE if pause::note(thread.pid, thread.time_ns, firing.value) => SIGSTOP,
+        action::PAUSE | action::RESTART
+            if pause::note(thread.pid, thread.time_ns, firing.value) =>
+        {
+            SIGSTOP
+        }
         _ => 0,
     };
     if result != 0 || firing.action == action::HOLE && cut::mark(sk, firing.index) {
@@ -99,6 +103,9 @@ fn met(hook: u32, sk: Pointer) -> Option<()> {
         slot.socket = cookie();
         slot.result = result;
         slot.argument = firing.index;
+        if firing.action == action::RESTART {
+            slot.code = thread.pid as i32;
+        }
         let detail = detail(&firing, hook, &walk.subject);
         // First, since what comes of it are events as well.
         emit::rare(&RareSlot { slot, detail });

@@ -40,11 +40,13 @@ impl Decoder {
             return;
         }
         event.signal = slot.result.max(0) as u8;
-        if about.action == action::HOLE && !event.in_kernel_lane() {
-            event.flags = event.flags.with(Flags::LOST).with(Flags::INCOMING);
-        }
-        if about.action == action::DESTROY {
-            event.flags = event.flags.with(Flags::EOF);
+        match about.action {
+            action::HOLE if !event.in_kernel_lane() => {
+                event.flags = event.flags.with(Flags::LOST).with(Flags::INCOMING);
+            }
+            action::DESTROY => event.flags = event.flags.with(Flags::EOF),
+            action::RESTART => event.target = slot.code as u32,
+            _ => {}
         }
         match slot.aux[0] {
             told::LOST_OUT | told::LOST_IN => self.lost(raw, event),

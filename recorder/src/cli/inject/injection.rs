@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use probe_ebpf::fault::action;
+use probe_ebpf::fault::{Rule, action};
 
 use super::report;
 use crate::capture::{Capture, clock};
@@ -71,13 +71,14 @@ impl Besides for Injection<'_> {
         self.noted = Some(Noted::note(Path::new(FOLDER), armed, self.beside)?);
         let names = self.choices.iter().map(|choice| choice.fault.name.as_str());
         capture.note_faults(self.file());
-        if compiled.rules.iter().any(|rule| rule.action == action::PAUSE) {
+        let stops = |rule: &Rule| matches!(rule.action, action::PAUSE | action::RESTART);
+        if compiled.rules.iter().any(stops) {
             self.guardian = Some(Guardian::start(capture.maps())?);
         }
         let control = arm::start(capture, names, &compiled)?;
         let deeds: Vec<_> = self.choices.iter().map(|choice| deed(choice.fault)).collect();
         if deeds.iter().any(Option::is_some) {
-            self.actor = Some(Actor::start(control, deeds)?);
+            self.actor = Some(Actor::start(capture, control, deeds)?);
         }
         Ok(())
     }
@@ -111,6 +112,10 @@ impl Besides for Injection<'_> {
             })
             .collect();
         Ok(())
+    }
+
+    fn goes_on(&mut self, command: u32) -> bool {
+        self.actor.as_ref().is_some_and(|actor| actor.lives_on(command))
     }
 
     fn end(&mut self, capture: &mut Capture) -> Result<()> {

@@ -7,7 +7,7 @@ use crate::capture::scope::pidfd_open;
 use crate::capture::{clock, procfs};
 
 /// Lets the process go on that had this number at this time of the monotonic clock; nothing where it is gone.
-pub(super) fn resume(pid: u32, since_ns: u64) {
+pub(in crate::fault) fn resume(pid: u32, since_ns: u64) {
     let Ok(process) = pidfd_open(pid, 0) else { return };
     let slept_ns = clock::since_boot_ns().saturating_sub(clock::monotonic_ns());
     // Of the process that the descriptor is of, or of none.

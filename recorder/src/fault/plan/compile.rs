@@ -168,7 +168,10 @@ fn rule(choice: &Choice<'_>, seed: u64, now_ns: u64) -> Rule {
         from_ns: if let Latch::After(time) = fault.from { after(time) } else { 0 },
         until_ns: fault.limit.duration.map_or(until_ns, |time| until_ns.min(after(time))),
         // Where user space has a part in the deed.
-        flags: if choice.offer.action == action::DESTROY { flag::TOLD } else { 0 },
+        flags: match choice.offer.action {
+            action::DESTROY | action::RESTART => flag::TOLD,
+            _ => 0,
+        },
         reserved: 0,
     }
 }

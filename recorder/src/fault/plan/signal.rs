@@ -7,7 +7,7 @@ use probe_ebpf::fault::{action, hook};
 use super::{Offer, ops, target};
 use crate::event::Op;
 use crate::fault::spec::{Action, Fault, Target};
-use crate::pattern::{Value, duration_text, value_text};
+use crate::pattern::{Key, Value, duration_text, value_text};
 
 pub(super) fn offer(fault: &Fault) -> Result<Offer, String> {
     let target = target(fault)?;
@@ -17,13 +17,22 @@ pub(super) fn offer(fault: &Fault) -> Result<Offer, String> {
             (action::SIGNAL, i32::from(signal), format!("bpf_send_signal({name})"))
         }
         Action::Pause(time) => (action::PAUSE, milliseconds(time)?, pausing(time)),
+        Action::Restart => {
+            spares_the_first(target)?;
+            let does = "bpf_send_signal(SIGSTOP), then SIGKILL, and the same program anew";
+            (action::RESTART, RESTART_WITHIN_MS, does.to_owned())
+        }
         Action::Delay(_) => {
             return Err("it strikes whole processes, and cannot delay one call".to_owned());
         }
         _ => return Err("it can only send signals".to_owned()),
     };
     let (hooks, at) = at_events(target)?;
-    let notes = vec!["it strikes the whole process, and acts when the call has ended".to_owned()];
+    let mut notes =
+        vec!["it strikes the whole process, and acts when the call has ended".to_owned()];
+    if action == action::RESTART {
+        notes.push("it is killed and started from user space; what it had inherited open besides its standard files is not there again".to_owned());
+    }
     Ok(Offer { hooks, socket: false, action, value, does: format!("{at}: {does}"), notes })
 }
 
@@ -44,6 +53,18 @@ pub(super) fn at_events(target: &Target) -> Result<(u64, String), String> {
         return Err("it does not say at which events: add `op=` to the pattern".to_owned());
     }
     Ok((hooks, format!("at {}", attached.join(", "))))
+}
+
+/// How long a process that is to be started anew stands still at most, if that does not come about.
+const RESTART_WITHIN_MS: i32 = 10_000;
+
+/// What is asked of whoever is process 1 would end the machine.
+fn spares_the_first(target: &Target) -> Result<(), String> {
+    let pids = target.pattern.tests.iter().filter(|test| test.key == Key::Pid);
+    match pids.flat_map(|test| &test.values).any(|pid| *pid == Value::Number(1)) {
+        true => Err("process 1 cannot be restarted: the machine ends with it".to_owned()),
+        false => Ok(()),
+    }
 }
 
 /// Shorter pauses would be over before anybody could end them.

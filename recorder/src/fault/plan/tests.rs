@@ -120,6 +120,27 @@ fn a_connection_of_tcp_can_be_destroyed() {
     }
 }
 
+#[test]
+fn a_process_is_restarted_by_signals() {
+    check(
+        "comm=app op=recv => restart, nth=3",
+        expect![[r#"
+        signal: at recv: bpf_send_signal(SIGSTOP), then SIGKILL, and the same program anew
+            cgroup    it can only refuse calls, and lose packets
+            destroy   it can only destroy connections
+            override  it can only give a call another result"#]],
+    );
+    for (pattern, reason) in [
+        ("pid=1 op=recv", "process 1 cannot be restarted: the machine ends with it"),
+        ("pid=7,1 op=recv", "process 1 cannot be restarted: the machine ends with it"),
+        ("comm=app op=accept", "it is not at hand where `accept` is noticed"),
+        ("comm=app protocol=tcp", "it does not say at which events: add `op=` to the pattern"),
+    ] {
+        let told = told(&format!("{pattern} => restart, nth=3"), Victims::Named, &everything());
+        assert!(told.contains(&format!("signal    {reason}\n")), "{pattern}: {told}");
+    }
+}
+
 /// Where user space does the deed it has to be told, and of TCP's sockets alone.
 #[test]
 fn a_rule_that_destroys_is_told_of_tcp() {

@@ -136,11 +136,20 @@ fn fault(known: &Known<'_>, from: Point, to: Point, proof: Proof) -> Broken {
     if cause.op == Op::Fault && cause.flags.has(Flags::EOF) {
         return destroyed(known, from, to, proof);
     }
+    if effect.takes_place() && cause.is_restart() {
+        let same =
+            (cause.host, cause.fault, cause.pid) == (effect.host, effect.fault, effect.target);
+        let right = same && (from.1, to.1) == (Side::End, Side::End);
+        return (!right).then_some(("fault", "it does not lead to who took the process's place"));
+    }
     let late = if effect.op == Op::Signal { Side::Begin } else { Side::End };
     let sides = (from.1, to.1) == (Side::End, late);
     let next = known.next_in_thread[from.0 as usize] == to.0;
     let deed = match effect.op {
-        Op::Signal => effect.signal == cause.signal && effect.target == cause.tid,
+        Op::Signal => {
+            let victim = if cause.takes_place() { cause.target } else { cause.tid };
+            effect.signal == cause.signal && effect.target == victim
+        }
         Op::Fault => false,
         Op::Send => effect.socket == cause.socket && cause.signal == 0,
         _ => effect.fault == cause.fault && cause.signal == 0,
