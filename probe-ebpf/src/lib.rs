@@ -10,3 +10,4 @@ pub mod event;
 pub mod fault;
 pub mod ring;
 pub mod storage;
+pub mod watch;

@@ -127,10 +127,11 @@ pub async fn run(config: Config, file: Option<PathBuf>, ready: impl FnOnce(&Conf
     let api = server::Server::open(&config, ask, seen)?;
     let settings =
         Settings { ring_bytes: config.ring.0, probe_log: false, record_self: false, family: None };
-    let capture = Capture::start(config.scope(), settings)?;
-    give_back_memory();
+    let mut capture = Capture::start(config.scope(), settings)?;
     let (mut triggers, fired) = Triggers::new();
     triggers.watch(&config.trigger);
+    triggers.arm(&mut capture);
+    give_back_memory();
     let begin = |limits| History::start(limits, &config.dumps.directory, &capture);
     let history = config.history.clone().map(begin);
     let daemon = Daemon {

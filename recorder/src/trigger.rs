@@ -7,6 +7,7 @@
 pub mod alertmanager;
 pub mod bell;
 pub mod journal;
+pub mod kernel;
 mod lines;
 pub mod log;
 pub mod rule;

@@ -8,6 +8,7 @@ mod prometheus;
 mod reload;
 pub mod running;
 mod triggers;
+mod watched;
 
 use std::fs;
 use std::io::{Read, Write};

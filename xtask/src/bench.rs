@@ -14,6 +14,7 @@ use crate::{build, setup};
 use table::Table;
 
 mod capture;
+mod daemon;
 mod faults;
 mod history;
 mod questions;
@@ -21,6 +22,7 @@ mod recorder;
 mod redis;
 mod syscall;
 mod table;
+mod trigger;
 
 #[derive(clap::Args)]
 pub struct Arguments {
@@ -56,6 +58,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     capture::rings_only(&mut table, &server, &directory.0, arguments)?;
     capture::followed(&mut table, &server, &directory.0, arguments)?;
     history::followed(&mut table, &server, &directory.0, arguments)?;
+    trigger::to_dump(&mut table, &server, &directory.0, arguments)?;
     questions::snapshot(&mut table, &server, &directory.0, &questions::SMALL)?;
     if !arguments.small {
         let recording = questions::snapshot(&mut table, &server, &directory.0, &questions::LARGE)?;

@@ -14,7 +14,7 @@ mod restart;
 mod result;
 mod signal;
 mod size;
-mod tell;
+pub mod tell;
 
 use core::ffi::c_void;
 use core::ptr;
@@ -263,7 +263,7 @@ unsafe extern "C" fn matched(index: u32, walk: *mut Walk) -> i64 {
 
 /// Whether no masked bit of the subject differs.
 #[inline(always)]
-fn holds(matcher: *mut Matcher, subject: *const Subject) -> bool {
+pub fn holds(matcher: *mut Matcher, subject: *const Subject) -> bool {
     let mut different = 0;
     let mut i = 0;
     while i < SUBJECT_WORDS {
@@ -287,7 +287,7 @@ unsafe fn differs(matcher: *mut Matcher, subject: *const Subject, word: usize) -
 }
 
 #[inline(always)]
-fn in_cgroup(matcher: *mut Matcher) -> bool {
+pub fn in_cgroup(matcher: *mut Matcher) -> bool {
     // SAFETY: a live map value, and a helper that takes a number.
     unsafe {
         let level = (*matcher).cgroup_level;

@@ -59,6 +59,9 @@ mod iterate;
 mod fault;
 
 #[cfg(target_arch = "bpf")]
+mod watch;
+
+#[cfg(target_arch = "bpf")]
 mod idle;
 
 /// The kernel lets only programs under a GPL-compatible licence call the helpers that read kernel

@@ -38,17 +38,22 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> Option<()> {
     let thread = scope::current()?;
     let mut slot = thread.slot(kind::EXIT);
     slot.result = field!(task, task_exit_code, i32);
-    let last = if argument!(exit_group_dead) == ABSENT {
-        // Before Linux 6.16 the tracepoint does not say. The thread has been subtracted already.
-        field!(field!(task, task_signal, Pointer), signal_live, i32) == 0
-    } else {
-        ctx.arg::<i32>(1) & 1 != 0
-    };
-    if last {
+    if is_last(&ctx, task) {
         slot.flags |= flag::LAST_THREAD;
     }
     emit::rare(&RareSlot { slot, detail: [0; 8] });
     None
+}
+
+/// Whether the thread that ends is the last of its process.
+#[inline(always)]
+pub fn is_last(ctx: &BtfTracePointContext, task: *mut task_struct) -> bool {
+    if argument!(exit_group_dead) == ABSENT {
+        // Before Linux 6.16 the tracepoint does not say. The thread has been subtracted already.
+        field!(field!(task, task_signal, Pointer), signal_live, i32) == 0
+    } else {
+        ctx.arg::<i32>(1) & 1 != 0
+    }
 }
 
 /// A thread takes another name: no event, but a name record. Fires before the change; the new name is the argument.

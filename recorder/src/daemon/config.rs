@@ -144,6 +144,7 @@ impl Config {
                 );
             }
         }
+        crate::trigger::kernel::fits(&config.trigger).map_err(anyhow::Error::msg)?;
         Ok(config)
     }
 
@@ -211,7 +212,7 @@ mod tests {
                   |
                 2 | [[trigger]]
                   | ^^^^^^^^^^^
-                a trigger watches one thing: give it `log` or `journal`
+                a trigger watches one thing: give it `log`, `journal`, `event`, `exit` or `count`
             "#]],
         );
         refused(
@@ -240,12 +241,12 @@ mod tests {
         refused(
             "[[trigger]]\nname = 'Slow'\nlogs = '/x'",
             expect![[r#"
-            TOML parse error at line 3, column 1
-              |
-            3 | logs = '/x'
-              | ^^^^
-            unknown field `logs`, expected one of `name`, `log`, `journal`, `matches`, `symptom`, `missing`, `lookback`, `after`
-        "#]],
+                TOML parse error at line 3, column 1
+                  |
+                3 | logs = '/x'
+                  | ^^^^
+                unknown field `logs`, expected one of `name`, `log`, `journal`, `matches`, `event`, `exit`, `count`, `of`, `above`, `window`, `symptom`, `missing`, `lookback`, `after`, `raise`
+            "#]],
         );
         refused(
             "[[trigger]]\nname = 'S'\nlog = '/x'\nmatches = 'x'\nsymptom = 'comm={who}'",

@@ -88,6 +88,7 @@ impl Daemon {
         let live = Live::of(&config)?;
         self.store.limit(&config.dumps)?;
         self.triggers.watch(&config.trigger);
+        self.triggers.arm(&mut self.capture);
         self.live.send_replace(live);
         self.config = config;
         Ok(Reloaded { needs_restart })

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::mem::{Discriminant, discriminant};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::store::Refusal;
+use crate::capture::Capture;
+use crate::capture::control::Control;
 use crate::trigger::bell::Standing;
+use crate::trigger::kernel::{self, Bells, Plan};
 use crate::trigger::{Bell, Firing, Rule, What, journal, log};
 
 /// Firings that wait for the daemon to take them.
@@ -21,6 +24,10 @@ pub struct Triggers {
     watched: Vec<Watched>,
     /// To the daemon.
     to: mpsc::Sender<Firing>,
+    /// Of those that the kernel watches for.
+    bells: Bells,
+    /// What listens to the kernel, once there is a reason.
+    listener: Option<JoinHandle<()>>,
     tallies: BTreeMap<String, Tally>,
 }
 
@@ -28,8 +35,15 @@ pub struct Triggers {
 struct Watched {
     rule: Arc<Rule>,
     standing: Arc<Standing>,
-    /// What watches it, where that is done in user space.
-    task: JoinHandle<()>,
+    by: Watcher,
+}
+
+/// What watches a trigger.
+enum Watcher {
+    /// A task in user space.
+    Task(JoinHandle<()>),
+    /// The kernel half, which rings this.
+    Kernel(Arc<Mutex<Bell>>),
 }
 
 impl Watched {
@@ -37,14 +51,27 @@ impl Watched {
         let rule = Arc::new(rule.clone());
         let bell = Bell::new(Arc::clone(&rule), to);
         let standing = bell.standing();
-        let task = tokio::spawn(look(Arc::clone(&rule), bell));
-        Self { rule, standing, task }
+        let by = match rule.what {
+            What::Kernel { .. } => Watcher::Kernel(Arc::new(Mutex::new(bell))),
+            _ => Watcher::Task(tokio::spawn(look(Arc::clone(&rule), bell))),
+        };
+        Self { rule, standing, by }
+    }
+
+    /// What the kernel is to watch for, and what it rings.
+    fn kernel(&self) -> Option<(Plan, Arc<Mutex<Bell>>)> {
+        match &self.by {
+            Watcher::Kernel(bell) => Some((self.rule.what.plan()?.clone(), Arc::clone(bell))),
+            Watcher::Task(_) => None,
+        }
     }
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Watcher::Task(task) = &self.by {
+            task.abort();
+        }
     }
 }
 
@@ -76,7 +103,8 @@ impl Triggers {
     /// Nothing is watched yet; what fires comes out of the channel.
     pub fn new() -> (Self, mpsc::Receiver<Firing>) {
         let (to, fired) = mpsc::channel(MOST_WAITING);
-        (Self { watched: Vec::new(), to, tallies: BTreeMap::new() }, fired)
+        let (watched, bells, tallies) = Default::default();
+        (Self { watched, to, bells, listener: None, tallies }, fired)
     }
 
     /// Watches these from now on. What was watched before and is the same goes on, so that it misses nothing.
@@ -89,6 +117,30 @@ impl Triggers {
                 None => Watched::begin(rule, self.to.clone()),
             });
         }
+    }
+
+    /// Has the kernel watch for what it is to watch for. Where it refuses, the others are watched all the same.
+    pub fn arm(&mut self, capture: &mut Capture) {
+        let kernels: Vec<(Plan, Arc<Mutex<Bell>>)> =
+            self.watched.iter().filter_map(Watched::kernel).collect();
+        if kernels.is_empty() && self.listener.is_none() {
+            return;
+        }
+        let plans: Vec<&Plan> = kernels.iter().map(|(plan, _)| plan).collect();
+        let ebpf = capture.maps_mut();
+        let mut bells = self.bells.lock().unwrap_or_else(PoisonError::into_inner);
+        let armed = match &self.listener {
+            Some(_) => Ok(()),
+            None => Control::take(ebpf).map(|control| {
+                self.listener = Some(tokio::spawn(listen(control, Arc::clone(&self.bells))));
+            }),
+        };
+        let armed = armed.and_then(|()| kernel::arm(ebpf, &plans));
+        let trouble = armed.err().map(|error| format!("the kernel does not watch: {error:#}"));
+        for (_, bell) in &kernels {
+            bell.lock().unwrap_or_else(PoisonError::into_inner).trouble(trouble.clone());
+        }
+        *bells = kernels;
     }
 
     /// Counts what became of a firing. Whether that is news: a refusal like the last one is none.
@@ -127,5 +179,12 @@ async fn look(rule: Arc<Rule>, bell: Bell) {
     match &rule.what {
         What::Log { path, matches } => log::watch(path, matches, bell).await,
         What::Journal { unit, matches } => journal::watch(unit, matches, bell).await,
+        What::Kernel { .. } => {}
+    }
+}
+
+async fn listen(control: Control, bells: Bells) {
+    if let Err(error) = kernel::listen(control, bells).await {
+        ::log::error!("the kernel is not heard any more: {error:#}");
     }
 }

@@ -25,7 +25,7 @@ use super::spec::{Fault, Faults, Mechanism, Nature, Syscall, Target};
 use crate::event::Op;
 use crate::pattern::{Key, Pattern, Relation, Value};
 
-pub use compile::{Compiled, Sketch, compile, telling, watch};
+pub use compile::{Compiled, Sketch, alternatives, compile, telling, watch};
 
 /// What the running kernel can do.
 #[derive(Clone, Debug, Default)]

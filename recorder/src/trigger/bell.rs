@@ -81,7 +81,7 @@ impl Bell {
             return;
         }
         match &trouble {
-            Some(why) => ::log::warn!("trigger {}: {why}; it is tried again", self.rule.name),
+            Some(why) => ::log::warn!("trigger {}: {why}", self.rule.name),
             None => ::log::info!("trigger {}: it is watched again", self.rule.name),
         }
         *known = trouble;
@@ -90,12 +90,17 @@ impl Bell {
 
 fn firing(rule: &Rule, seen: Seen) -> Firing {
     let since = rule.lookback.and_then(|lookback| seen.began.checked_sub(lookback.0).ok());
+    let symptom = match (&rule.symptom, rule.what.plan()) {
+        (Some(symptom), _) => symptom.of(&seen.labels),
+        (None, plan) => plan.map(|plan| plan.symptom(&seen.labels)),
+    };
     Firing {
-        symptoms: rule.symptom.iter().filter_map(|symptom| symptom.of(&seen.labels)).collect(),
+        symptoms: symptom.into_iter().collect(),
         missing: rule.missing.as_ref().and_then(|missing| missing.of(&seen.labels)),
         since,
         began: Some(seen.began),
         after_ms: rule.after.map(|after| after.0.as_millis() as u64),
+        raise: rule.raise,
         said: seen.said,
         ..Firing::new(&rule.name, rule.source())
     }

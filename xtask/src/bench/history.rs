@@ -1,18 +1,15 @@
 //! What it costs to keep a history on disk: the follower's CPU time per event, and whether it keeps up.
 
-use std::fs::{self, File};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::Arguments;
+use super::daemon::Daemon;
 use super::redis::Server;
 use super::table::{Budget, Table};
-use crate::process::{self, wherefore};
 
 /// The daemon with a history, under the same load as the others.
 pub fn followed(
@@ -21,12 +18,12 @@ pub fn followed(
     directory: &Path,
     arguments: &Arguments,
 ) -> Result<()> {
-    let daemon = Daemon::start(directory)?;
-    let (before, begin) = (daemon.history()?, Instant::now());
+    let daemon = Daemon::start(directory, "ring = '512MiB'\nhistory = '10m'\n", "")?;
+    let (before, begin) = (state(&daemon)?, Instant::now());
     for _ in 0..arguments.pairs {
         server.run(arguments.requests)?;
     }
-    let (after, lasted) = (daemon.history()?, begin.elapsed());
+    let (after, lasted) = (state(&daemon)?, begin.elapsed());
     let number = |key: &str| -> Result<f64> {
         let of =
             |state: &Value| state[key].as_f64().with_context(|| format!("find {key} in {state}"));
@@ -57,51 +54,10 @@ pub fn followed(
     Ok(())
 }
 
-struct Daemon {
-    process: Child,
-    socket: String,
-}
-
-impl Daemon {
-    fn start(directory: &Path) -> Result<Self> {
-        let path = |name: &str| directory.join(name).display().to_string();
-        let config = format!(
-            "ring = '512MiB'\nhistory = '10m'\n[api]\nsocket = '{}'\n[dumps]\ndirectory = '{}'\n",
-            path("socket"),
-            path("dumps")
-        );
-        fs::write(path("daemon.toml"), config)?;
-        let mut command = Command::new(wherefore());
-        command.arg("daemon").arg("--config").arg(path("daemon.toml"));
-        let process = command.stderr(File::create(path("daemon.log"))?).spawn();
-        let process = process.context("start the daemon")?;
-        let daemon = Self { process, socket: path("socket") };
-        daemon.history()?;
-        Ok(daemon)
-    }
-
-    /// How its follower stands, when it answers.
-    fn history(&self) -> Result<Value> {
-        let begin = Instant::now();
-        loop {
-            let mut command = Command::new(wherefore());
-            command.args(["status", "--json", "--socket", &self.socket]).stderr(Stdio::null());
-            let said = process::stdout(&mut command).unwrap_or_default();
-            let status: Value = serde_json::from_str(&said).unwrap_or_default();
-            let state = &status["history"]["state"];
-            if state["until_ns"].as_u64() > Some(0) {
-                return Ok(state.clone());
-            }
-            ensure!(begin.elapsed() < Duration::from_secs(30), "the daemon keeps no history");
-            sleep(Duration::from_millis(100));
-        }
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        // Both have ended before, or are of no use any more.
-        let _ = process::succeeds(Command::new("kill").arg(self.process.id().to_string()));
-        let _ = self.process.wait();
-    }
+/// How the follower stands, when it answers.
+fn state(daemon: &Daemon) -> Result<Value> {
+    daemon.status("the daemon keeps no history", |status| {
+        let state = &status["history"]["state"];
+        (state["until_ns"].as_u64() > Some(0)).then(|| state.clone())
+    })
 }

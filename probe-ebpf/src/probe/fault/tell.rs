@@ -23,7 +23,13 @@ pub fn tell(
     subject: &Subject,
     socket: impl FnOnce() -> u64,
 ) {
-    if firing.told == 0 {
+    rules(firing.told, hook, time_ns, subject, socket);
+}
+
+/// Tells user space of these rules, a bit each; nothing if there are none.
+#[inline(always)]
+pub fn rules(rules: u32, hook: u32, time_ns: u64, subject: &Subject, socket: impl FnOnce() -> u64) {
+    if rules == 0 {
         return;
     }
     let socket = socket();
@@ -31,7 +37,7 @@ pub fn tell(
         untold();
         return;
     };
-    place.write(Told { time_ns, socket, rules: firing.told, hook, subject: *subject });
+    place.write(Told { time_ns, socket, rules, hook, subject: *subject });
     place.submit(0);
 }
 

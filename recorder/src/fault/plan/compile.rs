@@ -240,11 +240,7 @@ pub fn watch(pattern: &Pattern, role: u32) -> Result<Vec<Sketch>, String> {
 }
 
 /// One sketch for each combination of the values that a pattern allows.
-pub(super) fn alternatives(
-    pattern: &Pattern,
-    role: u32,
-    hooks: u64,
-) -> Result<Vec<Sketch>, String> {
+pub fn alternatives(pattern: &Pattern, role: u32, hooks: u64) -> Result<Vec<Sketch>, String> {
     let matcher = Matcher { hooks, role, ..Matcher::zeroed() };
     let mut sketches = vec![Sketch { matcher, cgroup: None }];
     for test in &pattern.tests {
