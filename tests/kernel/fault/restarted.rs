@@ -1,6 +1,9 @@
 //! Processes that are restarted at an event: the same program comes back with the same everything; what cannot come back goes on.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -9,9 +12,11 @@ use nix::unistd::Pid;
 use recorder::event::Op;
 use recorder::recording::read;
 use serde_json::Value;
+use tests::command::wherefore;
 
 use super::running::{Inject, wait_for};
 use super::{counts, inject, inject_with};
+use crate::load::free_port;
 use crate::netns::NAMESPACES;
 use crate::recorded::{assert_sound, of, require_root};
 
@@ -19,11 +24,12 @@ use crate::recorded::{assert_sound, of, require_root};
 /// when it has had enough.
 const SERVICE: &str = r#"
 import ctypes, os, resource, socket, sys
+began_as = open('/proc/self/comm').read().strip()
 ctypes.CDLL(None).prctl(15, b'service', 0, 0, 0)
 numbers = open('/proc/self/stat').read().rsplit(') ', 1)[1].split()
 begin, end = int(numbers[45]), int(numbers[48])
 cgroup = [line for line in open('/proc/self/cgroup').read().split() if line.startswith('0::')]
-print(sys.argv[1:], os.environ.get('MARK'), os.environ.get('EMPTY'), os.getcwd(), resource.getrlimit(resource.RLIMIT_NOFILE),
+print(began_as, sys.argv, os.environ.get('MARK'), os.environ.get('EMPTY'), os.getcwd(), resource.getrlimit(resource.RLIMIT_NOFILE),
     os.getresuid(), os.getresgid(), os.getgroups(), os.readlink('/proc/self/ns/net'), cgroup, os.getsid(0) == os.getpid(),
     os.readlink('/proc/self/fd/0'), flush=True)
 os.umask(0o27)
@@ -51,10 +57,11 @@ import subprocess, tempfile, time
 port = socket.create_server(('127.0.0.1', 0)).getsockname()[1]
 folder = tempfile.mkdtemp()
 os.chmod(folder, 0o755)
-def start(before=(), python=PYTHON, **more):
+def start(before=(), python=[PYTHON], **more):
     with open(folder + '/service.py', 'w') as file:
-        file.write(SERVICE)
-    command = [*before, python, folder + '/service.py', str(port), 'two words', '']
+        file.write(f'#!{PYTHON} -u\n{SERVICE}')
+    os.chmod(folder + '/service.py', 0o755)
+    command = [*before, *python, folder + '/service.py', str(port), 'two words', '']
     said, pids = open(folder + '/said', 'a'), open(folder + '/pids', 'a')
     return subprocess.Popen(command, stdin=open(folder + '/service.py'), stdout=said, stderr=pids, **more)
 def connect():
@@ -145,6 +152,77 @@ client('elsewhere', play)
     assert_eq!(counts(&run.fault)[1..], [1, 1], "{}", run.fault);
 }
 
+/// The kernel puts the interpreter and its argument before a script's own, and calls the process by the script.
+#[test]
+fn a_script_comes_back_as_a_script() {
+    let play = "
+service = start(python=[])
+print(ask(4) > 0, service.wait())
+told()
+print(open(folder + '/said').read().split()[0])
+";
+    let run = inject("comm=service op=recv => restart, nth=2", &script(play));
+    assert_eq!(run.said, "True -9\n2 starts, 1 ways, 2 processes\nservice.py\n");
+    assert_eq!(counts(&run.fault)[1..], [1, 1], "{}", run.fault);
+}
+
+/// A service that was there before the recorder, which is run by these words; its first receive restarts it. What became of that.
+fn restart_older(recorder: &[&str], calm: bool) -> Value {
+    require_root();
+    let folder = tempfile::tempdir().expect("a folder");
+    let (file, port) = (folder.path().join("service.py"), free_port());
+    fs::write(&file, SERVICE).expect("it is ours");
+    let mut command = Command::new("/usr/bin/python3");
+    command.arg(&file).arg(port.to_string()).stdout(Stdio::null()).stderr(Stdio::null());
+    if calm {
+        command.env("CALM", "");
+    }
+    let mut service = command.spawn().expect("it starts");
+    let ask = |byte: &[u8]| -> std::io::Result<()> {
+        let mut to = TcpStream::connect(("127.0.0.1", port))?;
+        to.write_all(byte)?;
+        to.read_exact(&mut [0])
+    };
+    wait_for("the service", || ask(b"x").is_ok());
+    let words = ["inject", "--json", "-q", "--fault", "op=recv => restart, count=1", "--for", "4s"];
+    let program = wherefore();
+    let recorder = [recorder, &[program.to_str().expect("it is text")], &words].concat();
+    let mut inject = Command::new(recorder[0]);
+    inject.args(&recorder[1..]).args(["--pid", &service.id().to_string(), "-o"]);
+    inject.arg(folder.path().join("run.parquet")).stdout(Stdio::piped());
+    let mut inject = inject.spawn().expect("it starts");
+    while inject.try_wait().expect("it is our child").is_none() {
+        let _ = ask(b"x");
+        thread::sleep(Duration::from_millis(10));
+    }
+    let output = inject.wait_with_output().expect("it has ended");
+    // Whoever it is, it lives on without the recorder.
+    assert!(ask(b"x").is_ok(), "{output:?}");
+    let _ = ask(b"q");
+    service.wait().expect("it is our child");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    report["faults"][0].clone()
+}
+
+#[test]
+fn a_process_that_was_there_before_is_known_by_what_it_shows() {
+    let fault = restart_older(&[], true);
+    assert_eq!(counts(&fault)[1..], [1, 1], "{fault}");
+    let fault = restart_older(&[], false);
+    let remark = fault["remark"].as_str().unwrap_or_default();
+    assert!(remark.starts_with("1 of 1 not done: it has written over its arguments"), "{fault}");
+}
+
+/// What the recorder may not give to another process is found out before that takes the place of any.
+#[test]
+fn what_a_successor_may_not_have_is_refused_in_time() {
+    let recorder = ["setpriv", "--bounding-set=-sys_resource", "prlimit", "--nofile=1000:1000"];
+    let fault = restart_older(&recorder, true);
+    let remark = fault["remark"].as_str().unwrap_or_default();
+    assert!(remark.starts_with("1 of 1 not done: take its limits (/usr/bin/python3"), "{fault}");
+    assert_eq!(counts(&fault)[1..], [1, 0], "{fault}");
+}
+
 /// Each time it is restarted it meets the fault anew, as long as that is armed.
 #[test]
 fn it_is_restarted_as_often_as_the_limit_allows() {
@@ -176,7 +254,7 @@ service.wait()
 import shutil
 own = folder + '/python'
 shutil.copy(PYTHON, own)
-service = start(python=own)
+service = start(python=[own])
 connect().close()
 os.remove(own)
 print(ask(3), service.wait())

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use probe_ebpf::fault::PROGRAM_NAME;
 
+use crate::describe::printable;
+
 /// What a process was started with.
 pub struct Noted {
     name: OsString,
@@ -86,14 +88,12 @@ fn shown_by(pid: u32) -> Result<Noted> {
     let read =
         |what| fs::read(format!("/proc/{pid}/{what}")).with_context(|| format!("read {what}"));
     let (arguments, environment) = (read("cmdline")?, read("environ")?);
-    let first = arguments.split(|byte| *byte == 0).next().unwrap_or_default();
-    if first.is_empty() || first.contains(&b' ') || arguments.ends_with(&[0, 0]) {
-        bail!(
-            "it has written over its arguments (it calls itself `{}`): start it under `inject`",
-            String::from_utf8_lossy(first)
-        );
-    }
     Ok(Noted { name: OsString::new(), is_script: false, arguments, environment })
+}
+
+/// Whether a process shows what it cannot have been started with, though it begins as it should.
+fn is_written_over(noted: &Noted) -> bool {
+    noted.arguments.ends_with(&[0, 0]) || noted.environment.starts_with(&[0])
 }
 
 /// The file by the name it was asked for, if that is still the one that runs; else the one that runs.
@@ -113,7 +113,16 @@ fn find(
         let found = fs::metadata(inside(pid, file));
         found.is_ok_and(|found| noted.is_script || same(&found, &running))
     };
-    if let Some(file) = candidates.into_iter().find(is_it) {
+    let found = candidates.into_iter().find(is_it);
+    let is_shown = noted.name.is_empty();
+    if is_shown && (found.is_none() || is_written_over(noted)) {
+        let name = first.map(|first| first.to_string_lossy()).unwrap_or_default();
+        let name: String = printable(&name).chars().take(SHOWN_MAX).collect();
+        bail!(
+            "it has written over its arguments (it calls itself `{name}`): start it under `inject`"
+        );
+    }
+    if let Some(file) = found {
         return Ok(file);
     }
     ensure!(!noted.is_script, "its script {} is not found any more", noted.name.display());
@@ -124,6 +133,9 @@ fn find(
     );
     Ok(link)
 }
+
+/// Characters of a name that may be long.
+const SHOWN_MAX: usize = 60;
 
 /// By what names its program may have been asked for.
 fn names(noted: &OsStr, first: Option<&OsString>, path: Option<&OsString>) -> Vec<PathBuf> {
