@@ -20,6 +20,7 @@ mod openapi;
 pub mod peers;
 pub mod raised;
 pub mod reload;
+mod seldom;
 mod server;
 pub mod status;
 mod stop;
@@ -44,7 +45,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::capture::attach::Settings;
 use crate::capture::snapshot::Cut;
 use crate::capture::{Capture, Counting, clock};
-use crate::describe::printable;
 use crate::trigger::{Firing, Raise};
 use config::Config;
 use history::History;
@@ -52,6 +52,7 @@ use job::{Done, Job, Past, Worker, across};
 use peers::Gathering;
 use raised::DetailStatus;
 use reload::{Live, Reloaded};
+use seldom::clipped;
 use status::{Counts, Status};
 use store::{Draft, Refusal, Store};
 use triggers::Triggers;
@@ -243,7 +244,7 @@ impl Daemon {
         self.counts.triggered += 1;
         // Also where no dump is made: it is the next time that matters.
         if let Some(Err(error)) = firing.raise.map(|raise| self.raise(raise)) {
-            log::error!("record more for {}: {error:#}", printable(&firing.name));
+            log::error!("record more for {}: {error:#}", clipped(&firing.name));
         }
         let refusal = match self.store.admit(&firing, now) {
             Err(refusal) => refusal,
@@ -260,7 +261,7 @@ impl Daemon {
             }
         };
         if self.triggers.count(&firing, Some(&refusal)) {
-            log::info!("no dump for {}: {refusal}", printable(&firing.name));
+            log::info!("no dump for {}: {refusal}", clipped(&firing.name));
         }
         self.counts.refused += 1;
         let _ = reply.send(Err(refusal));
@@ -388,7 +389,7 @@ impl Daemon {
     }
 
     fn fail(&mut self, wanted: Wanted, error: &anyhow::Error) {
-        log::error!("the dump for {} failed: {error:#}", printable(&wanted.firing.name));
+        log::error!("the dump for {} failed: {error:#}", clipped(&wanted.firing.name));
         self.counts.failed += 1;
         let dumped = Dumped::Failed { why: format!("{error:#}") };
         self.last = Some(dumped.clone());

@@ -2,6 +2,7 @@
 //! leaves behind.
 
 mod history;
+mod hostile;
 mod incidents;
 mod peers;
 mod prometheus;

@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{Path, Query, Request, State};
@@ -23,6 +24,7 @@ use super::openapi::{self, Route, parameters, shape};
 use super::peers::PEER;
 use super::raised::{DetailRequest, DetailStatus};
 use super::reload::{Live, Reloaded};
+use super::seldom::Seldom;
 use super::status::Status;
 use super::store::{self, Refusal};
 use super::{Ask, Dumped, metrics};
@@ -35,6 +37,8 @@ use crate::trigger::alertmanager::{self, Notification};
 pub struct Asker {
     pub ask: mpsc::Sender<Ask>,
     pub live: watch::Receiver<Live>,
+    /// Notifications that nobody understands.
+    pub unknown: Arc<Seldom>,
 }
 
 /// What a dump is wanted for. All of it may be left out.
@@ -310,7 +314,9 @@ async fn alerts(State(asker): State<Asker>, body: Body) -> Response {
         Ok(notification) => notification,
         Err(error) => {
             let why = format!("not a notification of Alertmanager: {error}");
-            log::warn!("{why}");
+            if let Some(why) = asker.unknown.say(&why, Instant::now()) {
+                log::warn!("{why}");
+            }
             return refuse(StatusCode::BAD_REQUEST, why);
         }
     };

@@ -56,7 +56,7 @@ impl Server {
         ask: mpsc::Sender<Ask>,
         live: watch::Receiver<Live>,
     ) -> Result<Self> {
-        let asker = Asker { ask, live };
+        let asker = Asker { ask, live, unknown: Arc::default() };
         let local = api::router(asker.clone());
         let (socket, path) = bind(&config.api)?;
         let tcp = match &config.api.tcp {

@@ -8,9 +8,9 @@ use sd_notify::NotifyState;
 use tokio::task::JoinHandle;
 
 use super::job::Done;
+use super::seldom::clipped;
 use super::server::Serving;
 use super::{Daemon, Making};
-use crate::describe::printable;
 
 /// How long the dump that is being made may take to the end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -26,7 +26,7 @@ impl Daemon {
     ) {
         let _ = sd_notify::notify(&[NotifyState::Stopping]);
         for wanted in self.waiting.drain(..) {
-            log::warn!("no dump for {}: the daemon ends", printable(&wanted.firing.name));
+            log::warn!("no dump for {}: the daemon ends", clipped(&wanted.firing.name));
         }
         if let Some((making, worker)) = making {
             self.finish(making, worker).await;
@@ -43,7 +43,7 @@ impl Daemon {
         }
         log::warn!(
             "no dump for {}: it was not done {} s after the daemon was told to end",
-            printable(&making.wanted.firing.name),
+            clipped(&making.wanted.firing.name),
             PATIENCE.as_secs()
         );
         // The worker is killed as soon as nobody waits for it.

@@ -80,8 +80,8 @@ struct Tally {
     source: &'static str,
     fired: u64,
     refused: u64,
-    /// The last was refused, and so.
-    refusal: Option<Discriminant<Refusal>>,
+    /// How it was refused since a dump was made last.
+    refusals: Vec<Discriminant<Refusal>>,
 }
 
 /// How a trigger stands.
@@ -143,14 +143,21 @@ impl Triggers {
         *bells = kernels;
     }
 
-    /// Counts what became of a firing. Whether that is news: a refusal like the last one is none.
+    /// Counts what became of a firing. Whether that is news: a refusal like one since the last dump is none.
     pub fn count(&mut self, firing: &Firing, refusal: Option<&Refusal>) -> bool {
         let tally = self.tallies.entry(firing.trigger().to_owned()).or_default();
         tally.source = firing.source;
         tally.fired += 1;
         tally.refused += u64::from(refusal.is_some());
-        let refusal = refusal.map(discriminant);
-        std::mem::replace(&mut tally.refusal, refusal) != refusal
+        let Some(refusal) = refusal.map(discriminant) else {
+            tally.refusals.clear();
+            return true;
+        };
+        let known = tally.refusals.contains(&refusal);
+        if !known {
+            tally.refusals.push(refusal);
+        }
+        !known
     }
 
     pub fn status(&self, tcp: bool) -> Vec<TriggerStatus> {
