@@ -60,8 +60,29 @@ fn switched_off_function_tracing() {
     } else {
         assert!(record(&[]).0.starts_with("exit 2"));
     }
+    let overrides = Path::new("/sys/kernel/debug/error_injection/list").exists();
+    if overrides {
+        let said = overridden();
+        assert!(said.starts_with("exit 2") && said.contains("kernel.ftrace_enabled=1"), "{said}");
+        assert!(!said.contains("EIO"), "the command did not run: {said}");
+    }
     fs::write(FTRACE, "1").expect("the guest is ours");
     assert_recorded(record(&["--hooks", "trampoline"]));
+    if overrides {
+        let said = overridden();
+        assert!(said.starts_with("exit 0") && said.contains("EIO"), "{said}");
+    }
+}
+
+/// Injects an error into a call that only `bpf_override_return` reaches; what the recorder and the command say.
+fn overridden() -> String {
+    let listen = "import errno, socket\ntry: socket.socket().listen()\n\
+                  except OSError as error: print(errno.errorcode[error.errno])";
+    let fault = "comm=python3 => error=EIO, nth=1, syscall=listen";
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = Command::new(wherefore());
+    command.args(["inject", "--fault", fault, "-o"]).arg(folder.path().join("run.parquet"));
+    answer(command.args(["--", "/usr/bin/env", "python3", "-c", listen]))
 }
 
 /// Without a compiler in the kernel its interpreter runs programs, where it is built in; nowhere tried it is.

@@ -12,6 +12,7 @@ mod partition;
 mod pause;
 mod restarted;
 mod running;
+mod targeted;
 
 use std::path::Path;
 use std::process::{Command, Output};

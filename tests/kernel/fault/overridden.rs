@@ -26,6 +26,7 @@ macro_rules! need_override {
         }
     };
 }
+pub(super) use need_override;
 
 mod swallowed;
 
@@ -42,7 +43,7 @@ pub(super) fn missing() -> Option<String> {
 }
 
 /// The command knows as well.
-fn assert_refused_as_missing() {
+pub(super) fn assert_refused_as_missing() {
     let said = explain("comm=app op=recv => error=ECONNRESET, nth=1, via=override");
     assert!(said.contains("override  not on this kernel: "), "{said}");
 }
@@ -55,16 +56,16 @@ fn explain(fault: &str) -> String {
     String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
 
-struct Run {
-    history: History,
-    said: String,
+pub(super) struct Run {
+    pub(super) history: History,
+    pub(super) said: String,
     /// By fault: how often it matched, fired and was confirmed.
-    counts: Vec<[u64; 3]>,
-    status: Option<i32>,
+    pub(super) counts: Vec<[u64; 3]>,
+    pub(super) status: Option<i32>,
 }
 
 /// Runs a command with faults armed.
-fn inject(faults: &[String], command: &[&str]) -> Run {
+pub(super) fn inject(faults: &[String], command: &[&str]) -> Run {
     require_root();
     let folder = tempfile::tempdir().expect("a folder");
     let (file, report) = (folder.path().join("run.parquet"), folder.path().join("report"));

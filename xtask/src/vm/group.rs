@@ -49,7 +49,7 @@ const PLAIN: Group = Group {
     limit: Duration::from_secs(900),
 };
 
-const GROUPS: [Group; 6] = [
+const GROUPS: [Group; 7] = [
     Group {
         name: "kernel",
         binary: "kernel",
@@ -61,10 +61,12 @@ const GROUPS: [Group; 6] = [
             ("hosts::", "whole networks of namespaces take minutes there, and are about merging"),
             ("readme::", "the demo's programs do not either"),
             ("fault::overridden", "has its own boot"),
+            ("fault::targeted", "has its own boot"),
         ],
         ..PLAIN
     },
     Group { name: "override", binary: "kernel", only: &["fault::overridden"], ..PLAIN },
+    Group { name: "targeted", binary: "kernel", only: &["fault::targeted"], ..PLAIN },
     Group {
         name: "truth",
         binary: "truth",
