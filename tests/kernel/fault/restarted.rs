@@ -13,6 +13,7 @@ use recorder::event::Op;
 use recorder::recording::read;
 use serde_json::Value;
 use tests::command::wherefore;
+use tests::patience;
 
 use super::running::{Inject, wait_for};
 use super::{counts, inject, inject_with};
@@ -180,6 +181,7 @@ fn restart_older(recorder: &[&str], calm: bool) -> Value {
     let mut service = command.spawn().expect("it starts");
     let ask = |byte: &[u8]| -> std::io::Result<()> {
         let mut to = TcpStream::connect(("127.0.0.1", port))?;
+        to.set_read_timeout(Some(patience::seconds(15)))?;
         to.write_all(byte)?;
         to.read_exact(&mut [0])
     };
