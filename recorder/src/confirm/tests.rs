@@ -352,3 +352,190 @@ fn the_verdict_counts_only_runs_that_show_something() {
         could not tell: events were lost, so that a symptom may have been missed"#]]
     .assert_eq(&told.join("\n"));
 }
+
+const GONE: &str = "
+    [[fault]]
+    name = \"gone\"
+    match = \"comm=a op=recv\"
+    when = { nth = 1 }
+    do = { kill = \"SIGKILL\" }";
+
+#[test]
+fn an_injected_cause_comes_before_what_it_did() {
+    let text = "
+        a recv 1 0..9
+        a fault signal=9 fault=gone
+        a signal signal=9 target=a process
+        a deliver signal=9
+        a exit signal=9";
+    let host = Host { faults: vec![GONE.to_owned()], ..Host::default() };
+    expect![[r#"
+        a fault
+        comm=a op=recv => kill=SIGKILL, nth=1, name=gone
+    "#]]
+    .assert_eq(&suspected(text, "op=exit", &[], host));
+}
+
+#[test]
+fn what_led_to_a_symptom_that_is_a_culprit_itself_comes_first() {
+    let text = "
+        c recv 4 0..9
+        d connect 5
+        k reset_received 5
+        k error 5 error=ECONNREFUSED
+        d signal signal=9 target=c process";
+    check(
+        text,
+        "op=signal",
+        &[],
+        expect![[r#"
+        d connect 5
+        comm=d op=connect protocol=tcp remote=:6 => error=ECONNREFUSED, nth=1, name="suspected cause"
+    "#]],
+    );
+}
+
+#[test]
+fn of_failed_connections_the_latest_is_suspected() {
+    let text = "
+        b connect 7
+        k error 7 error=ETIMEDOUT
+        c connect 9
+        k error 9 error=ECONNREFUSED
+        c send 3 0..9
+        b recv 4 0..9
+        b close 2 0..1
+        a recv 1 0..1 eof";
+    check(
+        text,
+        "flag=eof op=recv",
+        &["destroy", "kill="],
+        expect![[r#"
+        c connect 9
+        comm=c op=connect protocol=tcp remote=:10 => error=ECONNREFUSED, nth=1, name="suspected cause"
+    "#]],
+    );
+}
+
+#[test]
+fn a_victim_of_lacking_memory_is_killed_and_one_named_by_a_thread_is_found() {
+    let text = KILLED.replace(
+        "d signal signal=9 target=c process",
+        "k signal signal=9 target=c process / k oom_kill target=c",
+    );
+    check(
+        &text,
+        "op=recv pid=1",
+        &[],
+        expect![[r#"
+            k oom_kill
+            comm=c op=recv protocol=tcp remote=:3 => kill=SIGKILL, nth=1, name="suspected cause"
+        "#]],
+    );
+    let text = "
+        c.t recv 4 0..9
+        c recv 6 0..9
+        d signal signal=9 target=c.t
+        c.t deliver signal=9";
+    check(
+        text,
+        "op=deliver",
+        &[],
+        expect![[r#"
+        d signal
+        comm=c op=recv protocol=tcp remote=:5 => kill=SIGKILL, nth=1, name="suspected cause"
+    "#]],
+    );
+}
+
+#[test]
+fn what_became_of_a_connection_is_had_by_the_deed_that_has_its_effect() {
+    let text = "
+        a connect 1
+        a send 1 0..9
+        k retransmit 1 0..9";
+    check(
+        text,
+        "op=retransmit",
+        &[],
+        expect![[r#"
+        k retransmit 1 0..9
+        comm=a op=send protocol=tcp remote=:2 => drop=packet, nth=1, name="suspected cause"
+        (the cause is the symptom itself: this shows whether it comes by itself, and no more)
+    "#]],
+    );
+    let text = "
+        a connect 1
+        a send 1 0..9
+        k error 1 error=ETIMEDOUT
+        a recv 1 error=ETIMEDOUT";
+    check(
+        text,
+        "op=recv",
+        &[],
+        expect![[r#"
+        k error 1 ETIMEDOUT
+        comm=a op=send protocol=tcp remote=:2 => drop=blackhole, nth=1, name="suspected cause"
+    "#]],
+    );
+    let text = "
+        a connect 5
+        k error 5 error=ETIMEDOUT
+        a recv 5 error=ETIMEDOUT";
+    check(
+        text,
+        "op=recv",
+        &[],
+        expect![[r#"
+        k error 5 ETIMEDOUT
+        comm=a op=connect protocol=tcp remote=:6 => error=ETIMEDOUT, nth=1, name="suspected cause"
+    "#]],
+    );
+}
+
+#[test]
+fn a_thread_that_closed_is_struck_where_that_thread_was_last() {
+    let text = "
+        a send 1 0..9
+        b recv 2 0..9
+        b.t send 2 0..9
+        b close 2 9..10
+        a recv 1 9..10 eof";
+    check(
+        text,
+        "flag=eof op=recv",
+        &[],
+        expect![[r#"
+        b close 2 9..10
+        comm=b op=recv protocol=tcp remote=:1 => kill=SIGKILL, nth=1, name="suspected cause"
+        (instead of closing the connection, the process dies where it closed it)
+    "#]],
+    );
+}
+
+#[test]
+fn to_find_nothing_is_no_failure() {
+    check(
+        "a recv 1 error=EAGAIN",
+        "op=recv",
+        &[],
+        expect![[r#"
+        nothing
+    "#]],
+    );
+}
+
+#[test]
+fn a_connect_is_not_known_by_where_it_comes_from() {
+    let text = "a connect 1 local=127.0.0.1:80 remote=127.0.0.1:40000 error=EPIPE";
+    check(
+        text,
+        "op=connect",
+        &[],
+        expect![[r#"
+        a connect 1 EPIPE
+        comm=a op=connect protocol=tcp => error=EPIPE, nth=1, name="suspected cause"
+        (the cause is the symptom itself: this shows whether it comes by itself, and no more)
+    "#]],
+    );
+}

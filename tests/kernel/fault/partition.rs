@@ -319,4 +319,6 @@ finally:
 fn a_cut_that_nothing_crosses_is_not_reached() {
     let run = play(&SPLIT.replace("127.0.0.2", "127.0.0.77"), "ask(dial('127.0.0.1', serve()))");
     assert_eq!((counts(&run.fault), run.status), ([0, 0, 0], Some(1)));
+    let told = (&run.fault["not_reached"], &run.fault["remark"]);
+    assert_eq!(told, (&true.into(), &"no packet went across".into()));
 }
