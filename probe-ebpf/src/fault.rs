@@ -14,6 +14,8 @@ pub const MATCHERS_MAX: u32 = 64;
 pub const CUTS_MAX: u32 = 64;
 /// Connections across cuts that are remembered; those used longest ago are forgotten.
 pub const FLOWS_MAX: u32 = 2048;
+/// Places of silent sockets: two for each, so that a process may have half as many.
+pub const SILENT_MAX: u32 = 4096;
 /// Memory for what user space is told at once: some 600 firings that it has not yet read.
 pub const CONTROL_BYTES: u32 = 1 << 16;
 /// Memory for what programs were started with: those of some eight processes that it was not yet read of.
@@ -45,6 +47,8 @@ pub mod hook {
     pub const CLOSING: u32 = 7;
     /// A packet leaves a socket or comes to one. No thread's event: [`Cut`](super::Cut)s lead to it.
     pub const PACKET: u32 = 24;
+    /// No event is met there: the packets of silent sockets are lost.
+    pub const SILENCE: u32 = 25;
     /// The first of the system calls whose result can be overridden; the others follow.
     pub const CALL: u32 = 32;
     /// How many of these there are at most.
@@ -123,6 +127,8 @@ pub mod action {
     pub const LOSE_ONE: u32 = 17;
     /// Lose every packet of the event's connection, both ways, for as long as the rule lasts.
     pub const HOLE: u32 = 18;
+    /// Kill the process, and lose all packets from its sockets and to them for as long as the rule lasts.
+    pub const CRASH: u32 = 19;
 }
 
 /// What else is to be known of a rule.

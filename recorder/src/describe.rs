@@ -99,6 +99,7 @@ fn fault(history: &History, event: &Event) -> String {
         Some(error) => format!("fault `{name}`: {error}"),
         None if event.is_restart() => format!("fault `{name}`: restart"),
         None if event.takes_place() => format!("fault `{name}`: in place of {}", event.target),
+        None if event.is_hole() && event.signal != 0 => format!("fault `{name}`: crash"),
         None if event.signal != 0 => format!("fault `{name}`: {}", signal_name(event.signal)),
         None if event.is_hole() => format!("fault `{name}`: all packets are lost"),
         None if event.flags.has(Flags::LOST) && event.tid != 0 => {

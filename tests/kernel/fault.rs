@@ -2,6 +2,7 @@
 //! recording holds them, and `why` names them.
 
 mod armed;
+mod crash;
 mod destroyed;
 mod doctor;
 mod hole;

@@ -13,6 +13,7 @@ mod pause;
 mod restart;
 mod result;
 mod signal;
+mod silence;
 mod size;
 pub mod tell;
 
@@ -223,12 +224,13 @@ unsafe extern "C" fn strikes_packet(index: u32, walk: *mut Walk) -> i64 {
     let Some(progress) = PROGRESS.get_ptr_mut(index) else { return 1 };
     // SAFETY: live map values, and the walk of the caller.
     unsafe {
-        if (*rule).action != action::HOLE {
+        let action = (*rule).action;
+        if !matches!(action, action::HOLE | action::CRASH) {
             return fires(index, walk);
         }
         let meant = (*walk).targets >> (index & 31) & 1 != 0 && (*walk).firing.action == 0;
         if meant && (*progress).over == 0 && emit::now() < (*rule).until_ns {
-            (*walk).firing = Firing { index, action: action::HOLE, ..NOTHING };
+            (*walk).firing = Firing { index, action, ..NOTHING };
         }
     }
     0

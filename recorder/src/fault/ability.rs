@@ -23,6 +23,8 @@ const TRIED: [(Mechanism, &[&str]); 2] = [
             "packet_out",
             "packet_in",
             "socket_made",
+            "silent_out",
+            "silent_in",
         ],
     ),
     (Mechanism::Signal, &["met_received"]),

@@ -25,7 +25,7 @@ use crate::capture::control::Control;
 use crate::capture::{Capture, procfs};
 
 /// Programs of the kernel half by the hook at which they meet events.
-const PROGRAMS: [(u32, &[&str]); 9] = [
+const PROGRAMS: [(u32, &[&str]); 10] = [
     (hook::CONNECT, &["refuse_connect4", "refuse_connect6"]),
     (hook::BIND, &["refuse_bind4", "refuse_bind6"]),
     (hook::SENDMSG, &["refuse_sendmsg4", "refuse_sendmsg6"]),
@@ -35,6 +35,7 @@ const PROGRAMS: [(u32, &[&str]); 9] = [
     (hook::LISTENING, &["met_state"]),
     (hook::CLOSING, &["met_state"]),
     (hook::PACKET, &["packet_out", "packet_in", "socket_made"]),
+    (hook::SILENCE, &["silent_out", "silent_in"]),
 ];
 
 /// The tracepoints of the programs that have one.
@@ -81,6 +82,8 @@ pub fn attach_rules(ebpf: &mut Ebpf, btf: &Btf, compiled: &Compiled) -> Result<V
     let mut hooks = compiled.matchers.iter().fold(0, |hooks, matcher| hooks | matcher.hooks);
     if !compiled.cuts.is_empty() {
         hooks |= 1 << hook::PACKET;
+    }
+    if hooks & (1 << hook::PACKET | 1 << hook::SILENCE) != 0 {
         raw(ebpf, "cuts_turned")?.load().context("load cuts_turned")?;
     }
     let mut programs: Vec<&str> = Vec::new();

@@ -72,7 +72,7 @@ pub struct Offer {
 impl Offer {
     /// Whether the network is cut for some time, and then heals.
     pub fn heals(&self) -> bool {
-        matches!(self.action, action::LOSE | action::HOLE)
+        matches!(self.action, action::LOSE | action::HOLE | action::CRASH)
     }
 }
 

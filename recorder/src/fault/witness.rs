@@ -74,9 +74,10 @@ impl Witness {
                 self.seen.entry(event.fault).or_default().injected += 1;
                 if event.is_hole() {
                     self.holes.begin(event);
-                } else if event.flags.has(Flags::EOF) {
+                }
+                if event.flags.has(Flags::EOF) {
                     self.destroying.insert(event.socket, *event);
-                } else if !event.is_restart() {
+                } else if !event.is_restart() && (!event.is_hole() || event.signal != 0) {
                     self.waiting.insert(event.tid, *event);
                 }
                 continue;

@@ -52,15 +52,19 @@ pub(super) fn edges(history: &History, rare: &[EventIndex], notable: &Notable, g
 /// Whether a thread's next event is what the fault did: the call it is the result of, or its signal.
 pub fn changed(fault: &Event, next: &Event) -> bool {
     match next.op {
-        _ if fault.flags.has(Flags::EOF) || fault.is_hole() => false,
+        _ if fault.flags.has(Flags::EOF) || fault.is_hole() && fault.signal == 0 => false,
         Op::Fault => false,
         // (A datagram that was refused is recorded as any send is, and bears no fault's name.)
         Op::Send if next.fault == Name::NONE => {
             fault.signal == 0 && fault.socket == next.socket && next.socket != 0
         }
+        // (A signal for the whole process may be noted as its first thread's.)
         Op::Signal => {
-            let victim = if fault.takes_place() { fault.target } else { fault.tid };
-            fault.signal != 0 && fault.signal == next.signal && next.target == victim
+            let own = match fault.takes_place() {
+                true => next.target == fault.target,
+                false => next.target == fault.tid || next.target == fault.pid,
+            };
+            fault.signal != 0 && fault.signal == next.signal && own
         }
         _ => fault.signal == 0 && fault.fault == next.fault,
     }

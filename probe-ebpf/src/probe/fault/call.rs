@@ -96,7 +96,12 @@ fn socket(task: *mut task_struct, fd: u32) -> Option<Untyped> {
     if fd >= table.load::<u32>(offset!(fdt_max_fds)) {
         return None;
     }
-    let files = table.follow(offset!(fdt_fd));
+    socket_of(table.follow(offset!(fdt_fd)), fd)
+}
+
+/// The same of an array of files that has so many.
+#[inline(always)]
+pub fn socket_of(files: Untyped, fd: u32) -> Option<Untyped> {
     let file = Untyped(files.0.wrapping_byte_add(fd as usize * 8)).follow(0);
     let mode: u16 = file.follow(offset!(file_inode)).load(offset!(inode_mode));
     if mode & S_IFMT != S_IFSOCK {

@@ -93,11 +93,11 @@ fn end(sk: Pointer, create: bool) -> *mut End {
 }
 
 /// Lets a packet go on.
-const PASS: i32 = 1;
+pub const PASS: i32 = 1;
 /// Loses it. One that leaves: its sender is told EPERM, which TCP takes for a packet that has yet to be sent.
-const LOSE: i32 = 0;
+pub const LOSE: i32 = 0;
 /// Loses a packet that leaves, as a full queue would: senders of datagrams are not told.
-const LOSE_AS_CONGESTED: i32 = 2;
+pub const LOSE_AS_CONGESTED: i32 = 2;
 
 #[cgroup_skb(egress)]
 pub fn packet_out(ctx: SkBuffContext) -> i32 {
@@ -197,7 +197,7 @@ unsafe extern "C" fn turned(index: u32, _context: *mut c_void) -> i64 {
             ((*rule).action, (*rule).from_ns, (*rule).until_ns, (*rule).limit);
         let (open, over, fired) = ((*progress).open, (*progress).over, (*progress).fired);
         let cut = action == action::LOSE;
-        let begins = cut || action == action::HOLE && fired != 0;
+        let begins = cut || matches!(action, action::HOLE | action::CRASH) && fired != 0;
         if !begins || open == 0 || now_ns < from_ns {
             return 0;
         }
@@ -215,15 +215,15 @@ unsafe extern "C" fn turned(index: u32, _context: *mut c_void) -> i64 {
 
 /// What is carried from one cut to the next.
 #[repr(C)]
-struct Walk {
-    packet: Packet,
+pub struct Walk {
+    pub packet: Packet,
     skb: *mut __sk_buff,
     /// Cuts that the packet meets as far as is known at this place, a bit each.
     met: u64,
     /// What the place where it was sent has noted.
     known: Flow,
     /// Rules of those of which nothing more has to be known.
-    rules: u32,
+    pub rules: u32,
     /// 1: the socket at this place is in scope.
     scoped: u32,
     /// Rules that lose all packets of this socket, a bit each.
@@ -236,7 +236,7 @@ struct Walk {
 
 impl Walk {
     #[inline(always)]
-    fn new(skb: *mut __sk_buff, place: u8) -> Self {
+    pub fn new(skb: *mut __sk_buff, place: u8) -> Self {
         let place = place as u16;
         Self {
             packet: Packet::NONE,
@@ -251,13 +251,9 @@ impl Walk {
         }
     }
 
-    /// The full socket of a packet that goes the way of some cut.
+    /// The full socket of a packet, which is read.
     #[inline(always)]
-    fn meet(&mut self) -> Option<Pointer> {
-        // SAFETY: a live map value.
-        if unsafe { (*CUTS.get_ptr_mut(0)?).rule } == 0 {
-            return None;
-        }
+    pub fn packet_of(&mut self) -> Option<Pointer> {
         // SAFETY: the kernel's context; the verifier checks the access.
         let sk = unsafe { (&raw const (*self.skb).__bindgen_anon_2.sk).read_volatile() };
         if sk.is_null() {
@@ -269,7 +265,19 @@ impl Walk {
             return None;
         }
         self.packet.read(self.skb)?;
+        self.packet.route.netns = self.loopback(sk);
         self.scoped = scope::covers(sk) as u32;
+        Some(sk)
+    }
+
+    /// The same of a packet that goes the way of some cut.
+    #[inline(always)]
+    fn meet(&mut self) -> Option<Pointer> {
+        // SAFETY: a live map value.
+        if unsafe { (*CUTS.get_ptr_mut(0)?).rule } == 0 {
+            return None;
+        }
+        let sk = self.packet_of()?;
         let end = end(sk, false);
         if !end.is_null() {
             // SAFETY: a live storage value.
@@ -279,11 +287,15 @@ impl Walk {
         if self.fits == 0 {
             return None;
         }
-        // What is remembered about the socket begins with its cookie, which it has once somebody has asked.
+        self.known_by_cookie();
+        Some(sk)
+    }
+
+    /// Sees to it that the packet's socket has a cookie, with which what is remembered about it begins.
+    #[inline(always)]
+    pub fn known_by_cookie(&self) {
         // SAFETY: a helper that takes the context.
         unsafe { bpf_get_socket_cookie(self.skb.cast()) };
-        self.packet.route.netns = self.loopback(sk);
-        Some(sk)
     }
 
     /// The network namespace of a packet on a loopback, since each has the same addresses there; else 0.
@@ -319,14 +331,16 @@ impl Walk {
 
     /// Whether one of the rules loses the packet; tells it, of a cut where it is the socket's first.
     #[inline(always)]
-    fn lose(&self, sk: Pointer) -> bool {
+    pub fn lose(&self, sk: Pointer) -> bool {
         let firing = strike(self.rules);
         let told = match firing.action {
             action::LOSE => {
                 begun(firing.index);
                 first(sk, firing.index, self.place, self.packet.length != 0)
             }
-            action::HOLE => first(sk, firing.index, self.place, self.packet.length != 0),
+            action::HOLE | action::CRASH => {
+                first(sk, firing.index, self.place, self.packet.length != 0)
+            }
             action::LOSE_ONE => true,
             _ => {
                 // A cut may have healed: that is told before the packet arrives.
@@ -334,7 +348,8 @@ impl Walk {
                 return false;
             }
         };
-        if told {
+        // (A reset for a socket that is gone is nobody's.)
+        if told && self.scoped | self.known.scoped != 0 {
             let state = scope::of_packet(sk);
             if !state.is_null() {
                 scope::named_in_lane(Untyped::address_of(sk), state);

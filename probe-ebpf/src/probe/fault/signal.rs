@@ -12,7 +12,7 @@ use probe_ebpf::event::{RareSlot, kind};
 use probe_ebpf::fault::{action, hook};
 use probe_ebpf::storage::seen;
 
-use super::{Walk, cut, detail, leader, pause, tell, who};
+use super::{Walk, cut, detail, leader, pause, silence, tell, who};
 use crate::kernel::{self, Pointer, field};
 use crate::{emit, scope};
 
@@ -91,6 +91,10 @@ fn met(hook: u32, sk: Pointer) -> Option<()> {
     // The signal, or the negative errno.
     let result = match firing.action {
         action::SIGNAL | action::DESTROY => firing.value,
+        action::CRASH => {
+            silence::begin(thread.task, firing.index);
+            firing.value
+        }
         action::PAUSE | action::RESTART
             if pause::note(thread.pid, thread.time_ns, firing.value) =>
         {

@@ -41,7 +41,7 @@ impl Decoder {
         }
         event.signal = slot.result.max(0) as u8;
         match about.action {
-            action::HOLE if !event.in_kernel_lane() => {
+            action::HOLE | action::CRASH if !event.in_kernel_lane() => {
                 event.flags = event.flags.with(Flags::LOST).with(Flags::INCOMING);
             }
             action::DESTROY => event.flags = event.flags.with(Flags::EOF),

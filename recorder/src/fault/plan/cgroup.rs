@@ -15,6 +15,7 @@ pub(super) fn offer(fault: &Fault) -> Result<Offer, String> {
     let errno = match target.action {
         Action::Error(errno) => errno,
         Action::Drop(Drop::Blackhole) => return hole::offer(fault, target),
+        Action::Crash => return hole::crash(fault, target),
         Action::Drop(what) => return packet::offer(target, what),
         Action::Return(_) => {
             return Err("it can refuse a call, but not return a value of choice".to_owned());

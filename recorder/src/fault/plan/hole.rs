@@ -1,7 +1,8 @@
-//! What the programs of a control group for packets can do from an event on: lose all of its connection's.
+//! What the programs of a control group for packets can do from an event on: lose all of its connection's, or of all sockets
+//! of its process, which dies.
 
 use probe_ebpf::event::protocol;
-use probe_ebpf::fault::{action, cut, role};
+use probe_ebpf::fault::{action, cut, hook, role};
 
 use super::Offer;
 use super::compile::{Sketch, alternatives};
@@ -12,6 +13,33 @@ use crate::event::{Op, Protocol};
 use crate::fault::spec::{Fault, Latch, Target};
 use crate::pattern::{Key, Value};
 
+/// The process dies, and its sockets fall silent.
+pub(super) fn crash(fault: &Fault, target: &Target) -> Result<Offer, String> {
+    let (hooks, at) = at_events(target)?;
+    let mut notes = vec![
+        "it strikes the whole process, when the call has ended".to_owned(),
+        "sockets that it shares with other processes fall silent for these as well; what ends in Unix sockets and pipes is seen there".to_owned(),
+    ];
+    notes.extend(endless(fault));
+    Ok(Offer {
+        hooks: hooks | 1 << hook::SILENCE,
+        socket: false,
+        action: action::CRASH,
+        value: libc::SIGKILL,
+        does: format!(
+            "{at}: bpf_send_signal(SIGKILL); cgroup_skb: all packets of its sockets of TCP and UDP are lost, also what the kernel answers for them"
+        ),
+        notes,
+    })
+}
+
+/// What is to be known of a fault that nothing ends.
+fn endless(fault: &Fault) -> Option<String> {
+    let ends = fault.limit.duration.is_some() || fault.until != Latch::Never;
+    let note = "it lasts until the recording ends: neither `until` nor `limit` says when the network heals";
+    (!ends).then(|| note.to_owned())
+}
+
 pub(super) fn offer(fault: &Fault, target: &Target) -> Result<Offer, String> {
     let (hooks, at) = at_events(target)?;
     let spoken = target.pattern.tests.iter().filter(|test| test.key == Key::Protocol);
@@ -20,14 +48,11 @@ pub(super) fn offer(fault: &Fault, target: &Target) -> Result<Offer, String> {
             return Err("only sockets of TCP and UDP have packets of their own".to_owned());
         }
     }
-    let ends = fault.limit.duration.is_some() || fault.until != Latch::Never;
     let mut notes = vec![
         "what the event itself sent or received has gone through".to_owned(),
         PLACE.to_owned(),
     ];
-    if !ends {
-        notes.push("it lasts until the recording ends: neither `until` nor `limit` says when the network heals".to_owned());
-    }
+    notes.extend(endless(fault));
     Ok(Offer {
         hooks,
         socket: false,

@@ -37,8 +37,10 @@ impl Holes {
         self.faults.insert(fault.fault);
         if self.open.len() < FOLLOWED_MAX {
             let ends = [fault.local, fault.remote];
+            // (That a process died shows a crash.)
+            let shown = fault.signal != 0;
             let (fault, socket) = (fault.fault, fault.socket);
-            self.open.push(Hole { fault, socket, ends, shown: false, lost_from: None });
+            self.open.push(Hole { fault, socket, ends, shown, lost_from: None });
         }
     }
 

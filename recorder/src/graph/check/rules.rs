@@ -130,7 +130,7 @@ fn close(known: &Known<'_>, cause: &Event, effect: &Event, proof: Proof) -> Brok
 
 fn fault(known: &Known<'_>, from: Point, to: Point, proof: Proof) -> Broken {
     let (cause, effect) = (known.event(from.0), known.event(to.0));
-    if cause.op == Op::Fault && (cause.tid == 0 || cause.is_hole()) {
+    if cause.op == Op::Fault && (cause.tid == 0 || cause.is_hole() && effect.op == Op::Fault) {
         return cut(known, from, to, proof);
     }
     if cause.op == Op::Fault && cause.flags.has(Flags::EOF) {
@@ -147,8 +147,11 @@ fn fault(known: &Known<'_>, from: Point, to: Point, proof: Proof) -> Broken {
     let next = known.next_in_thread[from.0 as usize] == to.0;
     let deed = match effect.op {
         Op::Signal => {
-            let victim = if cause.takes_place() { cause.target } else { cause.tid };
-            effect.signal == cause.signal && effect.target == victim
+            let own = match cause.takes_place() {
+                true => effect.target == cause.target,
+                false => effect.target == cause.tid || effect.target == cause.pid,
+            };
+            effect.signal == cause.signal && own
         }
         Op::Fault => false,
         Op::Send => effect.socket == cause.socket && cause.signal == 0,

@@ -154,3 +154,32 @@ fn a_connection_that_falls_silent() {
         assert!(told.contains(&format!("cgroup    {reason}\n")), "{text}: {told}");
     }
 }
+
+#[test]
+fn a_process_that_dies_and_falls_silent() {
+    check(
+        "comm=app op=recv => crash, nth=3, until=10s",
+        expect![[r#"
+        cgroup: at recv: bpf_send_signal(SIGKILL); cgroup_skb: all packets of its sockets of TCP and UDP are lost, also what the kernel answers for them
+            destroy   it can only destroy connections
+            signal    it can only send signals
+            override  it can only give a call another result"#]],
+    );
+    let faults =
+        ["comm=app op=recv => crash, nth=3, until=10s", "comm=app op=recv => crash, nth=3"];
+    let ends = faults.map(|text| {
+        let faults = Faults { seed: None, faults: vec![line::parse(text, "it").unwrap()] };
+        let notes = plan(&faults, Victims::Named, &everything()).unwrap()[0].offer.notes.clone();
+        !notes.iter().any(|note| note.contains("it lasts until the recording ends"))
+    });
+    assert_eq!(ends, [true, false]);
+    check(
+        "comm=app => crash, syscall=read, nth=3",
+        expect![[r#"
+        fault `it`: no mechanism can do this here
+            cgroup    it acts at recorded events: say `op=` instead of `syscall`
+            destroy   it can only destroy connections
+            signal    it can only send signals
+            override  it can only give a call another result"#]],
+    );
+}
