@@ -54,9 +54,10 @@ while True:
 
 /// `start(...)` starts one; `ask` has so many bytes sent back, and says how often the connection was lost.
 const CLIENT: &str = r#"
-import subprocess, tempfile, time
+import atexit, shutil, subprocess, tempfile, time
 port = socket.create_server(('127.0.0.1', 0)).getsockname()[1]
 folder = tempfile.mkdtemp()
+atexit.register(shutil.rmtree, folder, True)
 os.chmod(folder, 0o755)
 def start(before=(), python=[PYTHON], **more):
     with open(folder + '/service.py', 'w') as file:
