@@ -58,13 +58,10 @@ pub fn changed(fault: &Event, next: &Event) -> bool {
         Op::Send if next.fault == Name::NONE => {
             fault.signal == 0 && fault.socket == next.socket && next.socket != 0
         }
-        // (A signal for the whole process may be noted as its first thread's.)
         Op::Signal => {
-            let own = match fault.takes_place() {
-                true => next.target == fault.target,
-                false => next.target == fault.tid || next.target == fault.pid,
-            };
-            fault.signal != 0 && fault.signal == next.signal && own
+            // The whole process is struck, whichever thread raised the event.
+            let victim = if fault.takes_place() { fault.target } else { fault.pid };
+            fault.signal != 0 && fault.signal == next.signal && next.target == victim
         }
         _ => fault.signal == 0 && fault.fault == next.fault,
     }

@@ -627,7 +627,7 @@ fn a_fault_leads_to_what_it_changed() {
     check(
         "a fault fault=f error=ECONNREFUSED / a connect fault=f error=ECONNREFUSED /
          a fault fault=g error=ECONNREFUSED / a connect 1 /
-         a.b fault fault=h signal=9 / a.b signal signal=9 target=a.b process / a.b deliver signal=9",
+         a.b fault fault=h signal=9 / a.b signal signal=9 target=a process / a.b deliver signal=9",
         expect![[r#"
             a fault ECONNREFUSED → a connect ECONNREFUSED  must fault end→end
             a.b fault → a.b signal  must fault end→begin

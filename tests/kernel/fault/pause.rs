@@ -50,6 +50,28 @@ client('victim', play)
     assert_eq!(comms, ["wherefore"], "the guardian let it go on");
 }
 
+/// The signal goes to the process, whichever of its threads raised the event.
+#[test]
+fn a_pause_in_a_second_thread_is_confirmed() {
+    let script = "
+address = serve()
+def play():
+    a = socket.create_connection(address)
+    for i in range(3):
+        a.send(b'x')
+        a.recv(1)
+def beside():
+    thread = threading.Thread(target=play)
+    thread.start()
+    thread.join()
+client('victim', beside)
+";
+    let run = inject("comm=victim op=recv => pause=20ms, nth=2", script);
+    assert_eq!((counts(&run.fault), run.status), ([3, 1, 1], Some(0)));
+    let [stop] = changed(&run.history)[..] else { panic!("one signal is sent") };
+    assert_ne!(stop.pid, stop.tid);
+}
+
 /// A client that says on its standard output what it does; each receive stops it for a minute.
 const LONG: &str = "comm=victim op=recv => pause=60s, every=1, count=100";
 

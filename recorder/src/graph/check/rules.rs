@@ -147,11 +147,8 @@ fn fault(known: &Known<'_>, from: Point, to: Point, proof: Proof) -> Broken {
     let next = known.next_in_thread[from.0 as usize] == to.0;
     let deed = match effect.op {
         Op::Signal => {
-            let own = match cause.takes_place() {
-                true => effect.target == cause.target,
-                false => effect.target == cause.tid || effect.target == cause.pid,
-            };
-            effect.signal == cause.signal && own
+            let victim = if cause.takes_place() { cause.target } else { cause.pid };
+            effect.signal == cause.signal && effect.target == victim
         }
         Op::Fault => false,
         Op::Send => effect.socket == cause.socket && cause.signal == 0,
