@@ -17,8 +17,9 @@ const UNSTABLE: &str = "aya_ebpf,aya_ebpf_bindings,aya_ebpf_cty,probe";
 fn main() -> anyhow::Result<()> {
     println!("cargo:rerun-if-env-changed=WHEREFORE_BPF_TOOLCHAIN");
     let toolchain = env::var("WHEREFORE_BPF_TOOLCHAIN").unwrap_or_else(|_| default_toolchain());
-    let probes = concat!(env!("CARGO_MANIFEST_DIR"), "/../probe-ebpf");
-    let wrapper = Path::new(probes).join("rustc-v3").canonicalize()?;
+    // Asked when it runs: a build script that is copied with its folder has to find that folder's probes.
+    let probes = format!("{}/../probe-ebpf", env::var("CARGO_MANIFEST_DIR")?);
+    let wrapper = Path::new(&probes).join("rustc-v3").canonicalize()?;
     // SAFETY: a build script has one thread here.
     unsafe {
         env::set_var("RUSTC_WRAPPER", wrapper);
@@ -28,7 +29,7 @@ fn main() -> anyhow::Result<()> {
         }
     }
     aya_build::build_ebpf(
-        [aya_build::Package { name: "probe-ebpf", root_dir: probes, ..Default::default() }],
+        [aya_build::Package { name: "probe-ebpf", root_dir: &probes, ..Default::default() }],
         aya_build::Toolchain::Custom(&toolchain),
     )
 }
