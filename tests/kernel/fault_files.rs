@@ -107,6 +107,50 @@ fn lost_packet() {
     assert!(origin.contains(fault), "{origin}");
 }
 
+/// The client learns it from its own heartbeat alone, and comes back when redis does.
+#[test]
+fn redis_crash() {
+    const CLIENT: &str = "
+import errno, socket, sys, time
+def ask():
+    with socket.create_connection(('127.0.0.1', int(sys.argv[1])), 0.5) as s:
+        s.settimeout(60)
+        s.setsockopt(socket.IPPROTO_TCP, 18, 1000)  # TCP_USER_TIMEOUT
+        for _ in range(3):
+            s.send(b'PING\\r\\n')
+            time.sleep(0.2)
+        return s.recv(7).decode().strip()
+failures = []
+while True:
+    try:
+        answer = ask()
+        break
+    except OSError as error:
+        failures.append(error.errno and errno.errorcode[error.errno])
+        time.sleep(0.1)
+print(failures[0], 'ECONNRESET' in failures, answer)
+";
+    let folder = folder();
+    let (path, port, python) = (folder.path().display(), free_port(), python_path());
+    fs::write(folder.path().join("client.py"), CLIENT).expect("it is ours");
+    let script = format!(
+        "serve() {{ exec redis-server --port {port} --save '' --dir {path} >/dev/null; }}
+        serve & first=$!
+        until redis-cli -p {port} ping >/dev/null 2>&1; do sleep 0.05; done
+        {python} {path}/client.py {port} & client=$!
+        wait $first
+        sleep 4
+        serve & second=$!
+        wait $client
+        kill $second
+        wait"
+    );
+    let (said, recording) = inject(folder.path(), "redis-crash.toml", &script);
+    assert!(said.ends_with("ETIMEDOUT False +PONG\n"), "{said}");
+    let found = origin(&recording, "comm=python3 op=recv error=ETIMEDOUT");
+    assert!(found.starts_with("fault `redis loses its power`: crash "), "{found}");
+}
+
 #[test]
 fn redis_restart() {
     const CLIENT: &str = "
