@@ -16,7 +16,7 @@ mod never;
 pub mod parse;
 pub mod plan;
 pub mod print;
-mod sock_diag;
+pub mod sock_diag;
 pub mod spec;
 #[cfg(test)]
 mod tests;

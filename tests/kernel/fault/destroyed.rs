@@ -124,3 +124,10 @@ client('victim', play)
     let run = inject("comm=victim op=connect => destroy, nth=1", &script);
     assert_eq!((run.said.as_str(), counts(&run.fault)), ("ECONNABORTED\n", [1, 1, 1]));
 }
+
+#[test]
+fn a_connection_that_is_gone_is_not_destroyed() {
+    let gone = recorder::fault::sock_diag::destroy(u64::MAX, 0, 0);
+    let error = gone.expect_err("no socket has this cookie");
+    assert_eq!(format!("{error:#}"), "the connection was gone");
+}
