@@ -263,6 +263,20 @@ pub struct Way {
     pub protocol: u32,
 }
 
+impl Way {
+    /// The way back.
+    #[inline(always)]
+    pub const fn turned(&self) -> Self {
+        Self {
+            source: self.target,
+            target: self.source,
+            source_port: self.target_port,
+            target_port: self.source_port,
+            protocol: self.protocol,
+        }
+    }
+}
+
 /// Words of a [`Way`].
 pub const WAY_WORDS: usize = size_of::<Way>() / 8;
 

@@ -128,7 +128,7 @@ impl Walk {
     fn meet(&mut self, leader: *mut task_struct) -> Firing {
         self.meet_in(
             #[inline(always)]
-            || known(leader),
+            || victim(leader, false),
         );
         if self.after | self.before != 0 {
             let victim = victim(leader, true);
@@ -373,12 +373,7 @@ unsafe extern "C" fn latched(index: u32, walk: *mut Walk) -> i64 {
     0
 }
 
-/// What is remembered about a process by its first thread; NULL for nothing.
-#[inline(always)]
-fn known(leader: *mut task_struct) -> *mut Victim {
-    victim(leader, false)
-}
-
+/// What is remembered about a thread, and about a process by its first one; NULL for nothing.
 #[inline(always)]
 fn victim(task: *mut task_struct, create: bool) -> *mut Victim {
     let flags = if create { BPF_LOCAL_STORAGE_GET_F_CREATE as u64 } else { 0 };

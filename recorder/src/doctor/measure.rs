@@ -35,20 +35,18 @@ const CALLS: u32 = 100_000;
 
 /// Times the three in turn, `rounds` times, with one family of hooks.
 pub fn cost(rounds: usize, family: Family) -> Result<Cost> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("listen on loopback")?;
-    let stream = TcpStream::connect(listener.local_addr()?)?;
-    let _peer = listener.accept()?;
-    stream.set_nonblocking(true)?;
+    let quiet = Quiet::connect()?;
+    let receive = || quiet.receive();
     let btf = Btf::from_sys_fs()?;
     let (mut bare, mut idle, mut recorded, mut over) = (vec![], vec![], vec![], vec![]);
     for _ in 0..rounds.max(1) {
-        bare.push(time(&stream)?);
+        bare.push(time(receive)?);
         let watcher = attach_idle(&btf, family)?;
-        idle.push(time(&stream)?);
+        idle.push(time(receive)?);
         drop(watcher);
         let settings = settings(64 << 20, family);
         let capture = Capture::start(Scope::All, settings)?;
-        recorded.push(time(&stream)?);
+        recorded.push(time(receive)?);
         drop(capture);
         over.push(recorded[recorded.len() - 1] - idle[idle.len() - 1]);
     }
@@ -75,14 +73,35 @@ fn attach_idle(btf: &Btf, family: Family) -> Result<Ebpf> {
     Ok(ebpf)
 }
 
-/// CPU time of a receive that finds nothing, ns: other work on the machine does not count.
-fn time(mut stream: &TcpStream) -> Result<f64> {
-    let mut buffer = [0; 16];
-    let started = clock::own_cpu_ns();
-    for _ in 0..CALLS {
-        let nothing = stream.read(&mut buffer);
-        anyhow::ensure!(nothing.is_err(), "nothing was sent, and yet something came");
+/// A connection over which nothing is sent.
+struct Quiet {
+    stream: TcpStream,
+    _peer: TcpStream,
+}
+
+impl Quiet {
+    fn connect() -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").context("listen on loopback")?;
+        let stream = TcpStream::connect(listener.local_addr()?)?;
+        stream.set_nonblocking(true)?;
+        Ok(Self { stream, _peer: listener.accept()?.0 })
     }
+
+    /// Receives that find nothing.
+    fn receive(&self) -> Result<()> {
+        let mut buffer = [0; 16];
+        for _ in 0..CALLS {
+            let nothing = (&self.stream).read(&mut buffer);
+            anyhow::ensure!(nothing.is_err(), "nothing was sent, and yet something came");
+        }
+        Ok(())
+    }
+}
+
+/// CPU time of one of [`CALLS`] calls, ns: other work on the machine does not count.
+fn time(calls: impl FnOnce() -> Result<()>) -> Result<f64> {
+    let started = clock::own_cpu_ns();
+    calls()?;
     Ok((clock::own_cpu_ns() - started) as f64 / f64::from(CALLS))
 }
 

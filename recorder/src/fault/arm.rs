@@ -123,7 +123,14 @@ fn attach_all(ebpf: &mut Ebpf, btf: &Btf, names: &[&str]) -> Result<()> {
         };
         attached.with_context(|| format!("attach {name}"))?;
     }
-    if noted { callers::note(ebpf, btf) } else { Ok(()) }
+    if noted {
+        callers::choose(ebpf)?;
+        // Faults that change results have attached one of them.
+        let missing: Vec<&str> =
+            callers::PROGRAMS.into_iter().filter(|name| !names.contains(name)).collect();
+        attach_all(ebpf, btf, &missing)?;
+    }
+    Ok(())
 }
 
 /// Loads and attaches one program, or two of the same at a tracepoint.

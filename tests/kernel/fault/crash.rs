@@ -7,14 +7,6 @@ use super::{Injected, changed, counts, inject};
 
 /// Servers in processes of their own, that answer over TCP and UDP.
 const SERVICES: &str = "
-def heard(s):
-    s.settimeout(0.5)
-    try:
-        return s.recv(9).decode() or 'end'
-    except TimeoutError:
-        return 'nothing'
-    except OSError as error:
-        return name(error)
 def service(comm, port=0):
     ready, told = os.pipe()
     pid = os.fork()

@@ -8,19 +8,7 @@ use super::{Injected, counts, inject};
 const HEALS: &str = "until=\"op=listen local=127.0.0.99\"";
 
 fn play(fault: &str, script: &str) -> Injected {
-    let script = format!(
-        "{TURNS}
-def heard(s):
-    s.settimeout(0.5)
-    try:
-        return s.recv(9).decode() or 'end'
-    except TimeoutError:
-        return 'nothing'
-    except OSError as error:
-        return name(error)
-{script}"
-    );
-    inject(fault, &script)
+    inject(fault, &format!("{TURNS}{script}"))
 }
 
 /// Packets that were lost, as the recording tells them.

@@ -30,6 +30,14 @@ def serve(at='127.0.0.1'):
             threading.Thread(target=answer, args=listener.accept()[:1], daemon=True).start()
     threading.Thread(target=accept, daemon=True).start()
     return listener.getsockname()
+def heard(s):
+    s.settimeout(0.5)
+    try:
+        return s.recv(9).decode() or 'end'
+    except TimeoutError:
+        return 'nothing'
+    except OSError as error:
+        return name(error)
 TCP_SYNCNT, TCP_USER_TIMEOUT = 7, 18
 def dial(source, to):
     s = socket.socket()

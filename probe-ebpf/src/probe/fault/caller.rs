@@ -10,7 +10,7 @@ use aya_ebpf::macros::{btf_map, btf_tracepoint};
 use aya_ebpf::programs::BtfTracePointContext;
 use probe_ebpf::fault::{CALLERS_MAX, NUMBERS_MAX};
 
-use super::{Victim, known, leader, result};
+use super::{Victim, leader, result, victim};
 use crate::{emit, scope};
 
 /// By the number of a system call: 1 where a control group's program looks at it.
@@ -29,7 +29,7 @@ pub fn call_begun(ctx: BtfTracePointContext) -> Option<()> {
     }
     let thread = scope::current()?;
     let mut noted = Victim { after: 0, before: 0, pending: 0, hook: 0, socket: 0, detail: [0; 8] };
-    let process = known(leader(thread.task));
+    let process = victim(leader(thread.task), false);
     if !process.is_null() {
         // SAFETY: a live storage value.
         (noted.after, noted.before) = unsafe { ((*process).after, (*process).before) };

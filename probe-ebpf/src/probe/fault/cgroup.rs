@@ -7,7 +7,7 @@ use aya_ebpf::programs::SockAddrContext;
 use probe_ebpf::event::{RareSlot, kind, protocol};
 use probe_ebpf::fault::{action, hook};
 
-use super::{Walk, caller, detail, known, leader, result, tell, victim, who};
+use super::{Walk, caller, detail, leader, result, tell, victim, who};
 use crate::{emit, scope};
 
 #[cgroup_sock_addr(connect4)]
@@ -127,7 +127,7 @@ fn refuse<const NOTED: bool>(ctx: &SockAddrContext, hook: u32, address: [u64; 2]
     }
     let firing = walk.meet_in(
         #[inline(always)]
-        || if NOTED { caller::noted() } else { known(leader(task)) },
+        || if NOTED { caller::noted() } else { victim(leader(task), false) },
     );
     // SAFETY: a helper that takes the context.
     let cookie = || unsafe { bpf_get_socket_cookie(ctx.sock_addr.cast()) };

@@ -97,12 +97,11 @@ pub const PASS: i32 = 1;
 /// Loses it. One that leaves: its sender is told EPERM, which TCP takes for a packet that has yet to be sent.
 pub const LOSE: i32 = 0;
 /// Loses a packet that leaves, as a full queue would: senders of datagrams are not told.
-pub const LOSE_AS_CONGESTED: i32 = 2;
+const LOSE_AS_CONGESTED: i32 = 2;
 
 #[cgroup_skb(egress)]
 pub fn packet_out(ctx: SkBuffContext) -> i32 {
-    let skb = ctx.skb.skb;
-    let mut walk = Walk::new(skb, told::LOST_OUT);
+    let mut walk = Walk::new(ctx.skb.skb, told::LOST_OUT);
     let Some(sk) = walk.meet() else { return PASS };
     let known = FLOWS.get_ptr_mut(walk.packet.route);
     if walk.met == 0 {
@@ -120,17 +119,12 @@ pub fn packet_out(ctx: SkBuffContext) -> i32 {
         |flow| unsafe { (*flow).here != 0 },
     );
     if here || walk.rules == 0 {
-        // SAFETY: a helper that takes the context.
-        let cookie = unsafe { bpf_get_socket_cookie(skb.cast()) };
-        let owner = scope::owner(sk);
+        let (cookie, owner) = (walk.cookie(), scope::owner(sk));
         let flow = Flow { sender: walk.met, cookie, scoped, owner, here: here as u64 };
         note(&walk.packet.route, known, flow);
         return PASS;
     }
-    if scoped == 0 || !walk.lose(sk) {
-        return PASS;
-    }
-    if walk.packet.route.way.protocol == protocol::TCP as u32 { LOSE } else { LOSE_AS_CONGESTED }
+    if scoped != 0 && walk.lose(sk) { walk.lost_out() } else { PASS }
 }
 
 #[cgroup_skb(ingress)]
@@ -287,15 +281,22 @@ impl Walk {
         if self.fits == 0 {
             return None;
         }
-        self.known_by_cookie();
+        self.cookie();
         Some(sk)
     }
 
-    /// Sees to it that the packet's socket has a cookie, with which what is remembered about it begins.
+    /// The cookie of the packet's socket, which has one from then on: with it begins what is remembered about it.
     #[inline(always)]
-    pub fn known_by_cookie(&self) {
+    pub fn cookie(&self) -> u64 {
         // SAFETY: a helper that takes the context.
-        unsafe { bpf_get_socket_cookie(self.skb.cast()) };
+        unsafe { bpf_get_socket_cookie(self.skb.cast()) }
+    }
+
+    /// How a packet that leaves is lost.
+    #[inline(always)]
+    pub fn lost_out(&self) -> i32 {
+        let stream = self.packet.route.way.protocol == protocol::TCP as u32;
+        if stream { LOSE } else { LOSE_AS_CONGESTED }
     }
 
     /// The network namespace of a packet on a loopback, since each has the same addresses there; else 0.
@@ -334,11 +335,10 @@ impl Walk {
     pub fn lose(&self, sk: Pointer) -> bool {
         let firing = strike(self.rules);
         let told = match firing.action {
-            action::LOSE => {
-                begun(firing.index);
-                first(sk, firing.index, self.place, self.packet.length != 0)
-            }
-            action::HOLE | action::CRASH => {
+            action::LOSE | action::HOLE | action::CRASH => {
+                if firing.action == action::LOSE {
+                    begun(firing.index);
+                }
                 first(sk, firing.index, self.place, self.packet.length != 0)
             }
             action::LOSE_ONE => true,
@@ -476,8 +476,7 @@ fn tell_lost(walk: &Walk, sk: Pointer, firing: &Firing) {
     let (way, out) = (&walk.packet.route.way, walk.place == told::LOST_OUT as u16);
     let (owner, cookie) = match walk.scoped {
         0 => (walk.known.owner, walk.known.cookie),
-        // SAFETY: a helper that takes the context.
-        _ => (scope::owner(sk), unsafe { bpf_get_socket_cookie(walk.skb.cast()) }),
+        _ => (scope::owner(sk), walk.cookie()),
     };
     let sent = out || walk.scoped == 0;
     let mut slot = emit::slot(kind::FAULT, owner, 0, emit::now());

@@ -15,6 +15,14 @@ pub struct Route {
     pub netns: u64,
 }
 
+impl Route {
+    /// The way back.
+    #[inline(always)]
+    pub fn turned(&self) -> Self {
+        Self { way: self.way.turned(), netns: self.netns }
+    }
+}
+
 /// A packet as it passes a control group's programs, which see it from its IP header on.
 #[repr(C)]
 pub struct Packet {

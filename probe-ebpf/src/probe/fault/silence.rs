@@ -16,7 +16,7 @@ use probe_ebpf::event::protocol;
 use probe_ebpf::fault::{SILENT_MAX, Way, told};
 
 use super::call;
-use super::cut::{LOSE, LOSE_AS_CONGESTED, PASS, Walk};
+use super::cut::{LOSE, PASS, Walk};
 use super::packet::Route;
 use crate::emit;
 use crate::kernel::{self, Pointer, Structure, Untyped, field, offset};
@@ -93,13 +93,9 @@ pub fn silent_out(ctx: SkBuffContext) -> i32 {
     walk.rules = silent_at(&walk.packet.route);
     // A datagram to where nobody is would be answered by ICMP.
     if walk.rules == 0 && datagram {
-        walk.rules = silent_at(&turned(&walk.packet.route));
+        walk.rules = silent_at(&walk.packet.route.turned());
     }
-    match lose(&walk, sk) {
-        true if datagram => LOSE_AS_CONGESTED,
-        true => LOSE,
-        false => PASS,
-    }
+    if lose(&walk, sk) { walk.lost_out() } else { PASS }
 }
 
 #[cgroup_skb(ingress)]
@@ -108,7 +104,7 @@ pub fn silent_in(ctx: SkBuffContext) -> i32 {
     let Some(sk) = walk.packet_of() else { return PASS };
     walk.rules = silent_at(&walk.packet.route);
     if walk.rules == 0 {
-        walk.rules = silent_at(&turned(&walk.packet.route));
+        walk.rules = silent_at(&walk.packet.route.turned());
     }
     if lose(&walk, sk) { LOSE } else { PASS }
 }
@@ -118,7 +114,7 @@ fn lose(walk: &Walk, sk: Pointer) -> bool {
     if walk.rules == 0 {
         return false;
     }
-    walk.known_by_cookie();
+    walk.cookie();
     walk.lose(sk)
 }
 
@@ -143,20 +139,4 @@ fn silent_at(route: &Route) -> u32 {
 fn rule_of(key: &Route) -> u32 {
     // SAFETY: a live map value.
     SILENT.get_ptr(key).map_or(0, |rule| unsafe { rule.read_volatile() })
-}
-
-/// The way back.
-#[inline(always)]
-fn turned(route: &Route) -> Route {
-    let way = &route.way;
-    Route {
-        way: Way {
-            source: way.target,
-            target: way.source,
-            source_port: way.target_port,
-            target_port: way.source_port,
-            protocol: way.protocol,
-        },
-        netns: route.netns,
-    }
 }

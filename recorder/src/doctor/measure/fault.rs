@@ -1,16 +1,15 @@
 //! What an armed fault costs those whom it is not for: a call that passes its hooks, timed bare, with programs on the same
 //! hooks that do nothing, and with the fault armed for somebody else.
 
-use std::io::Read;
-use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use aya::{Btf, Ebpf};
 use serde::Serialize;
 
-use super::{CALLS, median};
+use super::{CALLS, Quiet, median, settings, time};
+use crate::capture::attach;
 use crate::capture::attach::family::Family;
-use crate::capture::attach::{self, Settings};
 use crate::capture::{Scope, clock};
 use crate::fault::plan::{self, Capabilities, Victims};
 use crate::fault::spec::{Faults, Mechanism};
@@ -38,8 +37,8 @@ struct Case {
     fault: &'static str,
     idle: &'static [&'static str],
     call: &'static str,
-    /// Makes the call so many times.
-    make: fn(&Sockets, u32) -> Result<()>,
+    /// Makes the call [`CALLS`] times.
+    make: fn(&Sockets) -> Result<()>,
 }
 
 const CASES: [Case; 3] = [
@@ -55,7 +54,7 @@ const CASES: [Case; 3] = [
         fault: "comm=nobody op=recv => kill=SIGKILL, count=1, via=signal",
         idle: &["idle"],
         call: "receive that finds nothing",
-        make: receive,
+        make: |sockets| sockets.quiet.receive(),
     },
     Case {
         mechanism: Mechanism::Override,
@@ -68,9 +67,8 @@ const CASES: [Case; 3] = [
 
 struct Sockets {
     datagrams: UdpSocket,
-    to: std::net::SocketAddr,
-    stream: TcpStream,
-    _peer: TcpStream,
+    to: SocketAddr,
+    quiet: Quiet,
 }
 
 /// Times each mechanism that works here, `rounds` times.
@@ -79,14 +77,11 @@ struct Sockets {
 /// When sockets cannot be made, or a program that works a moment ago is refused.
 pub fn costs(rounds: usize) -> Result<Vec<Cost>> {
     let can = ability::find_out();
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("listen on loopback")?;
-    let stream = TcpStream::connect(listener.local_addr()?)?;
-    stream.set_nonblocking(true)?;
+    let quiet = Quiet::connect()?;
     let sockets = Sockets {
         datagrams: UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?,
-        to: listener.local_addr()?,
-        stream,
-        _peer: listener.accept()?.0,
+        to: quiet.stream.peer_addr()?,
+        quiet,
     };
     let possible = |case: &&Case| can.mechanisms.get(&case.mechanism) == Some(&plan::Ability::Yes);
     CASES.iter().filter(possible).map(|case| cost(case, &sockets, &can, rounds)).collect()
@@ -104,18 +99,19 @@ fn cost(case: &Case, sockets: &Sockets, can: &Capabilities, rounds: usize) -> Re
         arm::attach_rules(&mut ebpf, &btf, &compiled)?;
         Ok(ebpf)
     };
+    let calls = || (case.make)(sockets);
     let (mut bare, mut idle, mut outside, mut spared) = (vec![], vec![], vec![], vec![]);
     for _ in 0..rounds.max(1) {
-        bare.push(time(case, sockets)?);
+        bare.push(time(calls)?);
         let mut watcher = load(&btf, &Scope::All)?;
         case.idle.iter().try_for_each(|name| arm::attach_idle(&mut watcher, &btf, name))?;
-        idle.push(time(case, sockets)?);
+        idle.push(time(calls)?);
         drop(watcher);
         let watcher = armed(&Scope::Command(String::new()))?;
-        outside.push(time(case, sockets)?);
+        outside.push(time(calls)?);
         drop(watcher);
         let watcher = armed(&Scope::All)?;
-        spared.push(time(case, sockets)?);
+        spared.push(time(calls)?);
         drop(watcher);
     }
     Ok(Cost {
@@ -129,37 +125,15 @@ fn cost(case: &Case, sockets: &Sockets, can: &Capabilities, rounds: usize) -> Re
 }
 
 fn load(btf: &Btf, scope: &Scope) -> Result<Ebpf> {
-    let settings = Settings {
-        ring_bytes: 1 << 20,
-        probe_log: false,
-        record_self: true,
-        family: Some(Family::Tracepoint),
-    };
-    attach::load(btf, scope, &settings, Family::Tracepoint)
+    attach::load(btf, scope, &settings(1 << 20, Family::Tracepoint), Family::Tracepoint)
 }
 
-/// CPU time of a call, ns.
-fn time(case: &Case, sockets: &Sockets) -> Result<f64> {
-    let started = clock::own_cpu_ns();
-    (case.make)(sockets, CALLS)?;
-    Ok((clock::own_cpu_ns() - started) as f64 / f64::from(CALLS))
+fn connect(sockets: &Sockets) -> Result<()> {
+    (0..CALLS).try_for_each(|_| sockets.datagrams.connect(sockets.to)).context("connect")
 }
 
-fn connect(sockets: &Sockets, calls: u32) -> Result<()> {
-    (0..calls).try_for_each(|_| sockets.datagrams.connect(sockets.to)).context("connect")
-}
-
-fn receive(sockets: &Sockets, calls: u32) -> Result<()> {
-    let mut buffer = [0; 16];
-    for _ in 0..calls {
-        let nothing = (&sockets.stream).read(&mut buffer);
-        ensure!(nothing.is_err(), "nothing was sent, and yet something came");
-    }
-    Ok(())
-}
-
-fn shutdown(_: &Sockets, calls: u32) -> Result<()> {
-    for _ in 0..calls {
+fn shutdown(_: &Sockets) -> Result<()> {
+    for _ in 0..CALLS {
         // SAFETY: a system call on numbers, which fails.
         unsafe { libc::shutdown(-1, libc::SHUT_WR) };
     }

@@ -1,12 +1,12 @@
 //! Who makes a call, on kernels whose control groups' programs cannot look at what hangs on a thread: a program where
 //! calls begin notes it for them, and their other form reads that.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use aya::Ebpf;
 use aya::maps::Array;
 use aya::programs::ProgramError;
-use aya::{Btf, Ebpf};
 
-use super::{attach, calls, map};
+use super::{calls, map};
 use crate::fault::spec::Syscall;
 
 /// The calls that control groups' programs look at.
@@ -30,28 +30,17 @@ pub fn noted(program: &str) -> String {
     program.replacen('_', "_noted_", 1)
 }
 
-/// Begins to note who makes these calls.
+/// The programs that do it.
+pub const PROGRAMS: [&str; 2] = ["call_begun", "call_ended"];
+
+/// Says which calls are to be noted.
 ///
 /// # Errors
-/// When the map or a program is refused.
-pub fn note(ebpf: &mut Ebpf, btf: &Btf) -> Result<()> {
+/// When the map cannot be written.
+pub fn choose(ebpf: &mut Ebpf) -> Result<()> {
     let mut looked_at: Array<_, u32> = map(ebpf, "LOOKED_AT")?.try_into()?;
     for number in LOOKED_AT.into_iter().filter_map(calls::number) {
         looked_at.set(number as u32, 1, 0)?;
     }
-    for name in ["call_begun", "call_ended"] {
-        match attach(ebpf, btf, name) {
-            // Faults that change results have attached it.
-            Err(error) if is_there(&error) => {}
-            attached => attached.with_context(|| format!("attach {name}"))?,
-        }
-    }
     Ok(())
-}
-
-fn is_there(error: &anyhow::Error) -> bool {
-    matches!(
-        error.downcast_ref(),
-        Some(ProgramError::AlreadyLoaded | ProgramError::AlreadyAttached)
-    )
 }

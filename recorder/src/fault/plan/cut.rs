@@ -19,14 +19,7 @@ pub struct CutSketch {
 impl CutSketch {
     /// The way back.
     pub(super) fn turned(self, flags: u32) -> Self {
-        let turned = |way: Way| Way {
-            source: way.target,
-            target: way.source,
-            source_port: way.target_port,
-            target_port: way.source_port,
-            protocol: way.protocol,
-        };
-        let (value, mask) = (turned(self.cut.value), turned(self.cut.mask));
+        let (value, mask) = (self.cut.value.turned(), self.cut.mask.turned());
         let cut = Cut { value, mask, flags, ..self.cut };
         Self { cut, source: self.target, target: self.source }
     }
