@@ -8,6 +8,7 @@ mod peers;
 mod prometheus;
 mod reload;
 pub mod running;
+mod soak;
 mod triggers;
 mod watched;
 

@@ -51,7 +51,7 @@ pub fn exists(command: libc::c_long, id: u32) -> bool {
 }
 
 pub const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
-const BPF_MAP_GET_FD_BY_ID: libc::c_long = 14;
+pub const BPF_MAP_GET_FD_BY_ID: libc::c_long = 14;
 
 fn wait_for(what: &str, ready: impl Fn() -> bool) {
     let begun = Instant::now();

@@ -38,6 +38,9 @@ pub struct History {
     started: Instant,
     restarts: u64,
     failure: Option<String>,
+    /// What the follower said last, and what those before it had counted: a count never goes back.
+    last: State,
+    before: State,
 }
 
 /// As long as this is open the follower goes on.
@@ -75,8 +78,10 @@ pub async fn ended(history: &mut Option<History>) -> Result<ExitStatus> {
 impl History {
     pub fn start(limits: Limits, dumps: &Path, capture: &Capture) -> Self {
         let directory = limits.directory(dumps);
-        let (started, restarts, failure) = (Instant::now(), 0, None);
-        let mut history = Self { limits, directory, child: None, started, restarts, failure };
+        let (child, restarts, failure, last, before) = Default::default();
+        let started = Instant::now();
+        let mut history =
+            Self { limits, directory, child, started, restarts, failure, last, before };
         history.spawn(capture);
         history
     }
@@ -99,6 +104,7 @@ impl History {
     /// Starts another in place of one that ended.
     pub fn restart(&mut self, ended: &Result<ExitStatus>, capture: &Capture) {
         self.restarts += 1;
+        self.before = std::mem::take(&mut self.last).after(&self.before);
         match ended {
             Ok(status) if status.success() => {}
             Ok(status) => self.fail(&format!("the follower ended with {status}")),
@@ -162,13 +168,16 @@ impl History {
         }
     }
 
-    pub fn status(&self) -> HistoryStatus {
+    pub fn status(&mut self) -> HistoryStatus {
         let (segments, bytes) = segments::held(&self.directory).unwrap_or_default();
         let answer = control::ask(&self.directory, Word::Status).ok();
         let reach_s = answer
             .as_ref()
             .filter(|state| state.paused.is_none())
             .map(|state| clock::monotonic_ns().saturating_sub(state.since_ns) as f64 / 1e9);
+        if let Some(state) = answer {
+            self.last = state;
+        }
         HistoryStatus {
             directory: self.directory.display().to_string(),
             segments,
@@ -176,7 +185,7 @@ impl History {
             most_bytes: self.limits.size,
             reach_s,
             age_s: self.limits.age.map(|age| age.as_secs_f64()),
-            state: answer.unwrap_or_default(),
+            state: self.last.after(&self.before),
             restarts: self.restarts,
             failure: self.failure.clone(),
         }

@@ -81,7 +81,7 @@ impl Daemon {
         let source = self.capture.source();
         let rings = self.capture.coverage().to_vec();
         let held = self.store.dumps()?;
-        let history = self.history.as_ref().map(History::status);
+        let history = self.history.as_mut().map(History::status);
         let warnings = warnings::of(&self.config, &rings, history.as_ref());
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),

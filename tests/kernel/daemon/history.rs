@@ -66,7 +66,7 @@ fn wait(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 /// The follower of a daemon: its child that is no dump worker.
-fn follower(daemon: &Running) -> Option<Pid> {
+pub fn follower(daemon: &Running) -> Option<Pid> {
     let children = format!("/proc/{0}/task/{0}/children", daemon.pid());
     let children = fs::read_to_string(children).unwrap_or_default();
     let pids = children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok());
@@ -121,6 +121,7 @@ fn a_follower_that_is_killed_loses_nothing() {
         thread::sleep(Duration::from_secs(1));
         before > Some(100_000) && followed(&daemon) == before
     });
+    let before = followed(&daemon);
     let first = follower(&daemon).expect("it follows");
     kill(first, Signal::SIGKILL).expect("it lives");
     wait("another follower", || follower(&daemon).is_some_and(|second| second != first));
@@ -132,6 +133,7 @@ fn a_follower_that_is_killed_loses_nothing() {
     assert_eq!((long.hosts[0].lost, &long.hosts[0].gaps[..]), (0, &[][..]));
     assert!(places(&rings).is_subset(&places(&long)), "what the rings held is in it, too");
     assert_eq!(status(&daemon)["history"]["restarts"], 1);
+    assert!(followed(&daemon) > before, "what the first one counted still counts");
 }
 
 #[test]
@@ -201,13 +203,14 @@ fn killed_at_any_moment_a_daemon_leaves_what_was_on_disk() {
     assert!(checked.contains("every edge holds"), "{now:?}: {checked}");
 }
 
-/// A small disk for the history.
-struct SmallDisk(PathBuf);
+/// A small disk.
+pub struct SmallDisk(pub PathBuf);
 
 impl SmallDisk {
-    fn mount(path: &Path) -> Self {
+    pub fn mount(path: &Path, mib: u32) -> Self {
         fs::create_dir_all(path).expect("a folder");
-        let (kind, size) = (Some("tmpfs"), Some("size=8m"));
+        let size = format!("size={mib}m");
+        let (kind, size) = (Some("tmpfs"), Some(&*size));
         mount(kind, path, kind, MsFlags::empty(), size).expect("a small disk");
         Self(path.to_owned())
     }
@@ -222,7 +225,7 @@ impl Drop for SmallDisk {
 #[test]
 fn on_a_full_disk_the_history_pauses_and_dumps_go_on() {
     let place = tempfile::tempdir().expect("a folder");
-    let disk = SmallDisk::mount(&place.path().join("disk"));
+    let disk = SmallDisk::mount(&place.path().join("disk"), 8);
     let daemon =
         Running::start(&format!("[history]\nsize = '64MiB'\ndirectory = '{}'\n", disk.0.display()));
     daemon.play(KILLED);

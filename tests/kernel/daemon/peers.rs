@@ -85,7 +85,7 @@ impl Stage {
                 network.place(host, command);
             };
             let (listen, cgroup) = (Some(address(host)), Some(new_cgroup()));
-            Running::with(Setup { more: &more, listen, cgroup, place: &place })
+            Running::with(Setup { more: &more, listen, cgroup, place: &place, ..Setup::default() })
         };
         let daemons = (0..3).map(start).collect();
         Self { daemons, network }

@@ -15,13 +15,6 @@ use super::KILLED;
 use super::running::{self, Running, TOKEN};
 
 impl Running {
-    /// Writes another configuration; whoever wants it read has to say so.
-    fn edit(&self, change: impl FnOnce(String) -> String) {
-        let path = self.path("config.toml");
-        let text = fs::read_to_string(&path).expect("it was written");
-        fs::write(&path, change(text)).expect("it is written");
-    }
-
     fn window_s(&self) -> f64 {
         let status: Value = serde_json::from_str(&self.ask(&["status", "--json"])).expect("JSON");
         status["rings"][0]["window_s"].as_f64().expect("a number")

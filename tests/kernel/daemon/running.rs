@@ -41,6 +41,7 @@ pub struct Running {
     child: Child,
     /// What it records: nothing else of this machine.
     cgroup: Option<PathBuf>,
+    dumps: PathBuf,
     /// Where it listens for TCP, if it does.
     pub port: u16,
 }
@@ -51,13 +52,18 @@ pub struct Setup<'a> {
     pub more: &'a str,
     pub listen: Option<SocketAddr>,
     pub cgroup: Option<PathBuf>,
+    /// Where its dumps lie, if not in its home.
+    pub dumps: Option<PathBuf>,
+    pub ring: &'a str,
+    pub per_hour: usize,
     /// Puts it somewhere.
     pub place: &'a dyn Fn(&mut Command),
 }
 
 impl Default for Setup<'_> {
     fn default() -> Self {
-        Self { more: "", listen: None, cgroup: None, place: &|_| {} }
+        let (more, listen, cgroup, dumps) = Default::default();
+        Self { more, listen, cgroup, dumps, ring: "16MiB", per_hour: 3, place: &|_| {} }
     }
 }
 
@@ -97,6 +103,13 @@ impl Running {
         Self::with(Setup { more, cgroup, place: &place, ..Setup::default() })
     }
 
+    /// Writes another configuration; whoever wants it read has to say so.
+    pub fn edit(&self, change: impl FnOnce(String) -> String) {
+        let path = self.path("config.toml");
+        let text = fs::read_to_string(&path).expect("it was written");
+        fs::write(&path, change(text)).expect("it is written");
+    }
+
     /// What it has said.
     pub fn log(&self) -> String {
         fs::read_to_string(self.path("log")).expect("it has a log")
@@ -111,19 +124,22 @@ impl Running {
         let tcp = setup.listen.map(|listen| {
             format!("tcp = {{ listen = '{listen}', token_file = '{}' }}\n", path("token"))
         });
+        let dumps = setup.dumps.unwrap_or_else(|| home.path().join("dumps"));
         let config = format!(
-            "ring = '16MiB'\n{}[api]\nsocket = '{}'\n{}\
-             [dumps]\ndirectory = '{}'\nper_hour = 3\nafter = '50ms'\n{}",
+            "ring = '{}'\n{}[api]\nsocket = '{}'\n{}\
+             [dumps]\ndirectory = '{}'\nper_hour = {}\nafter = '50ms'\n{}",
+            setup.ring,
             scope.unwrap_or_default(),
             path("socket"),
             tcp.unwrap_or_default(),
-            path("dumps"),
+            dumps.display(),
+            setup.per_hour,
             setup.more.replace("TOKEN", &path("token")),
         );
         fs::write(path("config.toml"), config).expect("it is written");
         let child = spawn(command(home.path()), home.path(), setup.place);
         let port = setup.listen.map_or(0, |listen| listen.port());
-        let running = Self { home, child, cgroup: setup.cgroup, port };
+        let running = Self { home, child, cgroup: setup.cgroup, dumps, port };
         running.wait_until_it_answers();
         running
     }
@@ -142,14 +158,18 @@ impl Running {
 
     /// A play in its scope.
     pub fn player(&self, script: &str) -> Command {
-        let play = python_command(script);
+        self.in_scope(&python_command(script))
+    }
+
+    /// A program in its scope.
+    pub fn in_scope(&self, program: &Command) -> Command {
         let mut command = Command::new("sh");
         if let Some(cgroup) = &self.cgroup {
             command.args(["-c", "echo $$ > $0/cgroup.procs && exec \"$@\""]).arg(cgroup);
         } else {
             command.args(["-c", "exec \"$@\"", "sh"]);
         }
-        command.arg(play.get_program()).args(play.get_args());
+        command.arg(program.get_program()).args(program.get_args());
         command
     }
 
@@ -210,7 +230,7 @@ impl Running {
 
     /// Names of all that lies in the folder of dumps.
     pub fn dumps(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.path("dumps")).expect("the folder is there");
+        let entries = fs::read_dir(&self.dumps).expect("the folder is there");
         entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect()
     }
 
@@ -221,7 +241,7 @@ impl Running {
             if let Some(name) =
                 self.dumps().into_iter().find(|n| n.ends_with(end) && !n.starts_with('.'))
             {
-                return self.path("dumps").join(name);
+                return self.dumps.join(name);
             }
             assert!(begun.elapsed() < PATIENCE, "no dump {end}: {:?}", self.dumps());
             thread::sleep(Duration::from_millis(20));
@@ -235,7 +255,13 @@ impl Running {
     }
 
     pub fn http(&self, request: &str) -> String {
+        self.http_within(PATIENCE, request)
+    }
+
+    /// Asks for what may take longer.
+    pub fn http_within(&self, patience: Duration, request: &str) -> String {
         let mut stream = self.connect();
+        stream.set_read_timeout(Some(patience)).expect("a time");
         // A body that is refused need not be read to its end.
         let _ = stream.write_all(request.as_bytes());
         let mut answer = Vec::new();
@@ -244,10 +270,7 @@ impl Running {
     }
 
     pub fn post(&self, path: &str, body: &str) -> String {
-        self.http(&format!(
-            "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        ))
+        self.http(&post(path, body))
     }
 
     /// CPU time used so far, in the kernel's ticks.
@@ -271,6 +294,14 @@ impl Running {
         self.child = spawn(command(self.home.path()), self.home.path(), &|_| {});
         self.wait_until_it_answers();
     }
+}
+
+/// A request with a body.
+pub fn post(path: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
 }
 
 fn command(home: &Path) -> Command {

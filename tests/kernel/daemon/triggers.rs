@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::KILLED;
 use super::running::{PATIENCE, Running, json};
 
-fn append(path: &Path, text: &str) {
+pub fn append(path: &Path, text: &str) {
     let file = OpenOptions::new().append(true).create(true).open(path);
     file.and_then(|mut file| file.write_all(text.as_bytes())).expect("it is written");
 }

@@ -38,7 +38,7 @@ def client(connection, turn):
 play(server, client)
 ";
 
-fn resets(daemon: &Running, resets: usize, others: usize) {
+pub fn resets(daemon: &Running, resets: usize, others: usize) {
     let script = RESETS.replace("RESETS", &resets.to_string());
     daemon.play(&script.replace("OTHERS", &others.to_string()));
 }

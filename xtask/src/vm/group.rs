@@ -60,6 +60,7 @@ const GROUPS: [Group; 7] = [
             ),
             ("hosts::", "whole networks of namespaces take minutes there, and are about merging"),
             ("readme::", "the demo's programs do not either"),
+            ("daemon::soak", "is about long use; minutes of it would be an hour there"),
             ("fault::overridden", "has its own boot"),
             ("fault::targeted", "has its own boot"),
         ],

@@ -15,7 +15,7 @@ pub struct State {
     /// Since when everything is on disk, and up to when it has been read, monotonic ns.
     pub since_ns: u64,
     pub until_ns: u64,
-    /// Events it has followed, how many of these it could not write, and how many it did not see.
+    /// Events it has followed (to whom the daemon tells it: it and those before it), how many of these it could not write, and how many it did not see.
     pub events: u64,
     pub missed: u64,
     pub lost: u64,
@@ -25,6 +25,19 @@ pub struct State {
     pub paused: Option<String>,
     pub cpu_ns: u64,
     pub resident_bytes: u64,
+}
+
+impl State {
+    /// The same, with what followers before this one counted.
+    pub(super) fn after(&self, before: &Self) -> Self {
+        Self {
+            events: self.events + before.events,
+            missed: self.missed + before.missed,
+            lost: self.lost + before.lost,
+            cpu_ns: self.cpu_ns + before.cpu_ns,
+            ..self.clone()
+        }
+    }
 }
 
 /// What can be asked.
