@@ -190,22 +190,33 @@ fn cut(known: &Known<'_>, from: Point, to: Point, proof: Proof) -> Broken {
     let begins = cause.socket == 0 && !cause.flags.has(Flags::HEALED) || hole();
     let same = (cause.host, cause.socket) == (effect.host, effect.socket);
     let sender = if cause.flags.has(Flags::INCOMING) { known.joined(cause, effect) } else { same };
-    let again = |event: &Event| {
-        let shift = match cause.flags.has(Flags::INCOMING) {
-            true => u64::from(event.iss.wrapping_sub(cause.irs)),
-            false => 0,
-        };
-        event.op == Op::Retransmit
-            && cause.has_range()
-            && event.has_range()
-            && event.stream_start.wrapping_add(shift) == cause.stream_start
+    let shift = match cause.flags.has(Flags::INCOMING) {
+        true => u64::from(effect.iss.wrapping_sub(cause.irs)),
+        false => 0,
+    };
+    let placed = |event: &Event| {
+        let both = event.op == Op::Retransmit && cause.has_range() && event.has_range();
+        both.then(|| [event.stream_start, event.stream_end].map(|at| at.wrapping_add(shift)))
+    };
+    let again = |event: &Event| placed(event).is_some_and(|[at, _]| at == cause.stream_start);
+    let is_cut = || {
+        known.history.events[..from.0 as usize].iter().any(|event| {
+            (event.host, event.fault) == (cause.host, cause.fault)
+                && (event.in_kernel_lane() && event.socket == 0 || event.is_hole())
+        })
+    };
+    // It has some of the packet's bytes, or any behind a cut's first packet, which lost them as well.
+    let perhaps = |event: &Event| {
+        placed(event).is_some_and(|[start, end]| {
+            end > cause.stream_start && (start < cause.stream_end || is_cut())
+        })
     };
     let right = match effect.op {
         Op::Fault => {
             let lost = effect.flags.has(Flags::LOST);
             begins && lost && (cause.host, cause.fault) == (effect.host, effect.fault)
         }
-        Op::Retransmit => sender && again(effect),
+        Op::Retransmit => sender && (again(effect) || proof == Proof::May && perhaps(effect)),
         Op::Error => {
             let between = &known.history.events[from.0 as usize..to.0 as usize];
             let healed = between.iter().any(|event| {
@@ -214,11 +225,7 @@ fn cut(known: &Known<'_>, from: Point, to: Point, proof: Proof) -> Broken {
             });
             let socket = (effect.host, effect.socket);
             let tried = between.iter().any(|e| (e.host, e.socket) == socket && again(e));
-            let cut = known.history.events[..from.0 as usize].iter().any(|event| {
-                (event.host, event.fault) == (cause.host, cause.fault)
-                    && (event.in_kernel_lane() && event.socket == 0 || event.is_hole())
-            });
-            let proven = cut && !healed && (tried || !cause.has_range());
+            let proven = is_cut() && !healed && (tried || !cause.has_range());
             sender && i32::from(effect.error) == libc::ETIMEDOUT && (proof == Proof::May || proven)
         }
         _ => false,

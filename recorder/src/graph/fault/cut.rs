@@ -1,6 +1,7 @@
 //! Cut networks: from a cut's beginning to the packets that it lost, and from these to what their loss made happen.
 //!
-//! A segment that is sent again from the byte where a lost packet began is sent again because of it. A connection
+//! A segment that is sent again from the byte where a lost packet began is sent again because of it. What else is sent
+//! again may be: of a cut only the first packets that were lost are told, and segments are joined. A connection
 //! that gives up had its packets lost for as long as it tried, if it was a cut that had not healed: proven where it was such
 //! a segment that it tried, or where its first packet was lost and it never came about.
 
@@ -88,7 +89,7 @@ pub(super) fn edges(history: &History, rare: &[EventIndex], notable: &Notable, g
         }
         let turns = begin.is_some().then_some(&turns);
         for sender in senders(history, graph, index) {
-            resent(history, notable, graph, (index, lost), &sender);
+            resent(history, notable, graph, begin.is_some(), (index, lost), &sender);
             gave_up(history, notable, graph, turns, (index, lost), &sender);
         }
     }
@@ -115,17 +116,21 @@ fn senders(history: &History, graph: &Graph, lost: EventIndex) -> Vec<Sender> {
     to.map(|((from, _, shift), proof)| Sender { endpoint: from, proof, shift }).collect()
 }
 
-/// From a packet to the segment that was sent again for it.
+/// From a packet to the segments that were sent again for it, or for others behind it that a cut has lost as well.
 fn resent(
     history: &History,
     notable: &Notable,
     graph: &mut Graph,
+    is_cut: bool,
     (index, lost): (EventIndex, &Event),
     sender: &Sender,
 ) {
     for again in of(history, notable, sender.endpoint, index, Op::Retransmit) {
-        if same_bytes(lost, &history.events[again as usize], sender.shift) {
+        let segment = &history.events[again as usize];
+        if same_bytes(lost, segment, sender.shift) {
             push(history, graph, index, again, sender.proof);
+        } else if may_be_for(lost, segment, sender.shift, is_cut) {
+            push(history, graph, index, again, Proof::May);
         }
     }
 }
@@ -171,6 +176,13 @@ fn of<'a>(
 fn same_bytes(lost: &Event, again: &Event, shift: u64) -> bool {
     let placed = lost.has_range() && again.has_range();
     placed && again.stream_start.wrapping_add(shift) == lost.stream_start
+}
+
+/// Whether a segment that begins elsewhere has some of the packet's bytes or, after a cut's packet, any behind it.
+fn may_be_for(lost: &Event, again: &Event, shift: u64, is_cut: bool) -> bool {
+    let ends = [again.stream_start, again.stream_end].map(|at| at.wrapping_add(shift));
+    let reaches = is_cut || ends[0] < lost.stream_end;
+    lost.has_range() && again.has_range() && reaches && ends[1] > lost.stream_start
 }
 
 fn push(history: &History, graph: &mut Graph, from: EventIndex, to: EventIndex, proof: Proof) {
