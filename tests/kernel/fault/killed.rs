@@ -3,6 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
+use super::overridden::{assert_refused_as_missing, missing};
 use super::running::{Inject, wait_for};
 
 /// Faults of every mechanism that works on every kernel.
@@ -14,6 +15,12 @@ const FAULTS: [&str; 5] = [
     "comm=shortlived op=recv => kill=SIGKILL, nth=3, name=kill",
 ];
 
+/// What needs a kernel that lets programs override what functions return: all such calls fail.
+const OVERRIDES: [&str; 2] = [
+    "comm=deceived op=connect => error=ENETDOWN, for=3600s, via=override, name=nowhere",
+    "comm=deceived op=recv => error=ENOTCONN, for=3600s, via=override, name=deaf",
+];
+
 /// A cut that never heals by itself.
 const CUT: &str = "
 [[partition]]
@@ -23,7 +30,7 @@ limit = { for = \"3600s\" }
 ";
 
 /// Several victims that talk for as long as they live, and others that come and go. Something tries to get across the
-/// cut, and makes a file when it has.
+/// cut, and somebody to connect and to receive; each makes a file when it has.
 const TALK: &str = "
 import time
 address = serve()
@@ -45,10 +52,27 @@ def cross():
                 near.bind(('127.0.0.21', 0))
                 near.connect(far)
                 near.send(b'x')
-                open(THROUGH, 'wb').write(near.recv(1))
+                near.recv(1)
+                open(f'{MADE}-cross', 'wb').close()
         except OSError:
             pass
         time.sleep(0.01)
+def deceived(near, far):
+    near.send(b'x')
+    calls = {'connect': lambda s: s.connect(address), 'recv': lambda s: far.recv(1)}
+    while True:
+        for name, call in list(calls.items()):
+            try:
+                with socket.socket() as own:
+                    call(own)
+                open(f'{MADE}-{name}', 'wb').close()
+                del calls[name]
+            except OSError:
+                pass
+        time.sleep(0.01)
+if os.fork() == 0:
+    rename('deceived')
+    deceived(*socket.socketpair())
 threading.Thread(target=cross, daemon=True).start()
 for _ in range(3):
     if os.fork() == 0:
@@ -64,16 +88,25 @@ fn killed_at_any_moment_it_leaves_nobody_stopped_and_nothing_armed_or_cut() {
     let rounds = std::env::var("WHEREFORE_KILLS").ok().and_then(|text| text.parse().ok());
     let mut chance = 0x2545_f491_4f6c_dd1d_u64 ^ u64::from(std::process::id());
     let mut met = 0;
+    // What is refused while the faults are armed.
+    let (mut faults, mut refused) = (FAULTS.to_vec(), vec!["cross"]);
+    if missing().is_none() {
+        faults.extend(OVERRIDES);
+        refused.extend(["connect", "recv"]);
+    } else {
+        assert_refused_as_missing();
+    }
     for round in 0..rounds.unwrap_or(8) {
         chance ^= chance << 13;
         chance ^= chance >> 7;
         chance ^= chance << 17;
         let folder = tempfile::tempdir().expect("a folder");
-        let (cut, through) = (folder.path().join("cut.toml"), folder.path().join("through"));
+        let (cut, made) = (folder.path().join("cut.toml"), folder.path().join("made"));
         std::fs::write(&cut, CUT).expect("it is ours");
-        let talk = format!("THROUGH = {through:?}\n{TALK}");
+        let talk = format!("MADE = {made:?}\n{TALK}");
+        let has = |call: &&str| folder.path().join(format!("made-{call}")).exists();
         let file = cut.to_str().expect("it is text");
-        let inject = Inject::start_with(&[file], &FAULTS, &talk);
+        let inject = Inject::start_with(&[file], &faults, &talk);
         // Every fourth at some moment of its start; the others when somebody has been stopped.
         let at_work = round % 4 != 0;
         if at_work {
@@ -82,11 +115,13 @@ fn killed_at_any_moment_it_leaves_nobody_stopped_and_nothing_armed_or_cut() {
         }
         let microseconds = chance % if at_work { 60_000 } else { 1_500_000 };
         thread::sleep(Duration::from_micros(microseconds));
-        let crossed = through.exists();
+        let succeeded: Vec<_> = refused.iter().filter(|call| has(call)).collect();
         let inject = inject.kill_and_look();
         if at_work {
-            assert!(!crossed, "nothing goes across the cut");
-            wait_for("what was cut off", || through.exists());
+            assert!(succeeded.is_empty(), "while it was armed: {succeeded:?}");
+            for call in &refused {
+                wait_for(call, || has(call));
+            }
         }
         drop(inject);
     }

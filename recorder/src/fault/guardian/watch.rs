@@ -15,7 +15,7 @@ use probe_ebpf::fault::Pause;
 use super::resume::resume;
 use crate::capture::clock;
 
-/// How long programs that stop processes may outlive the recorder.
+/// How long programs that stop processes are taken to outlive the recorder where the kernel does not say.
 const GRACE: Duration = Duration::from_secs(8);
 const TURN: Duration = Duration::from_millis(2);
 
@@ -82,10 +82,11 @@ impl Watch {
         Ok(!pipe)
     }
 
-    /// Lets everybody go on, until nobody can be stopped any more.
+    /// Lets everybody go on, until nobody can be stopped any more. However long that takes: the kernel takes one program
+    /// after the other from its hook when it ends the recorder, and has to wait at each kprobe.
     fn end(&mut self) {
         let begun = Instant::now();
-        while begun.elapsed() < GRACE && self.is_armed() {
+        while self.is_armed().unwrap_or_else(|| begun.elapsed() < GRACE) {
             self.resume_due(u64::MAX);
             thread::sleep(TURN);
         }
@@ -104,17 +105,18 @@ impl Watch {
         self.settled_ns = now_ns;
     }
 
-    /// Whether there are programs that may still stop somebody: those that know the map. Where that may not be
-    /// asked, there may be until the grace is over.
-    fn is_armed(&self) -> bool {
-        loaded_programs().any(|program| match program {
-            Ok(program) => match program.map_ids() {
-                Ok(Some(maps)) => maps.contains(&self.number),
-                // It has gone meanwhile.
-                _ => false,
-            },
-            Err(error) => is_refused(&error),
-        })
+    /// Whether there are programs that may still stop somebody: those that know the map. Nothing where that may not be
+    /// asked.
+    fn is_armed(&self) -> Option<bool> {
+        for program in loaded_programs() {
+            match program.map(|program| program.map_ids()) {
+                Ok(Ok(Some(maps))) if maps.contains(&self.number) => return Some(true),
+                Err(error) if is_refused(&error) => return None,
+                // Another, or it has gone meanwhile.
+                _ => {}
+            }
+        }
+        Some(false)
     }
 
     /// Lets those go on whose time is up; when the next one's is.
