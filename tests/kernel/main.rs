@@ -18,6 +18,7 @@ mod fault_files;
 mod hosts;
 mod load;
 mod local;
+mod memory;
 mod names;
 mod netns;
 mod readme;

@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 use recorder::capture::Scope;
 use recorder::event::{Flags, Op};
 
+use crate::memory::SmallMemory;
 use crate::recorded::{Recorder, python, python_command};
 
 fn check(script: &str, tasks: Expect) {
@@ -276,62 +277,9 @@ fn a_signal_from_the_recorder_still_has_its_effect() {
     assert_eq!(exit.map(|e| e.signal), Some(9));
 }
 
-/// A cgroup whose processes may use little memory; removed with the value.
-struct SmallMemory(std::path::PathBuf);
-
-impl SmallMemory {
-    /// `None` where no memory controller is to be had, on this kernel's own word.
-    fn make() -> Option<Self> {
-        let mounts = std::fs::read_to_string("/proc/mounts").expect("procfs is mounted");
-        let version_1 = mounts.lines().find(|l| {
-            l.starts_with("cgroup ")
-                && l.split(' ').nth(3).is_some_and(|o| o.split(',').any(|o| o == "memory"))
-        });
-        let (root, limit) = match version_1 {
-            Some(line) => (line.split(' ').nth(1)?.to_owned(), "memory.limit_in_bytes"),
-            None => {
-                let line = mounts.lines().find(|l| l.starts_with("cgroup2 "))?;
-                let root = line.split(' ').nth(1)?.to_owned();
-                let file = format!("{root}/cgroup.subtree_control");
-                let controllers =
-                    std::fs::read_to_string(format!("{root}/cgroup.controllers")).ok()?;
-                controllers.split_whitespace().find(|c| *c == "memory")?;
-                std::fs::write(file, "+memory").ok()?;
-                (root, "memory.max")
-            }
-        };
-        let path = std::path::PathBuf::from(root).join(format!("wf-{}-memory", std::process::id()));
-        std::fs::create_dir(&path).expect("a cgroup can be made");
-        let made = Self(path);
-        std::fs::write(made.0.join(limit), (64 << 20).to_string())
-            .expect("its memory can be limited");
-        Some(made)
-    }
-}
-
-impl Drop for SmallMemory {
-    fn drop(&mut self) {
-        // It is empty as soon as its last process is reaped, give or take a moment.
-        for _ in 0..100 {
-            if std::fs::remove_dir(&self.0).is_ok() {
-                return;
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
 #[test]
 fn a_kill_for_memory_names_its_victim() {
-    let Some(memory) = SmallMemory::make() else {
-        let controllers = std::fs::read_to_string("/proc/cgroups").expect("procfs is mounted");
-        let enabled = |line: &&str| line.starts_with("memory\t") && line.ends_with('1');
-        assert!(
-            !controllers.lines().any(|l| enabled(&l)),
-            "there is a controller, and no way to it"
-        );
-        return;
-    };
+    let Some(memory) = SmallMemory::make() else { return };
     let run = python(&format!(
         r"
 def eat():
@@ -345,7 +293,7 @@ glutton = child('glutton', eat)
 say('glutton', glutton)
 os.waitpid(glutton, 0)
 ",
-        memory.0.display()
+        memory.path().display()
     ));
     let glutton = run.number("glutton");
     let kills: Vec<_> = run.history.events.iter().filter(|e| e.op == Op::OomKill).collect();

@@ -241,8 +241,11 @@ fn out_of_memory(history: &History, rare: &[EventIndex], graph: &mut Graph) {
         let victim = process_of(history, graph, kill.host, kill.target, index);
         let own = rare[..place].iter().rev().take(OWN_SIGNAL_WITHIN).copied().find(|&other| {
             let event = &history.events[other as usize];
-            (event.host, event.cpu, event.op, event.signal, event.tid)
-                == (kill.host, kill.cpu, Op::Signal, KILL, 0)
+            // Mostly the victim itself asked for the memory: then it seems to have sent the signal.
+            let by_kernel = event.tid == 0 || event.tid == event.target;
+            by_kernel
+                && (event.host, event.cpu, event.op, event.signal)
+                    == (kill.host, kill.cpu, Op::Signal, KILL)
                 && process_of(history, graph, event.host, event.target, other) == victim
         });
         // The victim may have been dying already.

@@ -555,6 +555,20 @@ fn out_of_memory() {
             k signal → b deliver  must signal begin→end
         "#]],
     );
+    // It asked for the memory itself: the signal is its own.
+    check(
+        "b signal signal=9 target=b process / k oom_kill target=b / b deliver signal=9 / b exit",
+        expect![[r#"
+            k oom_kill → b signal  must signal begin→begin
+            b signal → b deliver  must signal begin→end
+        "#]],
+    );
+    check(
+        "a signal signal=9 target=b process / k oom_kill target=b / b deliver signal=9 / b exit",
+        expect![[r#"
+            a signal → b deliver  must signal begin→end
+        "#]],
+    );
 }
 
 #[test]
