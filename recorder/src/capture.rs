@@ -10,6 +10,7 @@ pub mod detail;
 pub mod follow;
 mod generations;
 pub mod namespace;
+pub mod netlink;
 pub mod offsets;
 pub mod places;
 pub mod procfs;
@@ -17,6 +18,7 @@ pub mod ring;
 pub mod scope;
 pub mod snapshot;
 pub mod sockets;
+pub mod state;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process;
@@ -270,6 +272,7 @@ impl Capture {
             containers: self.following.decoder.places.called(),
             namespaces: self.following.decoder.places.namespaces(),
             faults: self.faults.clone(),
+            state: None,
         }
     }
 }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::container::Called;
 use crate::netns::Namespace;
+use crate::state::State;
 
 /// Index of an event in [`History::events`].
 pub type EventIndex = u32;
@@ -615,6 +616,8 @@ pub struct Host {
     pub namespaces: Vec<Namespace>,
     /// The faults that were armed meanwhile: a fault file with its seed, of each recorder that armed any.
     pub faults: Vec<String>,
+    /// What sockets and threads were doing when it was made; of dumps.
+    pub state: Option<State>,
 }
 
 /// A stretch of monotonic time, both ends included.

@@ -5,20 +5,24 @@
 //! 1. what must have led to the symptom comes before what only may have; of that, acts before what shows
 //!    their effect (a reset that came in, an error), and what lies on the chain before what lies beside it;
 //! 2. the kind: an out-of-memory kill, a kill, a crash, a reset, a refusal, an unreachable peer, a lost
-//!    packet, a program that gave up ([`Cause`]);
+//!    packet, a connection that was closed too early, a program that gave up ([`Cause`]);
 //! 3. of one kind, what is further from the symptom by the proven chain: the abort before the reset that it sent.
 //!
 //! Without a pattern the symptom is found by the same order: of each kind of failure the last one is tried,
 //! and the one with the best culprit taken, the later one where they are equal.
+
+mod delay;
+mod early;
+pub mod silence;
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
 
 use crate::event::{Event, EventIndex, Flags, History, Op};
 use crate::explain::{self, Answer, is_wait};
-use crate::graph::Graph;
+use crate::graph::{EdgeKind, Graph, Side, node};
 use crate::pattern::Pattern;
-use crate::slice::{self, Options, Reach};
+use crate::slice::{self, Options, Reach, Via};
 
 /// A symptom with its culprits.
 #[derive(Debug)]
@@ -51,6 +55,7 @@ pub enum Cause {
     Refused,
     Unreachable,
     Lost,
+    ClosedEarly,
     GaveUp,
 }
 
@@ -65,6 +70,7 @@ impl Cause {
             Self::Refused => "nobody listened",
             Self::Unreachable => "the other end could not be reached",
             Self::Lost => "packets were lost",
+            Self::ClosedEarly => "a connection was closed too early",
             Self::GaveUp => "a process ended with an error",
         }
     }
@@ -79,6 +85,7 @@ impl Cause {
             Self::Refused => "refused",
             Self::Unreachable => "unreachable",
             Self::Lost => "lost",
+            Self::ClosedEarly => "closed_early",
             Self::GaveUp => "gave_up",
         }
     }
@@ -143,7 +150,7 @@ pub fn explain(
     options: Options,
 ) -> Incident {
     let answer = explain::why(history, graph, symptom, options);
-    Incident { symptom, matched, culprits: culprits(history, &answer), answer }
+    Incident { symptom, matched, culprits: culprits(history, graph, &answer), answer }
 }
 
 fn worst_failure(history: &History, graph: &Graph) -> Option<EventIndex> {
@@ -168,16 +175,36 @@ fn worst_failure(history: &History, graph: &Graph) -> Option<EventIndex> {
     candidates.into_iter().min_by_key(best).or_else(|| explain::last_error(history))
 }
 
-fn culprits(history: &History, answer: &Answer) -> Vec<Culprit> {
+fn culprits(history: &History, graph: &Graph, answer: &Answer) -> Vec<Culprit> {
     let mut found: Vec<Culprit> = Vec::new();
     for &event in &answer.slice.order {
         let Some(cause) = Cause::of(&history.events[event as usize]) else { continue };
         let step = answer.chain.iter().position(|step| step.event == event);
-        found.push(Culprit { event, cause, reach: answer.slice.reach(event), step });
+        // Listeners come and go; that one went is to blame for what it refused.
+        let is_to_blame = history.events[event as usize].op != Op::Unlisten
+            || step.is_some()
+            || refused(graph, answer, event);
+        if is_to_blame {
+            found.push(Culprit { event, cause, reach: answer.slice.reach(event), step });
+        }
     }
-    // What somebody else did shows here as a reset that came in, or an error.
-    let is_effect =
-        |c: &Culprit| matches!(history.events[c.event as usize].op, Op::ResetReceived | Op::Error);
+    for (number, step) in answer.chain.iter().enumerate() {
+        if early::closed_too_early(history, graph, step.event) {
+            let (cause, reach) = (Cause::ClosedEarly, Reach::Must);
+            found.push(Culprit { event: step.event, cause, reach, step: Some(number) });
+        }
+    }
+    for event in early::behind_resets(history, graph, &answer.chain) {
+        found.push(Culprit { event, cause: Cause::ClosedEarly, reach: Reach::May, step: None });
+    }
+    for event in delay::delays(history, graph, &answer.chain) {
+        found.push(Culprit { event, cause: Cause::Lost, reach: Reach::May, step: None });
+    }
+    // What somebody else did shows here as a reset, which the kernel sent for it, or as an error.
+    let is_effect = |c: &Culprit| {
+        let op = history.events[c.event as usize].op;
+        matches!(op, Op::ResetSent | Op::ResetReceived | Op::Error)
+    };
     let certainty = |c: &Culprit| (Reverse(c.reach), is_effect(c), c.step.is_none());
     found.sort_by_key(|c| {
         let time_ns = history.events[c.event as usize].time_ns;
@@ -191,6 +218,12 @@ fn culprits(history: &History, answer: &Answer) -> Vec<Culprit> {
     });
     found.truncate(MOST_CULPRITS);
     found
+}
+
+/// Whether the slice came to a listener's end by a connection that was refused.
+fn refused(graph: &Graph, answer: &Answer, unlisten: EventIndex) -> bool {
+    let via = answer.slice.via(node(unlisten, Side::Begin));
+    matches!(via, Some(Via::Edge(edge)) if graph.nodes[edge].kind == EdgeKind::Close)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod container;
 pub mod event;
 pub mod netns;
 pub mod pattern;
+pub mod state;
 
 pub mod fault;
 

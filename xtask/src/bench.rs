@@ -58,9 +58,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     capture::rings_only(&mut table, &server, &directory.0, arguments)?;
     capture::followed(&mut table, &server, &directory.0, arguments)?;
     history::followed(&mut table, &server, &directory.0, arguments)?;
-    trigger::to_dump(&mut table, &server, &directory.0, arguments)?;
+    trigger::to_dump(&mut table, &server, &directory.0, arguments, &trigger::SMALL)?;
     questions::snapshot(&mut table, &server, &directory.0, &questions::SMALL)?;
     if !arguments.small {
+        trigger::to_dump(&mut table, &server, &directory.0, arguments, &trigger::LARGE)?;
         let recording = questions::snapshot(&mut table, &server, &directory.0, &questions::LARGE)?;
         questions::graph(&mut table, &recording)?;
         questions::why(&mut table, &recording)?;

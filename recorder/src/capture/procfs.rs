@@ -31,13 +31,18 @@ fn line(path: &str) -> String {
 /// Every thread that lives now. One that ends while we look is left out.
 pub fn tasks() -> Vec<Task> {
     let mut tasks = Vec::new();
-    for pid in numbers(Path::new("/proc")) {
+    for pid in processes() {
         let cgroup = cgroup(pid).unwrap_or_default();
         for tid in numbers(&PathBuf::from(format!("/proc/{pid}/task"))) {
             tasks.extend(task(pid, tid, &cgroup));
         }
     }
     tasks
+}
+
+/// Every process that lives now.
+pub fn processes() -> Vec<u32> {
+    numbers(Path::new("/proc"))
 }
 
 /// Threads of a process and of all processes below it.
@@ -92,7 +97,8 @@ fn task(pid: u32, tid: u32, cgroup: &str) -> Option<Task> {
 /// `USER_HZ`, which is 100 on every architecture this runs on.
 const TICKS_PER_SECOND: u64 = 100;
 
-fn numbers(directory: &Path) -> Vec<u32> {
+/// The entries of a folder that are numbers.
+pub(super) fn numbers(directory: &Path) -> Vec<u32> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
     entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect()
 }

@@ -1,6 +1,9 @@
 //! What the daemon starts to make a dump: reads the rings it inherits, writes the recording, and explains it.
 //! The daemon gives the folder its name when this has ended well.
 
+mod seen;
+mod silence;
+
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write, stdin, stdout};
 use std::path::{Path, PathBuf};
@@ -12,13 +15,14 @@ use nix::sys::signal::Signal;
 
 use crate::capture::ring::Rings;
 use crate::capture::snapshot::{self, Cut, Source};
+use crate::capture::state;
 use crate::cli::input::Symptom;
 use crate::cli::why::{json, text};
 use crate::daemon::history::{control, segments};
 use crate::daemon::job::{Done, Job, Past};
 use crate::describe::{clock, describe, lane, printable};
 use crate::event::{EventIndex, History, Host};
-use crate::explain::missing::{Missing, Stop};
+use crate::explain::missing::Missing;
 use crate::explain::{missing, short_duration, window};
 use crate::export::{self, Excerpt, SVG_MAX_EVENTS};
 use crate::graph::Graph;
@@ -28,6 +32,8 @@ use crate::pattern::Pattern;
 use crate::recording::splice::{self, Piece};
 use crate::recording::{read, write::Writer};
 use crate::slice::{Options, Reach};
+use crate::state::State;
+use seen::Seen;
 
 /// Make a dump, as the daemon says on standard input
 #[derive(Debug, clap::Args)]
@@ -62,9 +68,11 @@ fn stand_back() -> Result<()> {
 /// Writes what the rings hold, and before it what the history does, where that is wanted.
 fn record(job: &Job, path: &Path) -> Result<Done> {
     let rings = job.rings()?;
+    // Before all else: what waits now may go on while the rings are read.
+    let state = state::read();
     let (host, events) = match &job.past {
-        Some(past) => with_past(job, past, &rings, path)?,
-        None => from_rings(&rings, &job.source, job.cut, path)?.finish(path)?,
+        Some(past) => with_past(job, past, &rings, state, path)?,
+        None => from_rings(&rings, &job.source, job.cut, path)?.finish(path, state)?,
     };
     let window = window(&host);
     Ok(Done {
@@ -82,10 +90,12 @@ struct Rest {
     writer: Writer<File>,
     host: Host,
     events: u64,
+    seen: Seen,
 }
 
 impl Rest {
-    fn finish(self, path: &Path) -> Result<(Host, u64)> {
+    fn finish(mut self, path: &Path, state: State) -> Result<(Host, u64)> {
+        self.host.state = Some(self.seen.of(state));
         let file = self.writer.finish(&self.host)?;
         file.sync_all().with_context(|| format!("write {} to the disk", path.display()))?;
         Ok((self.host, self.events))
@@ -94,16 +104,23 @@ impl Rest {
 
 fn from_rings(rings: &Rings, source: &Source, cut: Cut, path: &Path) -> Result<Rest> {
     let mut writer = Writer::create(path, &source.host())?;
-    let mut events = 0;
+    let (mut events, mut seen) = (0, Seen::default());
     let host = snapshot::take(rings, source, cut, &mut |names, some| {
         events += some.len() as u64;
+        seen.add(some);
         Ok(writer.append(names, some)?)
     })?;
-    Ok(Rest { writer, host, events })
+    Ok(Rest { writer, host, events, seen })
 }
 
 /// The history up to now, and from the rings what came after it.
-fn with_past(job: &Job, past: &Past, rings: &Rings, path: &Path) -> Result<(Host, u64)> {
+fn with_past(
+    job: &Job,
+    past: &Past,
+    rings: &Rings,
+    state: State,
+    path: &Path,
+) -> Result<(Host, u64)> {
     let flushed = control::ask(&past.directory, control::Word::Flush);
     let mut pieces =
         segments::since(&past.directory, &job.source.host().boot_id, job.cut.since_ns)?;
@@ -119,7 +136,11 @@ fn with_past(job: &Job, past: &Past, rings: &Rings, path: &Path) -> Result<(Host
     let mut rest = from_rings(rings, &source, cut, &path_of_rest)?;
     // The follower may be older than the detail that told the reasons.
     rest.host.drop_reasons = source.drop_reasons.into_iter().collect();
-    rest.finish(&path_of_rest)?;
+    for piece in &pieces {
+        // One that made room for newer ones meanwhile has nothing to tell.
+        let _ = rest.seen.add_recording(&piece.path);
+    }
+    rest.finish(&path_of_rest, state)?;
     pieces.push(Piece::open(&path_of_rest)?);
     let spliced = splice::splice(&pieces, job.cut.since_ns, path).context("join the history")?;
     fs::remove_file(&path_of_rest).with_context(|| format!("remove {}", path_of_rest.display()))?;
@@ -195,11 +216,8 @@ fn explain(job: &Job, files: &[PathBuf], late_s: Option<f64>) -> Result<String> 
 /// An event that should have happened, and what is known about it.
 type Asked = (Pattern, Option<Missing>);
 
-/// The thread that a request certainly reached last; one that still has it, if there is one.
-fn furthest(missing: &Missing) -> Option<&Stop> {
-    let reached = missing.frontier.iter().filter(|stop| stop.must);
-    reached.max_by_key(|stop| (!stop.ended, stop.reached))
-}
+/// Lines that an answer begins with: the likeliest culprit and others.
+const TOLD: usize = 3;
 
 /// What an answer is about.
 struct Found<'a> {
@@ -217,28 +235,27 @@ impl Found<'_> {
             Ok(BufWriter::new(File::create(self.job.folder.join(name))?))
         };
         let missing = self.missing()?;
-        let headline = match missing.as_ref().and_then(|(_, missing)| furthest(missing.as_ref()?)) {
-            Some(stop) => self.silent(stop),
-            None => self.headline(incident),
-        };
+        let halted = missing.as_ref().and_then(|(_, missing)| missing.as_ref());
+        let mut first: Vec<String> = halted
+            .map_or_else(Vec::new, |missing| silence::lines(self.history, self.graph, missing));
+        if first.is_empty() {
+            first.push(self.headline(incident));
+            let others = incident.iter().flat_map(|incident| incident.culprits.iter().skip(1));
+            first.extend(others.map(|culprit| self.told(culprit)));
+        }
+        first.truncate(TOLD);
         let mut text = file("why.txt").context("make why.txt")?;
-        self.text(incident, missing.as_ref(), &headline, &mut text).context("write why.txt")?;
+        self.text(incident, missing.as_ref(), &first, &mut text).context("write why.txt")?;
         text.flush().context("write why.txt")?;
-        if let Some(incident) = incident {
-            let mut answer = Vec::new();
-            json::why(
-                self.history,
-                &symptom(incident),
-                &incident.answer,
-                self.extent,
-                &mut answer,
-            )?;
+        if incident.is_some() || halted.is_some() {
             let mut json = file("why.json").context("make why.json")?;
-            self.json(incident, &answer, &mut json).context("write why.json")?;
+            self.json(incident, halted, &mut json).context("write why.json")?;
+        }
+        if let Some(incident) = incident {
             let mut picture = file("graph.svg").context("make graph.svg")?;
             self.picture(incident, &mut picture).context("write graph.svg")?;
         }
-        Ok(headline)
+        Ok(first.swap_remove(0))
     }
 
     /// The likeliest culprit, in one line.
@@ -276,16 +293,13 @@ impl Found<'_> {
         &self,
         incident: Option<&Incident>,
         missing: Option<&Asked>,
-        headline: &str,
+        first: &[String],
         out: &mut impl Write,
     ) -> Result<()> {
         let job = self.job;
         writeln!(out, "incident {}, told by {}", printable(&job.name), job.told_by)?;
-        writeln!(out, "{headline}")?;
-        if let Some(incident) = incident {
-            for culprit in incident.culprits.iter().skip(1).take(2) {
-                writeln!(out, "{}", self.told(culprit))?;
-            }
+        for line in first {
+            writeln!(out, "{line}")?;
         }
         if let Some(late_s) = self.late_s {
             writeln!(
@@ -322,38 +336,38 @@ impl Found<'_> {
         Ok(Some((pattern, found)))
     }
 
-    /// Where a request got to and no further, in one line.
-    fn silent(&self, stop: &Stop) -> String {
-        let event = &self.history.events[stop.last as usize];
-        let then = match stop.ended {
-            true => "its thread ended".to_owned(),
-            false => format!("nothing for {}", short_duration(stop.silent_ns)),
-        };
-        format!(
-            "culprit  {}  {}  {}: the request got there, then {then}",
-            clock(self.history, event),
-            lane(self.history, event),
-            describe(self.history, event),
-        )
-    }
-
-    /// The answer as `why --json` gives it, and the culprits.
-    fn json(&self, incident: &Incident, answer: &[u8], out: &mut impl Write) -> Result<()> {
-        let mut answer: serde_json::Value = serde_json::from_slice(answer)?;
-        let culprits = incident.culprits.iter().map(|culprit| {
-            serde_json::json!({
-                "event": export::EventRow::new(self.history, culprit.event),
-                "cause": culprit.cause.as_str(),
-                "proof": if culprit.reach == Reach::Must { "must" } else { "may" },
-                "step": culprit.step,
-            })
-        });
-        answer["culprits"] = culprits.collect();
+    /// The answer as `why --json` gives it, the culprits, and what is missing.
+    fn json(
+        &self,
+        incident: Option<&Incident>,
+        missing: Option<&Missing>,
+        out: &mut impl Write,
+    ) -> Result<()> {
+        let mut answer = serde_json::json!({});
+        if let Some(incident) = incident {
+            let mut text = Vec::new();
+            let (symptom, extent) = (symptom(incident), self.extent);
+            json::why(self.history, &symptom, &incident.answer, extent, &mut text)?;
+            answer = serde_json::from_slice(&text)?;
+            answer["culprits"] = incident.culprits.iter().map(|c| self.culprit(c)).collect();
+        }
+        if let Some(missing) = missing {
+            answer["missing"] = json::missing_value(self.history, missing);
+        }
         answer["incident"] =
             serde_json::json!({ "name": self.job.name, "told_by": self.job.told_by });
         serde_json::to_writer_pretty(&mut *out, &answer)?;
         writeln!(out)?;
         Ok(out.flush()?)
+    }
+
+    fn culprit(&self, culprit: &Culprit) -> serde_json::Value {
+        serde_json::json!({
+            "event": export::EventRow::new(self.history, culprit.event),
+            "cause": culprit.cause.as_str(),
+            "proof": if culprit.reach == Reach::Must { "must" } else { "may" },
+            "step": culprit.step,
+        })
     }
 
     /// The chain, and what else must have led to the symptom and is nearest to it.

@@ -99,8 +99,8 @@ fn what_cannot_be_done_here_makes_room_for_a_nearer_cause_and_is_told() {
         expect![[r#"
             not d signal: cannot kill=
             not c abort 4: cannot destroy
-            not k reset_sent 4: cannot destroy
             not c exit: cannot kill=
+            not k reset_sent 4: cannot destroy
             not k reset_received 3: cannot destroy
             not k error 3 ECONNRESET: cannot destroy
             not b recv 3 ECONNRESET: cannot error=

@@ -8,9 +8,10 @@ use petgraph::Direction;
 use petgraph::visit::EdgeRef;
 
 use crate::event::{Event, EventIndex, Flags, History, Op};
-use crate::graph::{EdgeKind, Graph, Side, event_of, node};
+use crate::graph::{self, EdgeKind, Graph, Side, event_of, node};
 use crate::pattern::{Key, Pattern};
 use crate::slice::{self, Options, Reach, Slice};
+use crate::state::{self, Socket, Thread};
 
 /// What is known about an event that is missing.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub struct Missing {
     /// Packets that faults lost on the way of what was asked or sent, where the network had not healed before; the message
     /// itself, if a fault lost that.
     pub lost: Vec<EventIndex>,
+    /// If what was asked for is a connection, and nobody answered.
+    pub unanswered: Option<Unanswered>,
 }
 
 /// Where a thread was last seen.
@@ -41,6 +44,8 @@ pub struct Stop {
     pub ended: bool,
     /// Whether it is certain that what was asked got there.
     pub must: bool,
+    /// What it was doing when the recording was made, if that is known.
+    pub state: Option<Thread>,
 }
 
 /// Bytes on their way.
@@ -50,6 +55,28 @@ pub struct Undelivered {
     pub bytes: u64,
     /// Whether the other end is in the recording at all.
     pub peer_seen: bool,
+    /// The last event of the other end.
+    pub peer: Option<EventIndex>,
+    /// How often a packet of the connection was sent again since.
+    pub sent_again: usize,
+    /// The sockets of this end and of the other, as they were when the recording was made.
+    pub own: Option<Socket>,
+    pub other: Option<Socket>,
+}
+
+impl Undelivered {
+    /// Whether the other end's kernel has not said that it has all of it.
+    pub fn is_unacknowledged(&self) -> bool {
+        self.own.as_ref().is_some_and(|own| own.send_queue > 0)
+    }
+}
+
+/// A connect that came to nothing.
+#[derive(Clone, Debug)]
+pub struct Unanswered {
+    pub sent_again: usize,
+    /// Who should have answered, as it was when the recording was made.
+    pub listener: Option<Socket>,
 }
 
 /// Answers for a pattern of an event that did not happen. `None`: its threads asked nobody for anything.
@@ -71,6 +98,7 @@ pub fn missing(
         outstanding,
         frontier: frontier(history, graph, &slice),
         lost: lost(history, graph, outstanding, &undelivered),
+        unanswered: unanswered(history, graph, outstanding),
         undelivered,
     })
 }
@@ -95,6 +123,57 @@ fn about(pattern: &Pattern) -> Pattern {
     Pattern { tests: tests.collect() }
 }
 
+impl Stop {
+    /// Of a thread with these two events, which nothing certainly reached.
+    fn of(
+        history: &History,
+        graph: &Graph,
+        thread: &graph::Thread,
+        reached: EventIndex,
+        last: EventIndex,
+    ) -> Self {
+        let event = &history.events[last as usize];
+        let host = history.hosts.get(usize::from(thread.host));
+        let end_ns = host.map_or(0, |host| host.rare_window.to_ns);
+        let mut events = graph.events_of_thread(thread).iter();
+        Self {
+            reached,
+            last,
+            silent_ns: end_ns.saturating_sub(event.time_ns),
+            ended: events.any(|&e| history.events[e as usize].op == Op::Exit),
+            must: false,
+            state: host.and_then(|host| host.thread_state(event)).cloned(),
+        }
+    }
+
+    /// If it waits for another thread of its process (a lock, a queue, a pool): those that wait for others themselves, and may
+    /// hold what it waits for. Those that were silent longest come first.
+    pub fn held_by(&self, history: &History, graph: &Graph) -> Vec<Self> {
+        if !self.state.as_ref().is_some_and(Thread::waits_for_memory) {
+            return Vec::new();
+        }
+        let own = &history.events[self.last as usize];
+        let threads = graph.threads.iter().filter(|thread| {
+            (thread.host, thread.pid) == (own.host, own.pid) && thread.tid != own.tid
+        });
+        let mut held: Vec<Self> = threads
+            .filter_map(|thread| {
+                let &last = graph.events_of_thread(thread).last()?;
+                let stop = Self::of(history, graph, thread, last, last);
+                (!stop.ended && waits_for_others(&history.events[last as usize])).then_some(stop)
+            })
+            .collect();
+        held.sort_by_key(|stop| std::cmp::Reverse(stop.silent_ns));
+        held
+    }
+}
+
+/// Whether the last that a thread did was to ask somebody.
+fn waits_for_others(last: &Event) -> bool {
+    let found_nothing = last.op == Op::Recv && super::is_wait(last.error);
+    last.error == 0 && matches!(last.op, Op::Send | Op::Connect) || found_nothing
+}
+
 fn frontier(history: &History, graph: &Graph, slice: &Slice) -> Vec<Stop> {
     let mut stops = Vec::new();
     for thread in &graph.threads {
@@ -103,15 +182,8 @@ fn frontier(history: &History, graph: &Graph, slice: &Slice) -> Vec<Stop> {
         let (Some(&first), Some(&last)) = (events.iter().find(reached), events.last()) else {
             continue;
         };
-        let event = &history.events[last as usize];
-        let end_ns = history.hosts.get(usize::from(thread.host)).map_or(0, |h| h.rare_window.to_ns);
-        stops.push(Stop {
-            reached: first,
-            last,
-            silent_ns: end_ns.saturating_sub(event.time_ns),
-            ended: events.iter().any(|&e| history.events[e as usize].op == Op::Exit),
-            must: events.iter().any(|&e| slice.reach(e) == Reach::Must),
-        });
+        let must = events.iter().any(|&e| slice.reach(e) == Reach::Must);
+        stops.push(Stop { must, ..Stop::of(history, graph, thread, first, last) });
     }
     // What certainly got there first; of these those that live, and of these those that were silent longest.
     stops.sort_by_key(|s| (!s.must, s.ended, std::cmp::Reverse(s.silent_ns)));
@@ -132,11 +204,46 @@ fn undelivered(history: &History, graph: &Graph, slice: &Slice) -> Vec<Undeliver
         let end = history.events[send as usize].stream_end;
         let taken = peers.iter().map(|&peer| taken(history, graph, peer)).max().unwrap_or(0);
         if taken < end {
-            let bytes = end - taken;
-            found.push(Undelivered { send, bytes, peer_seen: !peers.is_empty() });
+            let peer = peers.iter().find_map(|&peer| {
+                graph.events_of_endpoint(&graph.endpoints[peer as usize]).last().copied()
+            });
+            let state = |event: EventIndex| {
+                let event = &history.events[event as usize];
+                history.hosts.get(usize::from(event.host))?.socket_state(event.socket).cloned()
+            };
+            found.push(Undelivered {
+                send,
+                bytes: end - taken,
+                peer_seen: !peers.is_empty(),
+                peer,
+                sent_again: sent_again(history, events, send),
+                own: state(send),
+                other: peer.and_then(state),
+            });
         }
     }
     found
+}
+
+/// How often packets were sent again after an event of this end.
+fn sent_again(history: &History, events: &[EventIndex], since: EventIndex) -> usize {
+    let again = |&&e: &&EventIndex| history.events[e as usize].op == Op::Retransmit;
+    events.iter().filter(|&&event| event > since).filter(again).count()
+}
+
+/// A connect after which its socket was never connected, nor told why not.
+fn unanswered(history: &History, graph: &Graph, asked: EventIndex) -> Option<Unanswered> {
+    let connect = &history.events[asked as usize];
+    let endpoint = graph.endpoint_of(history, asked).filter(|_| connect.op == Op::Connect)?;
+    let events = graph.events_of_endpoint(&graph.endpoints[endpoint as usize]);
+    let answer = |&&event: &&EventIndex| {
+        matches!(history.events[event as usize].op, Op::Established | Op::ResetReceived | Op::Error)
+    };
+    if events.iter().filter(answer).any(|&event| event > asked) {
+        return None;
+    }
+    let listener = state::listener(history, connect).cloned();
+    Some(Unanswered { sent_again: sent_again(history, events, asked), listener })
 }
 
 /// What both ends of the connections that wait have lost. Of a socket only the first is known; it counts for as long
@@ -180,7 +287,7 @@ fn lies_on_way(history: &History, lost: EventIndex, sent: EventIndex) -> bool {
 }
 
 /// Up to where an endpoint has taken its stream.
-fn taken(history: &History, graph: &Graph, endpoint: u32) -> u64 {
+pub(crate) fn taken(history: &History, graph: &Graph, endpoint: u32) -> u64 {
     let events = graph.events_of_endpoint(&graph.endpoints[endpoint as usize]).iter();
     let consumed = |e: &&Event| e.op == Op::Recv && e.has_range() && !e.flags.has(Flags::PEEK);
     events

@@ -215,6 +215,11 @@ pub(super) fn join(host: &mut Host, other: &Host, beside: bool) {
     union(&mut host.containers, &other.containers);
     union(&mut host.namespaces, &other.namespaces);
     union(&mut host.faults, &other.faults);
+    // The later moment: what is asked about mostly goes on at the end.
+    if other.state.as_ref().map(|state| state.to_ns) > host.state.as_ref().map(|state| state.to_ns)
+    {
+        host.state.clone_from(&other.state);
+    }
     union(&mut host.hooks, &other.hooks);
     union(&mut host.missing_hooks, &other.missing_hooks);
     for (all, one) in [(&mut host.family, &other.family), (&mut host.scope, &other.scope)] {

@@ -109,6 +109,11 @@ pub fn suspicion(
 }
 
 pub fn missing(history: &History, missing: &Missing, out: &mut impl Write) -> Result<()> {
+    write(&missing_value(history, missing), out)
+}
+
+/// The same as a value.
+pub fn missing_value(history: &History, missing: &Missing) -> Value {
     let frontier = missing.frontier.iter().map(|stop| {
         json!({
             "reached": EventRow::new(history, stop.reached),
@@ -116,6 +121,7 @@ pub fn missing(history: &History, missing: &Missing, out: &mut impl Write) -> Re
             "silent_ns": stop.silent_ns,
             "ended": stop.ended,
             "proof": if stop.must { "must" } else { "may" },
+            "state": stop.state,
         })
     });
     let undelivered = missing.undelivered.iter().map(|bytes| {
@@ -123,19 +129,23 @@ pub fn missing(history: &History, missing: &Missing, out: &mut impl Write) -> Re
             "send": EventRow::new(history, bytes.send),
             "bytes": bytes.bytes,
             "peer_seen": bytes.peer_seen,
+            "sent_again": bytes.sent_again,
+            "own_socket": bytes.own,
+            "other_socket": bytes.other,
         })
     });
-    write(
-        &json!({
-            "last": missing.last.map(|last| EventRow::new(history, last)),
-            "outstanding": EventRow::new(history, missing.outstanding),
-            "frontier": frontier.collect::<Vec<_>>(),
-            "undelivered": undelivered.collect::<Vec<_>>(),
-            "lost": rows(history, missing.lost.iter(), |_| true),
-            "hosts": hosts(history),
-        }),
-        out,
-    )
+    json!({
+        "last": missing.last.map(|last| EventRow::new(history, last)),
+        "outstanding": EventRow::new(history, missing.outstanding),
+        "frontier": frontier.collect::<Vec<_>>(),
+        "undelivered": undelivered.collect::<Vec<_>>(),
+        "lost": rows(history, missing.lost.iter(), |_| true),
+        "unanswered": missing.unanswered.as_ref().map(|unanswered| json!({
+            "sent_again": unanswered.sent_again,
+            "listener": unanswered.listener,
+        })),
+        "hosts": hosts(history),
+    })
 }
 
 fn rows<'a>(

@@ -2,6 +2,7 @@
 //! is excluded, and how far the recording can be trusted.
 
 mod hosts;
+pub mod waiting;
 
 use std::collections::HashMap;
 use std::io::{Result, Write};
@@ -12,7 +13,7 @@ use super::Suspicion;
 use crate::cli::input::Symptom;
 use crate::cli::record::grouped;
 use crate::describe::{clock, describe, lane, printable, wall_ns};
-use crate::event::{Event, EventIndex, Flags, History, Op};
+use crate::event::{Event, EventIndex, History, Op};
 use crate::explain::missing::Missing;
 use crate::explain::{Answer, Process, Step, short_duration};
 use crate::lookback::Extent;
@@ -382,10 +383,7 @@ pub fn missing(
     }
     rows.push(Row::new(history, missing.outstanding, "asked", "outstanding".to_owned()));
     for stop in missing.frontier.iter().take(STOPS) {
-        let since = match stop.ended {
-            true => "the thread ended".to_owned(),
-            false => format!("then nothing for {}", short_duration(stop.silent_ns)),
-        };
+        let since = waiting::stopped(stop);
         rows.push(Row::new(history, stop.last, if stop.must { "  must" } else { "  may" }, since));
     }
     for &lost in &missing.lost {
@@ -395,21 +393,21 @@ pub fn missing(
     if missing.frontier.len() > STOPS {
         writeln!(out, "         and {} other threads", missing.frontier.len() - STOPS)?;
     }
-    for bytes in &missing.undelivered {
-        let send = &history.events[bytes.send as usize];
-        let who = if bytes.peer_seen {
-            "the other end has not taken them"
-        } else {
-            "the other end is not in the recording"
-        };
-        let queued = if send.flags.has(Flags::URGENT) { "urgent bytes" } else { "bytes" };
+    for sent in &missing.undelivered {
+        let send = &history.events[sent.send as usize];
         writeln!(
             out,
-            "waiting  {} {queued} of {}, {}: {who}",
-            grouped(bytes.bytes),
+            "waiting  {} {} of {}, {}: {}",
+            grouped(sent.bytes),
+            waiting::kind(send),
             lane(history, send),
-            describe(history, send)
+            describe(history, send),
+            waiting::undelivered(history, sent),
         )?;
+    }
+    if let Some(unanswered) = &missing.unanswered {
+        let connect = &history.events[missing.outstanding as usize];
+        writeln!(out, "waiting  {}", waiting::unanswered(history, connect, unanswered))?;
     }
     windows(history, out)
 }
