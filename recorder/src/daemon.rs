@@ -307,6 +307,7 @@ impl Daemon {
             "began": firing.began,
             "symptoms": firing.symptoms,
             "missing": firing.missing,
+            "scope": firing.scope,
             "said": firing.said,
         }))?;
         let path = draft.folder.join("trigger.json");
@@ -331,6 +332,7 @@ impl Daemon {
             told_by: firing.source.to_owned(),
             symptoms: firing.symptoms.clone(),
             missing: firing.missing.clone(),
+            scope: firing.scope.clone(),
             began: firing.began,
             explain: gathering.is_none(),
             recorded: None,

@@ -13,7 +13,7 @@ use crate::clocks::{Clocks, Contradiction, Reading};
 use crate::describe;
 use crate::event::{Event, EventIndex, Flags, History, Name, Op, Protocol, Window};
 use crate::graph::{EdgeKind, Graph, Side, event_of, node};
-use crate::pattern::Bound;
+use crate::pattern::{Bound, Pattern};
 use crate::slice::{self, Domain, Link, Options, Reach, Slice};
 
 /// Why an event happened.
@@ -379,8 +379,13 @@ pub fn last_match(history: &History, pattern: &Bound) -> Option<(EventIndex, usi
 
 /// The last error: what is asked about when nothing is said. That a call would have had to wait is none.
 pub fn last_error(history: &History) -> Option<EventIndex> {
+    last_error_in(history, &Pattern::default().bind(history))
+}
+
+/// The last of those that match.
+pub fn last_error_in(history: &History, scope: &Bound) -> Option<EventIndex> {
     let failed = |event: &Event| event.error != 0 && !is_wait(event.error);
-    latest(history, |event| failed(event) && event.op != Op::Fault)
+    latest(history, |event| failed(event) && event.op != Op::Fault && scope.matches(event))
 }
 
 /// Whether an errno says that a call would have had to wait.

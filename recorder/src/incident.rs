@@ -128,16 +128,22 @@ const MOST_CANDIDATES: usize = 32;
 const MOST_CULPRITS: usize = 5;
 
 /// Explains the last event that matches the first pattern that matches anything; without patterns, or where
-/// none matches, the failure that can be explained best. `None`: nothing failed.
+/// none matches, the failure that can be explained best: in the scope, else anywhere. `None`: nothing failed.
 pub fn find(
     history: &History,
     graph: &Graph,
     patterns: &[Pattern],
+    scope: &Pattern,
     options: Options,
 ) -> Option<Incident> {
     let matched = |pattern: &Pattern| explain::last_match(history, &pattern.bind(history));
     let asked = patterns.iter().find_map(matched);
-    let (symptom, matched) = asked.or_else(|| Some((worst_failure(history, graph)?, 1)))?;
+    let worst = || {
+        let anywhere = Pattern::default();
+        let found = worst_failure(history, graph, scope);
+        Some((found.or_else(|| worst_failure(history, graph, &anywhere))?, 1))
+    };
+    let (symptom, matched) = asked.or_else(worst)?;
     Some(explain(history, graph, symptom, matched, options))
 }
 
@@ -153,13 +159,17 @@ pub fn explain(
     Incident { symptom, matched, culprits: culprits(history, graph, &answer), answer }
 }
 
-fn worst_failure(history: &History, graph: &Graph) -> Option<EventIndex> {
+fn worst_failure(history: &History, graph: &Graph, scope: &Pattern) -> Option<EventIndex> {
+    let scope = scope.bind(history);
     let mut kinds = HashSet::new();
     let mut candidates: Vec<EventIndex> = Vec::new();
     for (index, event) in history.events.iter().enumerate().rev() {
         let failed = event.error != 0 && !is_wait(event.error) && !event.in_kernel_lane();
         let ended = event.op == Op::Exit && Cause::of(event).is_some();
-        if (failed || ended) && kinds.insert((event.comm, event.op, event.error, event.signal)) {
+        if (failed || ended)
+            && scope.matches(event)
+            && kinds.insert((event.comm, event.op, event.error, event.signal))
+        {
             candidates.push(index as EventIndex);
         }
         if candidates.len() == MOST_CANDIDATES {
@@ -172,7 +182,7 @@ fn worst_failure(history: &History, graph: &Graph) -> Option<EventIndex> {
         let time_ns = crate::describe::wall_ns(history, &history.events[*symptom as usize]);
         (cause.is_none(), cause, Reverse(time_ns))
     };
-    candidates.into_iter().min_by_key(best).or_else(|| explain::last_error(history))
+    candidates.into_iter().min_by_key(best).or_else(|| explain::last_error_in(history, &scope))
 }
 
 fn culprits(history: &History, graph: &Graph, answer: &Answer) -> Vec<Culprit> {

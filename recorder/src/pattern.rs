@@ -24,7 +24,7 @@ pub(crate) use value::{duration_text, value_text};
 use crate::event::{Event, History};
 
 /// A conjunction of tests on one event; never empty. `parse` and `Display` are inverse.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pattern {
     pub tests: Vec<Test>,
 }

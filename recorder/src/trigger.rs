@@ -39,6 +39,8 @@ pub struct Firing {
     pub symptoms: Vec<String>,
     /// An event that should have happened and did not.
     pub missing: Option<String>,
+    /// A pattern of where to look: the symptoms and what is missing hold it already.
+    pub scope: Option<String>,
     /// Nothing from before this is needed.
     pub since: Option<Timestamp>,
     /// When it began, as far as the source knows: a window that begins later has lost the cause.
@@ -61,6 +63,7 @@ impl Firing {
             occurrences: Vec::new(),
             symptoms: Vec::new(),
             missing: None,
+            scope: None,
             since: None,
             began: None,
             after_ms: None,

@@ -154,6 +154,9 @@ fn late(job: &Job, host: &Host) -> Option<f64> {
     (late_ns > 0).then(|| late_ns as f64 / 1e9)
 }
 
+/// What is looked for in a scope.
+const FAILED: &str = "error=* error!=EAGAIN,EINPROGRESS";
+
 /// Beyond this only the parts are read that explain the symptom.
 const WHOLE: Limits = Limits { whole: 2_000_000, most: 2_000_000 };
 
@@ -189,10 +192,11 @@ fn explain_all(job: &mut Job, path: &Path, late_s: Option<f64>) -> Result<String
 fn explain(job: &Job, files: &[PathBuf], late_s: Option<f64>) -> Result<String> {
     let patterns: Vec<Pattern> =
         job.symptoms.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
-    let asked: Vec<Option<&Pattern>> = match patterns.is_empty() {
-        true => vec![None],
-        false => patterns.iter().map(Some).chain([None]).collect(),
-    };
+    let scope: Pattern = job.scope.as_deref().map_or_else(|| Ok(Pattern::default()), str::parse)?;
+    // Of large recordings it is the last failure in the scope, not the one with the best culprit.
+    let failed = job.scope.as_ref().map(|scope| format!("{scope} {FAILED}").parse::<Pattern>());
+    let failed = failed.transpose()?;
+    let asked = patterns.iter().chain(&failed).map(Some).chain([None]);
     for pattern in asked {
         match lookback::look_back(files, pattern, Options::default(), WHOLE)? {
             Outcome::Whole => break,
@@ -209,7 +213,7 @@ fn explain(job: &Job, files: &[PathBuf], late_s: Option<f64>) -> Result<String> 
     }
     let history = read::open(files)?.history;
     let graph = Graph::build(&history);
-    let incident = incident::find(&history, &graph, &patterns, Options::default());
+    let incident = incident::find(&history, &graph, &patterns, &scope, Options::default());
     Found { job, late_s, history: &history, graph: &graph, extent: None }.write(incident.as_ref())
 }
 

@@ -33,7 +33,8 @@ fn suspected(text: &str, pattern: &str, cannot: &[&str], host: Host) -> String {
     history.hosts[0] = host;
     let graph = Graph::build(&history);
     let pattern: Pattern = pattern.parse().expect("a pattern");
-    let incident = incident::find(&history, &graph, &[pattern], Options::default());
+    let incident =
+        incident::find(&history, &graph, &[pattern], &Pattern::default(), Options::default());
     let incident = incident.expect("it matches");
     let can = |fault: &Fault| {
         let line = print::line(fault).expect("no partition");

@@ -245,7 +245,7 @@ mod tests {
                   |
                 3 | logs = '/x'
                   | ^^^^
-                unknown field `logs`, expected one of `name`, `log`, `journal`, `matches`, `event`, `exit`, `count`, `of`, `above`, `window`, `symptom`, `missing`, `lookback`, `after`, `raise`
+                unknown field `logs`, expected one of `name`, `log`, `journal`, `matches`, `event`, `exit`, `count`, `of`, `above`, `window`, `symptom`, `missing`, `scope`, `lookback`, `after`, `raise`
             "#]],
         );
         refused(

@@ -33,6 +33,8 @@ pub struct Job {
     pub told_by: String,
     pub symptoms: Vec<String>,
     pub missing: Option<String>,
+    /// A pattern of where to look for what failed.
+    pub scope: Option<String>,
     pub began: Option<Timestamp>,
     /// Else it only writes what the rings hold.
     pub explain: bool,

@@ -10,7 +10,8 @@ fn check(text: &str, patterns: &[&str], expected: Expect) {
     let graph = Graph::build(&history);
     let patterns: Vec<Pattern> =
         patterns.iter().map(|pattern| pattern.parse().expect("a pattern")).collect();
-    let Some(incident) = find(&history, &graph, &patterns, Options::default()) else {
+    let Some(incident) = find(&history, &graph, &patterns, &Pattern::default(), Options::default())
+    else {
         return expected.assert_eq("nothing failed");
     };
     let shown = |event: EventIndex| show(&history.events[event as usize]);
@@ -221,4 +222,46 @@ fn a_listener_that_went_is_to_blame_for_what_it_refused_alone() {
             symptom c recv 4 0..9
         "#]],
     );
+}
+
+/// What an alert's label says of whom it is about, by the scope that docs/deployment.md gives for it.
+#[test]
+fn each_label_of_an_alert_finds_its_service_s_failure() {
+    const POD: &str = "5b3c0e4e-3f8e-11e9-8d3c-0a580af40123";
+    // Without a scope it is the later one.
+    let mut history =
+        history("a recv 1 error=ECONNRESET / b recv 3 error=EPIPE / b recv 3 error=EPIPE");
+    let cgroups = [
+        "/system.slice/web.service".to_owned(),
+        format!("/kubepods/burstable/pod{POD}/{}", "3f".repeat(32)),
+    ];
+    history.hosts[0].containers =
+        vec![crate::container::Called { id: POD.to_owned(), name: "shop/web-0".to_owned() }];
+    let graph = Graph::build(&history);
+    let comms = ["web", "other"].map(|comm| history.names.intern(comm));
+    let found = |history: &History, scope: &str| {
+        let scope = scope.parse().expect("a pattern");
+        let incident = find(history, &graph, &[], &scope, Options::default()).expect("it failed");
+        history.events[incident.symptom as usize].pid
+    };
+    for (label, value, scope, cgroup) in [
+        ("instance", "127.0.0.1:1", "local={instance}", &cgroups[0]),
+        ("job", "web", "comm={job}", &cgroups[0]),
+        ("service", "web", "cgroup=/system.slice/{service}.service", &cgroups[0]),
+        ("pod", "shop/web-0", "pod={pod}", &cgroups[1]),
+        ("pod", "web-0", "pod={pod}", &cgroups[1]),
+    ] {
+        for event in &mut history.events {
+            let own = event.pid == 1;
+            event.comm = comms[usize::from(!own)];
+            event.cgroup = history.names.intern(if own { cgroup } else { "/other" });
+        }
+        let labels = [(label.to_owned(), value.to_owned())].into();
+        let scope = crate::trigger::symptom::Symptom::try_from(scope.to_owned()).expect("a scope");
+        let scope = scope.of(&labels).expect("it is filled in");
+        assert_eq!(found(&history, &scope), 1, "{scope}");
+    }
+    assert_eq!(found(&history, "comm=other"), 2);
+    // Where nothing in it failed, it is looked for everywhere.
+    assert_eq!(found(&history, "comm=nobody"), 2);
 }

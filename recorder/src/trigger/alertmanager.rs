@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::symptom::Symptom;
+use super::symptom::{Symptom, within};
 use super::{Firing, Raise};
 use crate::pattern::Glob;
 use crate::quantity::Time;
@@ -24,6 +24,8 @@ pub struct AlertRule {
     pub symptom: Option<Symptom>,
     /// The event that did not happen.
     pub missing: Option<Symptom>,
+    /// Where to look for both, and for what failed where neither is said.
+    pub scope: Option<Symptom>,
     /// How long before the alert began its cause may lie: the rule's own `for` and range, and the intervals
     /// of scraping and evaluation.
     #[serde(default = "lookback")]
@@ -72,15 +74,23 @@ pub fn firing(
     let rule_of = |alert: &&Alert| rules.iter().find(|rule| rule.applies(alert));
     let lookback = alerts.iter().filter_map(rule_of).map(|rule| rule.lookback).max_by_key(|t| t.0);
     let mut symptoms: Vec<String> = Vec::new();
-    for symptom in
-        alerts.iter().filter_map(|alert| rule_of(alert)?.symptom.as_ref()?.of(&alert.labels))
-    {
+    let scope_of = |alert: &Alert, rule: &AlertRule| rule.scope.as_ref()?.of(&alert.labels);
+    let scoped = |alert: &Alert, rule: &AlertRule, pattern: &Symptom| {
+        Some(within(scope_of(alert, rule).as_deref(), pattern.of(&alert.labels)?))
+    };
+    let symptom_of = |alert: &&Alert| {
+        let rule = rule_of(alert)?;
+        scoped(alert, rule, rule.symptom.as_ref()?)
+    };
+    let missing_of = |alert: &&Alert| {
+        let rule = rule_of(alert)?;
+        scoped(alert, rule, rule.missing.as_ref()?)
+    };
+    for symptom in alerts.iter().filter_map(symptom_of) {
         if symptoms.len() < MOST_SYMPTOMS && !symptoms.contains(&symptom) {
             symptoms.push(symptom);
         }
     }
-    let missing =
-        alerts.iter().find_map(|alert| rule_of(alert)?.missing.as_ref()?.of(&alert.labels));
     let name = first.labels.get("alertname").map_or("alert", String::as_str);
     let mut keys: Vec<String> = alerts.iter().map(|alert| alert.identity()).collect();
     keys.sort();
@@ -88,7 +98,8 @@ pub fn firing(
         key: keys.join(" "),
         occurrences: alerts.iter().map(|a| format!("{} {}", a.identity(), a.starts_at)).collect(),
         symptoms,
-        missing,
+        missing: alerts.iter().find_map(missing_of),
+        scope: alerts.iter().find_map(|alert| scope_of(alert, rule_of(alert)?)),
         since: first.starts_at.checked_sub(lookback.unwrap_or_else(self::lookback).0).ok(),
         began: Some(first.starts_at),
         raise: alerts.iter().find_map(|alert| rule_of(alert)?.raise),

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+use super::symptom::within;
 use super::{Firing, Rule};
 
 /// What a source has seen.
@@ -94,9 +95,12 @@ fn firing(rule: &Rule, seen: Seen) -> Firing {
         (Some(symptom), _) => symptom.of(&seen.labels),
         (None, plan) => plan.map(|plan| plan.symptom(&seen.labels)),
     };
+    let scope = rule.scope.as_ref().and_then(|scope| scope.of(&seen.labels));
+    let missing = rule.missing.as_ref().and_then(|missing| missing.of(&seen.labels));
     Firing {
-        symptoms: symptom.into_iter().collect(),
-        missing: rule.missing.as_ref().and_then(|missing| missing.of(&seen.labels)),
+        symptoms: symptom.map(|symptom| within(scope.as_deref(), symptom)).into_iter().collect(),
+        missing: missing.map(|missing| within(scope.as_deref(), missing)),
+        scope,
         since,
         began: Some(seen.began),
         after_ms: rule.after.map(|after| after.0.as_millis() as u64),

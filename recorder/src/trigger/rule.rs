@@ -23,6 +23,8 @@ pub struct Rule {
     pub symptom: Option<Symptom>,
     /// The event that did not happen.
     pub missing: Option<Symptom>,
+    /// Where to look for both, and for what failed where neither is said.
+    pub scope: Option<Symptom>,
     /// How long before it fires its cause may lie; default: as long as the rings reach back.
     pub lookback: Option<Time>,
     /// How long to go on recording.
@@ -78,6 +80,7 @@ struct Table {
     window: Option<Time>,
     symptom: Option<Symptom>,
     missing: Option<Symptom>,
+    scope: Option<Symptom>,
     lookback: Option<Time>,
     after: Option<Time>,
     raise: Option<Raise>,
@@ -114,8 +117,8 @@ impl TryFrom<Table> for Rule {
             return Err(format!("there is a trigger `{}` already: take another name", table.name));
         }
         let what = table.what()?;
-        let Table { name, symptom, missing, lookback, after, raise, .. } = table;
-        let rule = Self { name, what, symptom, missing, lookback, after, raise };
+        let Table { name, symptom, missing, scope, lookback, after, raise, .. } = table;
+        let rule = Self { name, what, symptom, missing, scope, lookback, after, raise };
         rule.labels_are_known()?;
         Ok(rule)
     }
@@ -177,8 +180,8 @@ impl Rule {
             }
             What::Kernel { .. } => kernel::LABELS.to_vec(),
         };
-        let used = self.symptom.iter().chain(&self.missing).flat_map(Symptom::labels);
-        for label in used {
+        let said = self.symptom.iter().chain(&self.missing).chain(&self.scope);
+        for label in said.flat_map(Symptom::labels) {
             if !known.contains(&label) {
                 return Err(match self.what {
                     What::Kernel { .. } => format!(

@@ -28,6 +28,14 @@ impl TryFrom<String> for Symptom {
     }
 }
 
+/// What a pattern says, of what lies in a scope alone.
+pub fn within(scope: Option<&str>, pattern: String) -> String {
+    match scope {
+        Some(scope) => format!("{scope} {pattern}"),
+        None => pattern,
+    }
+}
+
 impl Symptom {
     /// With labels' values in their places; nothing where a label is missing or could say more than one
     /// value.

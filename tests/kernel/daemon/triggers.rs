@@ -175,3 +175,23 @@ fn where_there_is_no_journal_it_is_told() {
         standing["trouble"].as_str().is_some_and(|why| why.contains("start journalctl"))
     });
 }
+
+#[test]
+fn a_scope_says_whose_failure_is_meant() {
+    let logs = tempfile::tempdir().expect("a folder");
+    let log = logs.path().join("alerts");
+    fs::write(&log, "").expect("it is written");
+    let daemon = Running::start(&format!(
+        "cooldown = '1ms'\n[[trigger]]\nname = 'Service'\nlog = '{}'\nmatches = 'broken: (?<service>\\w+)'\n\
+         scope = 'comm={{service}}'\n",
+        log.display()
+    ));
+    // Both are killed; the later one is the failure of the whole recording.
+    daemon.play(&KILLED.replace("'victim'", "'web'").replace("'murderer'", "'somebody'"));
+    daemon.play(KILLED);
+    append(&log, "broken: web\n");
+    let folder = daemon.wait_for("-Service");
+    let why = fs::read_to_string(folder.join("why.txt")).expect("an answer");
+    assert!(why.lines().nth(1).is_some_and(|line| line.contains("somebody[")), "{why}");
+    assert_eq!(json(&folder.join("trigger.json"))["scope"], "comm=web");
+}

@@ -8,6 +8,7 @@ fn rules() -> Vec<AlertRule> {
         labels: labels.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
         symptom: Some(Symptom::try_from(symptom.to_owned()).expect("a pattern")),
         missing: None,
+        scope: None,
         lookback: Time(Duration::from_secs(60)),
         raise: None,
     };
@@ -107,4 +108,37 @@ fn a_symptom_that_is_no_pattern_is_refused_beforehand() {
     let refused = |text: &str| Symptom::try_from(text.to_owned()).expect_err("it is wrong");
     assert!(refused("colour=red").contains("colour"), "{}", refused("colour=red"));
     assert!(refused("comm={job").contains("without a `}`"));
+}
+
+#[test]
+fn a_scope_is_part_of_what_is_asked_and_stands_for_itself_where_nothing_is() {
+    let pattern = |text: &str| Some(Symptom::try_from(text.to_owned()).expect("a pattern"));
+    let rule = |symptom, missing| AlertRule {
+        labels: BTreeMap::new(),
+        symptom,
+        missing,
+        scope: pattern("cgroup=/system.slice/{service}.service"),
+        lookback: lookback(),
+        raise: None,
+    };
+    let said =
+        json!({ "alerts": [alert("firing", json!({ "service": "web" }), "2026-11-20T12:00:05Z")] });
+    let notification = Notification::deserialize(&said).expect("a notification");
+    let scope = "cgroup=/system.slice/web.service";
+    let both = rule(pattern("op=recv"), pattern("op=send"));
+    let fired = firing(&notification, std::slice::from_ref(&both), said.clone()).expect("it fires");
+    assert_eq!(fired.symptoms, [format!("{scope} op=recv")]);
+    assert_eq!(
+        (fired.missing, fired.scope),
+        (Some(format!("{scope} op=send")), Some(scope.to_owned()))
+    );
+    let fired = firing(&notification, &[rule(None, None)], said).expect("it fires");
+    assert_eq!((fired.symptoms, fired.missing), (vec![], None));
+    assert_eq!(fired.scope.as_deref(), Some(scope));
+    // An alert without that label: what is asked is asked of all.
+    let said =
+        json!({ "alerts": [alert("firing", json!({ "job": "web" }), "2026-11-20T12:00:05Z")] });
+    let notification = Notification::deserialize(&said).expect("a notification");
+    let fired = firing(&notification, &[both], said).expect("it fires");
+    assert_eq!((fired.symptoms, fired.scope), (vec!["op=recv".to_owned()], None));
 }
