@@ -2,6 +2,7 @@ use std::path::Path;
 
 use super::*;
 use crate::event::{Names, Ring};
+use crate::state::State;
 
 fn event(tid: u32, time_ns: u64, begin_ns: u64) -> Event {
     Event { tid, pid: tid, time_ns, begin_ns, position: time_ns, ..Event::blank(Op::Exec) }
@@ -78,4 +79,16 @@ fn what_was_before_is_left_out() {
     );
     assert_eq!(events, [(17, 16), (22, 21)]);
     assert_eq!(host.rare_window, Window { from_ns: 15, to_ns: 30 });
+}
+
+#[test]
+fn of_several_states_the_latest_is_kept() {
+    let of = |to_ns| Host { state: Some(State { to_ns, ..State::default() }), ..Host::default() };
+    let mut host = Host::default();
+    for (to_ns, kept) in [(5, 5), (9, 9), (7, 9)] {
+        merge::join(&mut host, &of(to_ns), false);
+        assert_eq!(host.state.as_ref().map(|state| state.to_ns), Some(kept));
+    }
+    merge::join(&mut host, &Host::default(), false);
+    assert_eq!(host.state.as_ref().map(|state| state.to_ns), Some(9));
 }
