@@ -221,6 +221,44 @@ pub struct Subject {
 /// Words of a [`Subject`].
 pub const SUBJECT_WORDS: usize = size_of::<Subject>() / 8;
 
+/// For whom the matchers of a hook could be: a bit for each name and each process number, by its hash. Most whom they are
+/// not for are told by that alone, and nobody else is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Sieve {
+    pub names: u64,
+    pub pids: u64,
+}
+
+/// One for each hook below [`hook::CALL`], and one for all calls.
+pub const SIEVES: usize = hook::CALL as usize + 1;
+
+impl Sieve {
+    /// Everybody.
+    pub const ALL: Self = Self { names: u64::MAX, pids: u64::MAX };
+
+    #[inline(always)]
+    pub const fn of_name(comm: [u64; 2]) -> u64 {
+        bit(comm[0] ^ comm[1].rotate_left(32))
+    }
+
+    #[inline(always)]
+    pub const fn of_pid(pid: u32) -> u64 {
+        bit(pid as u64)
+    }
+
+    #[inline(always)]
+    pub const fn holds_back(&self, comm: [u64; 2], pid: u32) -> bool {
+        self.names & Self::of_name(comm) | self.pids & Self::of_pid(pid) == 0
+    }
+}
+
+/// One of 64 bits, by the upper bits of a product (Fibonacci hashing).
+#[inline(always)]
+const fn bit(word: u64) -> u64 {
+    1 << (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58)
+}
+
 /// Packets that a rule loses: from one side of a partition to the other, or those of its victims that bear bytes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -368,6 +406,7 @@ const _: () = {
     assert!(size_of::<Subject>() == 64);
     assert!(size_of::<Matcher>() == 32 + 2 * 64);
     assert!(size_of::<Progress>() == 56);
+    assert!(size_of::<Sieve>() == 16);
     assert!(size_of::<Way>() == 40);
     assert!(size_of::<Cut>() == 32 + 2 * 40);
     assert!(size_of::<FaultDetail>() == 64);

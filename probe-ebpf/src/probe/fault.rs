@@ -1,8 +1,8 @@
 //! Faults: which of them an event meets, and whether they fire. What is then done to the event is in one file
 //! per mechanism.
 //!
-//! Rules and matchers stand in maps, so that nothing is compiled anew for a fault. A thread that is out of
-//! scope leaves at the first test.
+//! Rules and matchers stand in maps, so that nothing is compiled anew for a fault. A thread that no fault is for leaves at
+//! the first test, which is a few loads.
 
 mod call;
 mod caller;
@@ -25,12 +25,12 @@ use aya_ebpf::bindings::{
 };
 use aya_ebpf::btf_maps::Array;
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_ancestor_cgroup_id, bpf_loop, bpf_task_storage_get,
+    bpf_get_current_ancestor_cgroup_id, bpf_get_current_task_btf, bpf_loop, bpf_task_storage_get,
 };
 use aya_ebpf::macros::btf_map;
 use probe_ebpf::fault::{
-    FaultDetail, MATCHERS_MAX, Matcher, Progress, RULES_MAX, Rule, SUBJECT_WORDS, Subject, action,
-    flag, hook, pick, role,
+    FaultDetail, MATCHERS_MAX, Matcher, Progress, RULES_MAX, Rule, SUBJECT_WORDS, Sieve, Subject,
+    action, flag, hook, pick, role,
 };
 
 use crate::emit;
@@ -42,6 +42,8 @@ static RULES: Array<Rule, { RULES_MAX as usize }> = Array::new();
 /// Without holes: the first that is for no hook is the end.
 #[btf_map]
 static MATCHERS: Array<Matcher, { MATCHERS_MAX as usize }> = Array::new();
+#[btf_map]
+static SIEVES: Array<Sieve, { probe_ebpf::fault::SIEVES }> = Array::new();
 #[btf_map]
 static PROGRESS: Array<Progress, { RULES_MAX as usize }> = Array::new();
 
@@ -162,6 +164,19 @@ impl Walk {
             each(RULES_MAX, latched, self);
         }
         self.firing
+    }
+}
+
+/// Whether a fault at this hook could be for the current thread: what every process comes by that makes such a call.
+#[inline(always)]
+fn sifted(hook: u32) -> Option<()> {
+    let sieve = SIEVES.get_ptr_mut(hook)?;
+    // SAFETY: a helper without arguments, and a live map value that nobody writes while a fault is armed.
+    unsafe {
+        let task = bpf_get_current_task_btf();
+        // (The kernel fills the name up with zeros.)
+        let (comm, pid) = (field!(task, task_comm, [u64; 2]), field!(task, task_tgid, u32));
+        (!(*sieve).holds_back(comm, pid)).then_some(())
     }
 }
 

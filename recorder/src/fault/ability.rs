@@ -42,8 +42,8 @@ pub fn find_out() -> Capabilities {
             }
             // The call that processes make least often.
             let call = [Syscall::Shutdown];
-            let tried =
-                arm::calls::attach(&mut ebpf, &call).and_then(|()| arm::calls::prove_effect(&call));
+            let tried = arm::calls::attach(&mut ebpf, &call)
+                .and_then(|()| arm::calls::prove_effect(&mut ebpf, &call));
             can.mechanisms.insert(Mechanism::Override, ability(tried));
             // Its events are met by the same programs as the signal's.
             let met = can.mechanisms[&Mechanism::Signal].clone();

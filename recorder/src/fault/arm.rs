@@ -15,9 +15,9 @@ use aya::programs::{
     RawTracePointRunOptions, TestRun,
 };
 use aya::{Btf, Ebpf};
-use probe_ebpf::fault::{Cut, Matcher, Progress, Rule, action, hook};
+use probe_ebpf::fault::{Cut, Matcher, Progress, Rule, Sieve, action, hook};
 
-use super::plan::Compiled;
+use super::plan::{Compiled, sieve};
 use super::spec::Syscall;
 use crate::capture::attach::family::Family;
 use crate::capture::attach::preempt;
@@ -70,7 +70,8 @@ pub fn start<'a>(
 /// # Errors
 /// When a map or a program is refused or has no effect; nothing stays attached then but what goes with `ebpf`.
 pub fn arm(ebpf: &mut Ebpf, btf: &Btf, compiled: &Compiled) -> Result<()> {
-    calls::prove_effect(&attach_rules(ebpf, btf, compiled)?)
+    let calls = attach_rules(ebpf, btf, compiled)?;
+    calls::prove_effect(ebpf, &calls)
 }
 
 /// Arms what was compiled; tells which calls it overrides.
@@ -224,6 +225,10 @@ fn write(ebpf: &mut Ebpf, compiled: &Compiled) -> Result<()> {
     let mut matchers: Array<_, [u8; MATCHER]> = map(ebpf, "MATCHERS")?.try_into()?;
     for (index, matcher) in (0..).zip(&compiled.matchers) {
         matchers.set(index, bytemuck::cast::<Matcher, [u8; MATCHER]>(*matcher), 0)?;
+    }
+    let mut sieves: Array<_, [u8; size_of::<Sieve>()]> = map(ebpf, "SIEVES")?.try_into()?;
+    for (index, sieve) in (0..).zip(sieve::sieves(&compiled.matchers)) {
+        sieves.set(index, bytemuck::cast::<Sieve, [u8; size_of::<Sieve>()]>(sieve), 0)?;
     }
     const CUT: usize = size_of::<Cut>();
     let mut cuts: Array<_, [u8; CUT]> = map(ebpf, "CUTS")?.try_into()?;

@@ -11,6 +11,7 @@ mod hole;
 mod instead;
 mod override_return;
 mod packet;
+pub mod sieve;
 mod signal;
 #[cfg(test)]
 mod tests;

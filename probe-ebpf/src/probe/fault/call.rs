@@ -1,8 +1,8 @@
 //! System calls that are not made and return what a fault says: one program at the entry of every function that
 //! an armed fault is about.
 //!
-//! What costs least is tested first, since every process that makes such a call comes by: whether the thread is in scope,
-//! whether a fault is for it, and only then what its call is about.
+//! What costs least is tested first, since every process that makes such a call comes by: whether a fault could be for the
+//! thread, whether it is in scope, and only then what its call is about.
 
 use aya_ebpf::bindings::task_struct;
 use aya_ebpf::btf_maps::Array;
@@ -10,9 +10,11 @@ use aya_ebpf::helpers::generated::bpf_override_return;
 use aya_ebpf::macros::{btf_map, kprobe};
 use aya_ebpf::programs::ProbeContext;
 use probe_ebpf::event::{RareSlot, kind};
-use probe_ebpf::fault::{DESCRIPTOR, NUMBERS_MAX, PROOF_ARGUMENT, PROOF_RESULT, Subject, action};
+use probe_ebpf::fault::{
+    DESCRIPTOR, NUMBERS_MAX, PROOF_ARGUMENT, PROOF_RESULT, Subject, action, hook,
+};
 
-use super::{Walk, detail, leader, result, size, victim, who};
+use super::{Walk, detail, leader, result, sifted, size, victim, who};
 use crate::kernel::{self, Pointer, Structure, Untyped, field, offset};
 use crate::scope::Sock;
 use crate::{emit, fire, scope};
@@ -26,6 +28,7 @@ const S_IFSOCK: u16 = 0o140_000;
 
 #[kprobe]
 pub fn override_call(ctx: ProbeContext) -> Option<()> {
+    sifted(hook::CALL)?;
     // The function's only argument is where the call's own registers lie.
     let registers = Untyped(ctx.arg(0)?);
     let Some(task) = scope::current_task() else { return prove(&ctx, registers) };

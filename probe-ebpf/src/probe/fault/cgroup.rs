@@ -7,7 +7,7 @@ use aya_ebpf::programs::SockAddrContext;
 use probe_ebpf::event::{RareSlot, kind, protocol};
 use probe_ebpf::fault::{action, hook};
 
-use super::{Walk, caller, detail, leader, result, tell, victim, who};
+use super::{Walk, caller, detail, leader, result, sifted, tell, victim, who};
 use crate::{emit, scope};
 
 #[cgroup_sock_addr(connect4)]
@@ -100,6 +100,9 @@ fn v6(ctx: &SockAddrContext) -> [u64; 2] {
 #[inline(always)]
 fn refuse<const NOTED: bool>(ctx: &SockAddrContext, hook: u32, address: [u64; 2]) -> i32 {
     // What costs least is tested first, since every such call comes by.
+    if sifted(hook).is_none() {
+        return ALLOW;
+    }
     let task = if NOTED { caller::task() } else { scope::current_task() };
     let Some(task) = task else { return ALLOW };
     let mut walk = Walk::new(hook, who(task));

@@ -12,7 +12,7 @@ use probe_ebpf::event::{RareSlot, kind};
 use probe_ebpf::fault::{action, hook};
 use probe_ebpf::storage::seen;
 
-use super::{Walk, cut, detail, leader, pause, silence, tell, who};
+use super::{Walk, cut, detail, leader, pause, sifted, silence, tell, who};
 use crate::kernel::{self, Pointer, field};
 use crate::{emit, scope};
 
@@ -68,11 +68,12 @@ const SIGSTOP: i32 = 19;
 
 #[inline(always)]
 fn met(hook: u32, sk: Pointer) -> Option<()> {
+    // What costs least is tested first, since every such call comes by.
+    sifted(hook)?;
     let protocol = kernel::protocol(sk);
     if protocol == 0 {
         return None;
     }
-    // What costs least is tested first, since every such call comes by.
     let mut walk = Walk::new(hook, who(scope::current_task()?));
     if !walk.concerns() {
         return None;

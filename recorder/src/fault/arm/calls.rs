@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use aya::Ebpf;
 use aya::maps::Array;
 use aya::programs::KProbe;
-use probe_ebpf::fault::{DESCRIPTOR, PROOF_ARGUMENT, PROOF_RESULT, size};
+use probe_ebpf::fault::{DESCRIPTOR, PROOF_ARGUMENT, PROOF_RESULT, Sieve, hook, size};
 
 use super::map;
 use crate::capture::attach::prove;
@@ -64,8 +64,18 @@ pub fn attach(ebpf: &mut Ebpf, calls: &[Syscall]) -> Result<()> {
 ///
 /// # Errors
 /// When it has none.
-pub fn prove_effect(calls: &[Syscall]) -> Result<()> {
-    match calls.iter().find(|call| !is_overridden(**call)) {
+pub fn prove_effect(ebpf: &mut Ebpf, calls: &[Syscall]) -> Result<()> {
+    if calls.is_empty() {
+        return Ok(());
+    }
+    let mut sieves: Array<_, [u8; size_of::<Sieve>()]> = map(ebpf, "SIEVES")?.try_into()?;
+    let held: Sieve = bytemuck::cast(sieves.get(&hook::CALL, 0)?);
+    // No fault is for the recorder, whose own calls would be held back.
+    let opened = Sieve { pids: held.pids | Sieve::of_pid(std::process::id()), ..held };
+    sieves.set(hook::CALL, bytemuck::cast::<_, [u8; size_of::<Sieve>()]>(opened), 0)?;
+    let without = calls.iter().find(|call| !is_overridden(**call));
+    sieves.set(hook::CALL, bytemuck::cast::<_, [u8; size_of::<Sieve>()]>(held), 0)?;
+    match without {
         None => Ok(()),
         Some(call) => bail!(
             "its program is attached to {PREFIX}{}, but has no effect: {}",
