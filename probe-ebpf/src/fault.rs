@@ -231,32 +231,28 @@ pub struct Sieve {
 }
 
 /// One for each hook below [`hook::CALL`], and one for all calls.
+pub type Sieves = [Sieve; SIEVES];
 pub const SIEVES: usize = hook::CALL as usize + 1;
 
 impl Sieve {
     /// Everybody.
     pub const ALL: Self = Self { names: u64::MAX, pids: u64::MAX };
 
+    /// The bit of a name; the upper bits of a product are a hash of all of it (Fibonacci hashing).
     #[inline(always)]
     pub const fn of_name(comm: [u64; 2]) -> u64 {
-        bit(comm[0] ^ comm[1].rotate_left(32))
+        1 << ((comm[0] ^ comm[1]).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58)
     }
 
     #[inline(always)]
     pub const fn of_pid(pid: u32) -> u64 {
-        bit(pid as u64)
+        1 << (pid & 63)
     }
 
     #[inline(always)]
     pub const fn holds_back(&self, comm: [u64; 2], pid: u32) -> bool {
         self.names & Self::of_name(comm) | self.pids & Self::of_pid(pid) == 0
     }
-}
-
-/// One of 64 bits, by the upper bits of a product (Fibonacci hashing).
-#[inline(always)]
-const fn bit(word: u64) -> u64 {
-    1 << (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58)
 }
 
 /// Packets that a rule loses: from one side of a partition to the other, or those of its victims that bear bytes.

@@ -29,8 +29,8 @@ use aya_ebpf::helpers::generated::{
 };
 use aya_ebpf::macros::btf_map;
 use probe_ebpf::fault::{
-    FaultDetail, MATCHERS_MAX, Matcher, Progress, RULES_MAX, Rule, SUBJECT_WORDS, Sieve, Subject,
-    action, flag, hook, pick, role,
+    self, FaultDetail, MATCHERS_MAX, Matcher, Progress, RULES_MAX, Rule, SUBJECT_WORDS, Sieve,
+    Subject, action, flag, hook, pick, role,
 };
 
 use crate::emit;
@@ -42,8 +42,10 @@ static RULES: Array<Rule, { RULES_MAX as usize }> = Array::new();
 /// Without holes: the first that is for no hook is the end.
 #[btf_map]
 static MATCHERS: Array<Matcher, { MATCHERS_MAX as usize }> = Array::new();
-#[btf_map]
-static SIEVES: Array<Sieve, { probe_ebpf::fault::SIEVES }> = Array::new();
+/// A section of its own, which is a map of its own whose memory is reached without a lookup.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.sieves")]
+static mut SIEVES: fault::Sieves = [Sieve { names: 0, pids: 0 }; fault::SIEVES];
 #[btf_map]
 static PROGRESS: Array<Progress, { RULES_MAX as usize }> = Array::new();
 
@@ -170,14 +172,14 @@ impl Walk {
 /// Whether a fault at this hook could be for the current thread: what every process comes by that makes such a call.
 #[inline(always)]
 fn sifted(hook: u32) -> Option<()> {
-    let sieve = SIEVES.get_ptr_mut(hook)?;
-    // SAFETY: a helper without arguments, and a live map value that nobody writes while a fault is armed.
-    unsafe {
-        let task = bpf_get_current_task_btf();
-        // (The kernel fills the name up with zeros.)
-        let (comm, pid) = (field!(task, task_comm, [u64; 2]), field!(task, task_tgid, u32));
-        (!(*sieve).holds_back(comm, pid)).then_some(())
-    }
+    // SAFETY: a hook's own place, which user space may be writing, and a helper without arguments.
+    let (sieve, task) = unsafe {
+        let sieve = (&raw const SIEVES).cast::<Sieve>().add(hook as usize);
+        (sieve.read_volatile(), bpf_get_current_task_btf())
+    };
+    // (The kernel fills the name up with zeros.)
+    let (comm, pid) = (field!(task, task_comm, [u64; 2]), field!(task, task_tgid, u32));
+    (!sieve.holds_back(comm, pid)).then_some(())
 }
 
 /// What is known of a thread without a look at its call.

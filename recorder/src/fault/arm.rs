@@ -9,13 +9,13 @@ use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result};
-use aya::maps::Array;
+use aya::maps::{Array, MapData};
 use aya::programs::{
     BtfTracePoint, CgroupAttachMode, CgroupSock, CgroupSockAddr, Program, RawTracePoint,
     RawTracePointRunOptions, TestRun,
 };
 use aya::{Btf, Ebpf};
-use probe_ebpf::fault::{Cut, Matcher, Progress, Rule, Sieve, action, hook};
+use probe_ebpf::fault::{Cut, Matcher, Progress, Rule, Sieves, action, hook};
 
 use super::plan::{Compiled, sieve};
 use super::spec::Syscall;
@@ -226,16 +226,21 @@ fn write(ebpf: &mut Ebpf, compiled: &Compiled) -> Result<()> {
     for (index, matcher) in (0..).zip(&compiled.matchers) {
         matchers.set(index, bytemuck::cast::<Matcher, [u8; MATCHER]>(*matcher), 0)?;
     }
-    let mut sieves: Array<_, [u8; size_of::<Sieve>()]> = map(ebpf, "SIEVES")?.try_into()?;
-    for (index, sieve) in (0..).zip(sieve::sieves(&compiled.matchers)) {
-        sieves.set(index, bytemuck::cast::<Sieve, [u8; size_of::<Sieve>()]>(sieve), 0)?;
-    }
+    let sifting = sieve::sieves(&compiled.matchers);
+    sieves(ebpf)?.set(0, bytemuck::cast::<Sieves, SievesBytes>(sifting), 0)?;
     const CUT: usize = size_of::<Cut>();
     let mut cuts: Array<_, [u8; CUT]> = map(ebpf, "CUTS")?.try_into()?;
     for (index, cut) in (0..).zip(&compiled.cuts) {
         cuts.set(index, bytemuck::cast::<Cut, [u8; CUT]>(*cut), 0)?;
     }
     Ok(())
+}
+
+type SievesBytes = [u8; size_of::<Sieves>()];
+
+/// What is tested before all matchers.
+fn sieves(ebpf: &mut Ebpf) -> Result<Array<&mut MapData, SievesBytes>> {
+    Ok(map(ebpf, ".bss.sieves")?.try_into()?)
 }
 
 pub(super) fn map<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::maps::Map> {

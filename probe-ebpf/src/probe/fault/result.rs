@@ -5,18 +5,19 @@
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::bindings::task_struct;
-use aya_ebpf::btf_maps::Array;
 use aya_ebpf::helpers::generated::bpf_get_current_task_btf;
-use aya_ebpf::macros::{btf_map, btf_tracepoint};
+use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use probe_ebpf::event::{RareSlot, kind};
 
 use super::{Firing, Victim, caller, victim};
 use crate::{emit, scope};
 
-/// How many calls are awaited on the whole machine: while it is none, the hook costs one load.
-#[btf_map]
-static AWAITED: Array<u64, 1> = Array::new();
+/// How many calls are awaited on the whole machine: while it is none, the hook costs one load. In a section of its own,
+/// whose memory is reached without a lookup.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = ".bss.awaited")]
+static mut AWAITED: u64 = 0;
 
 /// Remembers that the current thread's call has met a fault: in what is remembered about it, NULL if there was no room.
 #[inline(always)]
@@ -40,11 +41,9 @@ pub fn await_call(victim: *mut Victim, firing: &Firing, hook: u32, socket: u64, 
 /// Changes how many calls there are whose end is looked at.
 #[inline(always)]
 pub fn awaited(change: i64) {
-    if let Some(count) = AWAITED.get_ptr_mut(0) {
-        // SAFETY: a live map value, and the intrinsic is the atomic add of the target.
-        unsafe {
-            atomic_xadd::<u64, u64, { AtomicOrdering::AcqRel }>(count, change as u64);
-        }
+    // SAFETY: the intrinsic is the atomic add of the target.
+    unsafe {
+        atomic_xadd::<u64, u64, { AtomicOrdering::AcqRel }>(&raw mut AWAITED, change as u64);
     }
 }
 
@@ -62,9 +61,8 @@ pub fn call_ended_again(ctx: BtfTracePointContext) -> Option<()> {
 
 #[inline(always)]
 fn look_at_end(ctx: &BtfTracePointContext) -> Option<()> {
-    let count = AWAITED.get_ptr_mut(0)?;
-    // SAFETY: a live map value.
-    if unsafe { count.read_volatile() } == 0 {
+    // SAFETY: others add to it at once.
+    if unsafe { (&raw const AWAITED).read_volatile() } == 0 {
         return None;
     }
     // SAFETY: a helper without arguments.

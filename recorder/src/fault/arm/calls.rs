@@ -11,9 +11,9 @@ use anyhow::{Context, Result, bail};
 use aya::Ebpf;
 use aya::maps::Array;
 use aya::programs::KProbe;
-use probe_ebpf::fault::{DESCRIPTOR, PROOF_ARGUMENT, PROOF_RESULT, Sieve, hook, size};
+use probe_ebpf::fault::{DESCRIPTOR, PROOF_ARGUMENT, PROOF_RESULT, Sieve, Sieves, hook, size};
 
-use super::map;
+use super::{SievesBytes, map, sieves};
 use crate::capture::attach::prove;
 use crate::fault::spec::Syscall;
 
@@ -68,13 +68,14 @@ pub fn prove_effect(ebpf: &mut Ebpf, calls: &[Syscall]) -> Result<()> {
     if calls.is_empty() {
         return Ok(());
     }
-    let mut sieves: Array<_, [u8; size_of::<Sieve>()]> = map(ebpf, "SIEVES")?.try_into()?;
-    let held: Sieve = bytemuck::cast(sieves.get(&hook::CALL, 0)?);
+    let mut place = sieves(ebpf)?;
+    let held = place.get(&0, 0)?;
     // No fault is for the recorder, whose own calls would be held back.
-    let opened = Sieve { pids: held.pids | Sieve::of_pid(std::process::id()), ..held };
-    sieves.set(hook::CALL, bytemuck::cast::<_, [u8; size_of::<Sieve>()]>(opened), 0)?;
+    let mut opened: Sieves = bytemuck::cast(held);
+    opened[hook::CALL as usize].pids |= Sieve::of_pid(std::process::id());
+    place.set(0, bytemuck::cast::<Sieves, SievesBytes>(opened), 0)?;
     let without = calls.iter().find(|call| !is_overridden(**call));
-    sieves.set(hook::CALL, bytemuck::cast::<_, [u8; size_of::<Sieve>()]>(held), 0)?;
+    place.set(0, held, 0)?;
     match without {
         None => Ok(()),
         Some(call) => bail!(

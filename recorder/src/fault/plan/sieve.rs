@@ -1,9 +1,9 @@
 //! What is tested before the matchers: for whom those of a hook could be, by name or number.
 
-use probe_ebpf::fault::{Matcher, SIEVES, Sieve, hook};
+use probe_ebpf::fault::{Matcher, SIEVES, Sieve, Sieves, hook};
 
 /// One for each hook, and the last for all calls.
-pub fn sieves(matchers: &[Matcher]) -> [Sieve; SIEVES] {
+pub fn sieves(matchers: &[Matcher]) -> Sieves {
     let mut sieves = [Sieve::default(); SIEVES];
     for matcher in matchers {
         let through = through(matcher);
