@@ -239,10 +239,17 @@ fn out_of_memory(history: &History, rare: &[EventIndex], graph: &mut Graph) {
             continue;
         }
         let victim = process_of(history, graph, kill.host, kill.target, index);
-        let own = rare[..place].iter().rev().take(OWN_SIGNAL_WITHIN).copied().find(|&other| {
+        let before = rare[..place].iter().rev().take(OWN_SIGNAL_WITHIN).copied();
+        let own = before.clone().find(|&other| {
             let event = &history.events[other as usize];
-            // Mostly the victim itself asked for the memory: then it seems to have sent the signal.
-            let by_kernel = event.tid == 0 || event.tid == event.target;
+            // Mostly the victim itself asked for the memory: then it seems to have sent the signal. Had it done that, it would have
+            // gone on and died.
+            let by_kernel = event.tid == 0
+                || event.tid == event.target
+                    && !before.clone().take_while(|&later| later != other).any(|later| {
+                        let later = &history.events[later as usize];
+                        (later.host, later.tid) == (event.host, event.tid)
+                    });
             by_kernel
                 && (event.host, event.cpu, event.op, event.signal)
                     == (kill.host, kill.cpu, Op::Signal, KILL)

@@ -563,6 +563,13 @@ fn out_of_memory() {
             b signal → b deliver  must signal begin→end
         "#]],
     );
+    // It sent it itself, and was dying when it was chosen.
+    check(
+        "b signal signal=9 target=b process / b deliver signal=9 / k oom_kill target=b / b exit",
+        expect![[r#"
+            b signal → b deliver  must signal begin→end
+        "#]],
+    );
     check(
         "a signal signal=9 target=b process / k oom_kill target=b / b deliver signal=9 / b exit",
         expect![[r#"
