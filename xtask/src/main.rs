@@ -14,6 +14,7 @@ mod lint;
 mod test;
 
 mod arm64;
+mod dist;
 mod kernel;
 mod vm;
 
@@ -47,6 +48,8 @@ enum Task {
     Bench(bench::Arguments),
     /// Build the command for aarch64, and run what of it needs no kernel in emulation.
     Arm64,
+    /// Make a Debian package of the command, with manual pages, completions and the daemon's unit, at target/dist.
+    Dist(dist::Arguments),
     /// Make a kernel for the tests in virtual machines, at target/kernels: from the distribution's source, or fetched.
     Kernel(kernel::Arguments),
     /// Run every test this machine can run; those that load probes need root or sudo.
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Task::Build => build::run(),
         Task::Lint => lint::run(),
         Task::Arm64 => arm64::run_all(),
+        Task::Dist(arguments) => dist::run(&arguments),
         Task::Kernel(arguments) => kernel::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Demo => demo::run(),
