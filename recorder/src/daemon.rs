@@ -133,7 +133,8 @@ pub async fn run(config: Config, file: Option<PathBuf>, ready: impl FnOnce(&Conf
     triggers.watch(&config.trigger);
     triggers.arm(&mut capture);
     give_back_memory();
-    let begin = |limits| History::start(limits, &config.dumps.directory, &capture);
+    let begin =
+        |limits| History::start(limits, config.hide.clone(), &config.dumps.directory, &capture);
     let history = config.history.clone().map(begin);
     let daemon = Daemon {
         config,
@@ -239,8 +240,9 @@ impl Daemon {
         self.want(firing, reply);
     }
 
-    fn want(&mut self, firing: Firing, reply: oneshot::Sender<Result<Dumped, Refusal>>) {
+    fn want(&mut self, mut firing: Firing, reply: oneshot::Sender<Result<Dumped, Refusal>>) {
         let now = Instant::now();
+        firing.hide(&self.config.hide);
         self.counts.triggered += 1;
         // Also where no dump is made: it is the next time that matters.
         if let Some(Err(error)) = firing.raise.map(|raise| self.raise(raise)) {
@@ -326,6 +328,7 @@ impl Daemon {
             source,
             cut: Cut { since_ns, ..Cut::ALL },
             maps: [-1; 3],
+            hide: self.config.hide.clone(),
             past,
             folder: draft.folder.clone(),
             name: firing.name.clone(),

@@ -9,6 +9,7 @@ pub mod recording;
 
 pub mod container;
 pub mod event;
+pub mod hide;
 pub mod netns;
 pub mod pattern;
 pub mod state;

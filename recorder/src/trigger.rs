@@ -6,6 +6,7 @@
 
 pub mod alertmanager;
 pub mod bell;
+mod hidden;
 pub mod journal;
 pub mod kernel;
 mod lines;

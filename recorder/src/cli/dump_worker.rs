@@ -26,6 +26,7 @@ use crate::explain::missing::Missing;
 use crate::explain::{missing, short_duration, window};
 use crate::export::{self, Excerpt, SVG_MAX_EVENTS};
 use crate::graph::Graph;
+use crate::hide::Hide;
 use crate::incident::{self, Culprit, Incident};
 use crate::lookback::{self, Extent, Limits, Outcome};
 use crate::pattern::Pattern;
@@ -72,7 +73,7 @@ fn record(job: &Job, path: &Path) -> Result<Done> {
     let state = state::read();
     let (host, events) = match &job.past {
         Some(past) => with_past(job, past, &rings, state, path)?,
-        None => from_rings(&rings, &job.source, job.cut, path)?.finish(path, state)?,
+        None => from_rings(&rings, &job.source, &job.hide, job.cut, path)?.finish(path, state)?,
     };
     let window = window(&host);
     Ok(Done {
@@ -102,8 +103,14 @@ impl Rest {
     }
 }
 
-fn from_rings(rings: &Rings, source: &Source, cut: Cut, path: &Path) -> Result<Rest> {
-    let mut writer = Writer::create(path, &source.host())?;
+fn from_rings(
+    rings: &Rings,
+    source: &Source,
+    hide: &Hide,
+    cut: Cut,
+    path: &Path,
+) -> Result<Rest> {
+    let mut writer = Writer::hiding(path, &source.host(), hide.clone())?;
     let (mut events, mut seen) = (0, Seen::default());
     let host = snapshot::take(rings, source, cut, &mut |names, some| {
         events += some.len() as u64;
@@ -133,7 +140,7 @@ fn with_past(
     }
     let cut = Cut { since_ns, ..job.cut };
     let path_of_rest = job.folder.join("rest.parquet");
-    let mut rest = from_rings(rings, &source, cut, &path_of_rest)?;
+    let mut rest = from_rings(rings, &source, &job.hide, cut, &path_of_rest)?;
     // The follower may be older than the detail that told the reasons.
     rest.host.drop_reasons = source.drop_reasons.into_iter().collect();
     for piece in &pieces {

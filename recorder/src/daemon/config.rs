@@ -13,6 +13,7 @@ use serde::Deserialize;
 use super::history::limits::Limits;
 use super::peers::Peers;
 use crate::capture::Scope;
+use crate::hide::Hide;
 use crate::quantity::{Size, Time};
 use crate::trigger::Rule;
 use crate::trigger::alertmanager::AlertRule;
@@ -27,6 +28,8 @@ pub struct Config {
     pub cgroup: Option<PathBuf>,
     /// What is kept on disk beyond the rings; default: nothing.
     pub history: Option<Limits>,
+    /// Names that are written down nowhere.
+    pub hide: Hide,
     pub api: Api,
     pub dumps: Dumps,
     /// Other hosts, which keep the same interval.
@@ -93,6 +96,7 @@ impl Default for Config {
             ring: default_ring(memory_bytes()),
             cgroup: None,
             history: None,
+            hide: Hide::default(),
             api: Api::default(),
             dumps: Dumps::default(),
             peers: None,
@@ -185,7 +189,7 @@ mod tests {
     #[test]
     fn everything_can_be_said() {
         let config = Config::parse(
-            "ring = '512MiB'\ncgroup = '/app.slice'\n[api]\nsocket = '/tmp/s'\nowner = 'root:adm'\nmode = '0660'\n\
+            "ring = '512MiB'\ncgroup = '/app.slice'\nhide = ['acme*']\n[api]\nsocket = '/tmp/s'\nowner = 'root:adm'\nmode = '0660'\n\
              tcp = { listen = '127.0.0.1:9799', token_file = '/etc/token' }\n\
              [dumps]\ndirectory = '/d'\nquota = '1GiB'\nper_hour = 3\ncooldown = '1m'\nafter = '500ms'\n\
              [[alert]]\nlabels = { alertname = 'High*' }\nsymptom = 'comm=nginx op=recv'\n",
@@ -195,6 +199,7 @@ mod tests {
         assert_eq!(config.scope(), Scope::Cgroup("/app.slice".into()));
         assert_eq!((config.api.mode, config.dumps.per_hour), (Mode(0o660), 3));
         assert_eq!(config.alert.len(), 1);
+        assert!(config.hide.hides("acme-db"));
     }
 
     #[test]
@@ -274,7 +279,7 @@ mod tests {
                   |
                 1 | rings = '1GiB'
                   | ^^^^^
-                unknown field `rings`, expected one of `ring`, `cgroup`, `history`, `api`, `dumps`, `peers`, `alert`, `trigger`
+                unknown field `rings`, expected one of `ring`, `cgroup`, `history`, `hide`, `api`, `dumps`, `peers`, `alert`, `trigger`
             "#]],
         );
         refused(

@@ -22,6 +22,7 @@ use tokio::process::{Child, ChildStdin, Command};
 use super::job::inheritable;
 use crate::capture::Capture;
 use crate::capture::clock;
+use crate::hide::Hide;
 use control::{State, Word};
 use follower::Job;
 use limits::Limits;
@@ -32,6 +33,7 @@ pub const FOLLOWER: &str = "history-follower";
 /// The follower, as the daemon has it.
 pub struct History {
     limits: Limits,
+    hide: Hide,
     directory: PathBuf,
     /// None: it could not be started, and will be tried again.
     child: Option<(Child, Pipe)>,
@@ -76,12 +78,12 @@ pub async fn ended(history: &mut Option<History>) -> Result<ExitStatus> {
 }
 
 impl History {
-    pub fn start(limits: Limits, dumps: &Path, capture: &Capture) -> Self {
+    pub fn start(limits: Limits, hide: Hide, dumps: &Path, capture: &Capture) -> Self {
         let directory = limits.directory(dumps);
         let (child, restarts, failure, last, before) = Default::default();
         let started = Instant::now();
         let mut history =
-            Self { limits, directory, child, started, restarts, failure, last, before };
+            Self { limits, hide, directory, child, started, restarts, failure, last, before };
         history.spawn(capture);
         history
     }
@@ -138,6 +140,7 @@ impl History {
             directory: self.directory.clone(),
             age: self.limits.age,
             size: self.limits.size,
+            hide: self.hide.clone(),
         };
         let program = std::env::current_exe().context("find the recorder's own program")?;
         let mut child = Command::new(program)

@@ -17,6 +17,7 @@ use tokio::process::{Child, Command};
 use super::peers::{Gathering, Part};
 use crate::capture::ring::{Rings, Shape};
 use crate::capture::snapshot::{Cut, Source};
+use crate::hide::Hide;
 
 /// What the worker is to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -25,6 +26,8 @@ pub struct Job {
     pub cut: Cut,
     /// The rings' maps: descriptors that the worker inherits.
     pub maps: [RawFd; 3],
+    /// Names that are not written down.
+    pub hide: Hide,
     /// Where what the rings no longer hold lies, if it is wanted.
     pub past: Option<Past>,
     /// Where to put the files.

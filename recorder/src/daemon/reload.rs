@@ -80,7 +80,8 @@ impl Daemon {
     fn apply(&mut self, new: Config) -> Result<Reloaded> {
         let needs_restart = needs_restart(&self.config, &new);
         // Every key is named here: whether it can be changed at once is decided for each.
-        let Config { ring: _, cgroup: _, history: _, api, dumps, peers, alert, trigger } = new;
+        let Config { ring: _, cgroup: _, history: _, hide: _, api, dumps, peers, alert, trigger } =
+            new;
         let mut config = Config { dumps, peers, alert, trigger, ..self.config.clone() };
         if let (Some(running), Some(tcp)) = (&mut config.api.tcp, api.tcp) {
             running.token_file = tcp.token_file;
@@ -102,6 +103,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
         ("ring", old.ring != new.ring),
         ("cgroup", old.cgroup != new.cgroup),
         ("history", old.history != new.history),
+        ("hide", old.hide != new.hide),
         ("api.socket", old.api.socket != new.api.socket),
         ("api.owner", old.api.owner != new.api.owner),
         ("api.mode", old.api.mode != new.api.mode),

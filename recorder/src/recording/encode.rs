@@ -15,11 +15,14 @@ use super::columns::{error_text, signal_text};
 use super::pages::{self, Dictionary, NULL, Numbers, Texts};
 use crate::container::{self, Container};
 use crate::event::{Address, Event, Host, Name, Names, Proof, Protocol};
+use crate::hide::Hide;
 use crate::netns::Namespace;
 
 /// The events of the part to come. Their names and addresses are indices in the dictionaries here.
 #[derive(Default)]
 pub(super) struct Buffer {
+    /// Names that do not get into it.
+    pub(super) hide: Hide,
     pub(super) events: Vec<Event>,
     comms: Texts,
     cgroups: Texts,
@@ -29,14 +32,19 @@ pub(super) struct Buffer {
 }
 
 impl Buffer {
+    pub(super) fn hiding(hide: Hide) -> Self {
+        Self { hide, ..Self::default() }
+    }
+
     pub(super) fn take(&mut self, names: &Names, events: &[Event]) {
+        let shown = Shown { names, hide: &self.hide };
         for event in events {
             let mut event = *event;
-            event.comm = take_comm(&mut self.comms, names, event.comm);
-            event.cgroup = take_name(&mut self.cgroups, names, event.cgroup);
-            event.fault = take_name(&mut self.faults, names, event.fault);
-            event.local = take_address(&mut self.locals, names, event.local);
-            event.remote = take_address(&mut self.remotes, names, event.remote);
+            event.comm = shown.comm(&mut self.comms, event.comm);
+            event.cgroup = shown.name(&mut self.cgroups, event.cgroup);
+            event.fault = shown.name(&mut self.faults, event.fault);
+            event.local = shown.address(&mut self.locals, event.local);
+            event.remote = shown.address(&mut self.remotes, event.remote);
             self.events.push(event);
         }
     }
@@ -63,22 +71,36 @@ impl Buffer {
     }
 }
 
-/// The column has no nulls: a thread without a name has an empty one. Keys are one up to make room for it.
-fn take_comm(texts: &mut Texts, names: &Names, comm: Name) -> Name {
-    Name(texts.index(comm.0.wrapping_add(1), || names.text(comm).to_owned()))
+/// Names as they may be written down.
+struct Shown<'a> {
+    names: &'a Names,
+    hide: &'a Hide,
 }
 
-fn take_name(texts: &mut Texts, names: &Names, name: Name) -> Name {
-    match name {
-        Name::NONE => Name::NONE,
-        name => Name(texts.index(name.0, || names.text(name).to_owned())),
+impl Shown<'_> {
+    /// The column has no nulls: a thread without a name has an empty one. Keys are one up to make room for it.
+    fn comm(&self, texts: &mut Texts, comm: Name) -> Name {
+        Name(texts.index(comm.0.wrapping_add(1), || self.text(comm)))
     }
-}
 
-fn take_address(texts: &mut Texts, names: &Names, address: Address) -> Address {
-    match names.socket_address(address) {
-        None => Address::NONE,
-        Some(socket) => Address(texts.index(address.0, || socket.to_string())),
+    fn name(&self, texts: &mut Texts, name: Name) -> Name {
+        match name {
+            Name::NONE => Name::NONE,
+            name => Name(texts.index(name.0, || self.text(name))),
+        }
+    }
+
+    fn address(&self, texts: &mut Texts, address: Address) -> Address {
+        match self.names.socket_address(address) {
+            None => Address::NONE,
+            Some(socket) => {
+                Address(texts.index(address.0, || self.hide.address(socket).to_string()))
+            }
+        }
+    }
+
+    fn text(&self, name: Name) -> String {
+        self.hide.name(self.names.text(name)).into_owned()
     }
 }
 

@@ -17,6 +17,7 @@ use super::checkpoint::{self, Blocks, Hashed, Part, Trailer, part_hash};
 use super::encode::{self, Buffer};
 use super::{PART_ROWS, SCHEMA_VERSION, columns, footer, index};
 use crate::event::{Event, History, Host, Names};
+use crate::hide::Hide;
 
 /// A recording could not be written on. What was complete before stays readable.
 #[derive(Debug, Error)]
@@ -64,9 +65,14 @@ pub fn save(path: &Path, history: &History, host: u16) -> Result<(), WriteError>
 impl Writer<File> {
     /// Creates the file, or empties it.
     pub fn create(path: &Path, host: &Host) -> Result<Self, WriteError> {
+        Self::hiding(path, host, Hide::default())
+    }
+
+    /// The same, for a file that such names do not get into.
+    pub fn hiding(path: &Path, host: &Host, hide: Hide) -> Result<Self, WriteError> {
         let what = path.display().to_string();
         match File::create(path) {
-            Ok(file) => Self::new(file, &what, host),
+            Ok(file) => Self::on(file, &what, host, hide),
             Err(source) => {
                 Err(WriteError { what, act: "the head".to_owned(), complete_rows: 0, source })
             }
@@ -77,14 +83,18 @@ impl Writer<File> {
 impl<W: Write + Send> Writer<W> {
     /// Writes to anything, standard output for one; `what` names it in errors.
     pub fn new(output: W, what: &str, host: &Host) -> Result<Self, WriteError> {
+        Self::on(output, what, host, Hide::default())
+    }
+
+    fn on(output: W, what: &str, host: &Host, hide: Hide) -> Result<Self, WriteError> {
         let mut writer = Self {
             output: Some(TrackedWrite::new(Hashed::new(output))),
             schema: Arc::new(SchemaDescriptor::new(columns::schema())),
             properties: columns::properties(),
             what: what.to_owned(),
-            host: host.clone(),
+            host: hide.host(host).into_owned(),
             host_changed: true,
-            buffer: Buffer::default(),
+            buffer: Buffer::hiding(hide),
             parts: Vec::new(),
             checkpoint: 0,
         };
@@ -94,8 +104,9 @@ impl<W: Write + Send> Writer<W> {
 
     /// What is known of the host by now; goes into the file with the next part.
     pub fn set_host(&mut self, host: &Host) {
+        let host = self.buffer.hide.host(host);
         if self.host != *host {
-            self.host.clone_from(host);
+            self.host = host.into_owned();
             self.host_changed = true;
         }
     }

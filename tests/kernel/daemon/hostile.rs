@@ -7,8 +7,12 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
-use super::alert;
+use recorder::recording::{read, write};
+use serde_json::{Value, json};
+
+use super::peers::{hostile, parts, with_peers};
 use super::running::{self, Running, TOKEN};
+use super::{KILLED, alert};
 
 /// What a daemon may say while it is pestered: a few lines, not one for each request.
 const MOST_LINES: usize = 20;
@@ -55,6 +59,10 @@ fn mutate(body: &mut Vec<u8>, random: &mut Random) {
     }
 }
 
+/// Names that would lead elsewhere as a path, take over a terminal, or pass for a line of an answer.
+const NAMES: [&str; 5] =
+    ["../../escaped", "/tmp/escaped", "..", "a\u{1b}[2J\u{202e}", "a\nculprit  nobody[1]  nothing"];
+
 fn home(daemon: &Running) -> BTreeSet<String> {
     let entries = fs::read_dir(daemon.path("")).expect("a folder").flatten();
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
@@ -96,8 +104,7 @@ fn names_in_alerts_stay_in_the_folder_of_dumps() {
         assert_eq!(status_of(&answer), 200, "{name:?}: {answer}");
     }
     super::triggers::until("all are made", || {
-        let status: serde_json::Value =
-            serde_json::from_str(&daemon.ask(&["status", "--json"])).expect("JSON");
+        let status: Value = serde_json::from_str(&daemon.ask(&["status", "--json"])).expect("JSON");
         let dumps = &status["dumps"];
         let number = |key: &str| dumps[key].as_u64().expect("a number");
         number("waiting") == 0 && number("kept") + number("refused") >= names.len() as u64
@@ -141,4 +148,116 @@ fn who_has_no_token_or_no_haste_holds_up_nobody() {
     assert!(daemon.ask(&["status"]).contains("recording "));
     drop(slow);
     assert!(daemon.log().lines().count() < MOST_LINES, "{}", daemon.log());
+}
+
+/// Nothing of a text takes over a terminal, or passes for a line that it is not.
+fn assert_harmless(text: &str) {
+    let control = |c: &char| (c.is_control() && *c != '\n') || *c == '\u{202e}';
+    assert_eq!(text.chars().find(control), None, "{text:?}");
+    assert!(!text.lines().any(|line| line.starts_with("culprit  nobody")), "{text}");
+}
+
+#[test]
+fn what_a_peer_calls_itself_is_only_told() {
+    let scratch = tempfile::tempdir().expect("a folder");
+    let victim = Running::start("");
+    victim.play(KILLED);
+    let own = victim.dump(&[]).join("recording.parquet");
+    let history = read::open(&[own]).expect("a recording").history;
+    let called = |name: &str| {
+        let mut history = history.clone();
+        let host = &mut history.hosts[0];
+        // Another host than this one, wherever the name is not told.
+        (host.name, host.boot_id) = (name.to_owned(), format!("{name}-boot"));
+        (host.kernel, host.scope) = (name.to_owned(), name.to_owned());
+        (host.family, host.detail) = (name.to_owned(), name.to_owned());
+        let path = scratch.path().join("recording.parquet");
+        write::save(&path, &history, 0).expect("save the recording");
+        fs::read(path).expect("it was written")
+    };
+    for name in NAMES {
+        let peer = hostile("/d/2026-01-01T00-00-00Z-x", called(name));
+        let daemon = with_peers(&[peer]);
+        daemon.play(KILLED);
+        let before = home(&daemon);
+        let folder = daemon.dump(&["comm=client op=recv"]);
+        let why = fs::read_to_string(folder.join("why.txt")).expect("an answer");
+        assert!(why.contains(" has sent its part\n"), "{name:?}: {why}");
+        assert_harmless(&why);
+        let all = folder.to_string_lossy().into_owned();
+        for words in [vec!["check", &all], vec!["why", &all, "comm=client op=recv"]] {
+            assert_harmless(&running::wherefore(&words));
+        }
+        assert_harmless(&fs::read_to_string(folder.join("graph.svg")).expect("a picture"));
+        let file = format!("peer-{}.parquet", peer.to_string().replace(':', "_"));
+        let expected = [
+            "graph.svg",
+            "peers.json",
+            &file,
+            "recording.parquet",
+            "trigger.json",
+            "why.json",
+            "why.txt",
+        ];
+        let entries = fs::read_dir(&folder).expect("a folder").flatten();
+        let found: BTreeSet<_> =
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        assert_eq!(found, expected.map(str::to_owned).into());
+        assert_eq!(home(&daemon), before);
+        assert_harmless(&daemon.log());
+    }
+    assert!(!fs::exists("/tmp/escaped").expect("a path"));
+}
+
+#[test]
+fn a_dump_that_a_peer_names_is_no_path_here() {
+    // As JSON has them.
+    const DUMPS: [&str; 6] =
+        ["/d/..", "/", "/d/.hidden", "/d/a%2f..%2fb", "/d/a\\u0000", "/d/a HTTP/1.1\\r\\nx: y"];
+    let peers = DUMPS.map(|dump| hostile(dump, b"PAR1".to_vec()));
+    let daemon = with_peers(&peers);
+    daemon.play(KILLED);
+    let before = home(&daemon);
+    let folder = daemon.dump(&[]);
+    for (peer, file, missing) in parts(&folder) {
+        let told = missing.as_str().unwrap_or_default();
+        assert!(file.is_null() && told.contains("it named no dump"), "{peer}: {told}");
+    }
+    assert_eq!(home(&daemon), before);
+}
+
+#[test]
+fn whoever_a_peer_asks_for_is_only_told() {
+    let daemon = Running::start(
+        "[[alert]]\nlabels = { instance = '*' }\nsymptom = 'comm={instance} op=recv'\n",
+    );
+    let config = daemon.path("config.toml");
+    let text = fs::read_to_string(&config).expect("it was written");
+    fs::write(&config, text.replace("per_hour = 3", "per_hour = 100")).expect("it is written");
+    daemon.ask(&["reload"]);
+    daemon.play(KILLED);
+    let before = home(&daemon);
+    for (number, name) in NAMES.iter().enumerate() {
+        let asked = json!({ "name": name, "asked_by": name }).to_string();
+        let answer = daemon.post("/v1/dump", &asked);
+        assert_eq!(status_of(&answer), 200, "{name:?}: {answer}");
+        let labels = json!({ "alertname": "A", "instance": name, "job": name });
+        let alert = json!({ "status": "firing", "labels": labels,
+            "startsAt": running::now(), "fingerprint": number.to_string() });
+        let body = json!({ "version": "4", "alerts": [alert] }).to_string();
+        assert_eq!(status_of(&daemon.post("/api/v1/alerts", &body)), 200, "{name:?}");
+    }
+    super::triggers::until("all are made", || {
+        let status: Value = serde_json::from_str(&daemon.ask(&["status", "--json"])).expect("JSON");
+        let dumps = &status["dumps"];
+        dumps["waiting"] == 0
+            && dumps["kept"].as_u64().zip(dumps["refused"].as_u64()).map(|(a, b)| a + b) >= Some(10)
+    });
+    for dump in daemon.dumps() {
+        let why = fs::read_to_string(daemon.path("dumps").join(&dump).join("why.txt"));
+        assert_harmless(&why.unwrap_or_else(|error| panic!("{dump:?}: {error}")));
+    }
+    assert_eq!(home(&daemon), before);
+    assert!(!fs::exists("/tmp/escaped").expect("a path"));
+    assert_harmless(&daemon.log());
 }

@@ -161,7 +161,7 @@ fn clocks_need_not_agree(folder: &Path, scratch: &Path) {
 }
 
 /// The parts that a dump names, by where they were asked.
-fn parts(folder: &Path) -> Vec<(String, Value, Value)> {
+pub fn parts(folder: &Path) -> Vec<(String, Value, Value)> {
     let parts = running::json(&folder.join("peers.json"));
     let parts = parts.as_array().expect("a list").iter().map(|part| {
         let peer = part["peer"].as_str().expect("a text").to_owned();
@@ -171,7 +171,7 @@ fn parts(folder: &Path) -> Vec<(String, Value, Value)> {
 }
 
 /// A daemon here that knows these peers.
-fn with_peers(peers: &[SocketAddr]) -> Running {
+pub fn with_peers(peers: &[SocketAddr]) -> Running {
     let peers: Vec<String> = peers.iter().map(|peer| format!("'{peer}'")).collect();
     Running::start(&format!(
         "[peers]\nhosts = [{}]\ntoken_file = 'TOKEN'\nwait = '4s'\nmost = '1MiB'\n",
@@ -209,7 +209,7 @@ fn a_host_that_is_dead_or_silent_is_named_and_the_others_answer() {
 }
 
 /// A peer that takes any request for a dump, says that the dump is called so, and sends that recording.
-fn hostile(dump: &'static str, recording: Vec<u8>) -> SocketAddr {
+pub fn hostile(dump: &'static str, recording: Vec<u8>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("it has one");
     thread::spawn(move || {

@@ -50,6 +50,8 @@ pub struct Running {
 pub struct Setup<'a> {
     /// Added to its configuration; `TOKEN` stands for its token's file.
     pub more: &'a str,
+    /// Before all tables.
+    pub keys: &'a str,
     pub listen: Option<SocketAddr>,
     pub cgroup: Option<PathBuf>,
     /// Where its dumps lie, if not in its home.
@@ -62,8 +64,8 @@ pub struct Setup<'a> {
 
 impl Default for Setup<'_> {
     fn default() -> Self {
-        let (more, listen, cgroup, dumps) = Default::default();
-        Self { more, listen, cgroup, dumps, ring: "16MiB", per_hour: 3, place: &|_| {} }
+        let (more, keys, listen, cgroup, dumps) = Default::default();
+        Self { more, keys, listen, cgroup, dumps, ring: "16MiB", per_hour: 3, place: &|_| {} }
     }
 }
 
@@ -71,6 +73,12 @@ impl Running {
     /// Starts one that records a cgroup of its own; `more` is added to its configuration.
     pub fn start(more: &str) -> Self {
         Self::with(Setup { more, cgroup: Some(new_cgroup()), ..Setup::default() })
+    }
+
+    /// One with keys that stand before all tables.
+    pub fn with_keys(keys: &str, more: &str) -> Self {
+        let cgroup = Some(new_cgroup());
+        Self::with(Setup { keys, more, cgroup, ..Setup::default() })
     }
 
     pub fn with_tcp() -> Self {
@@ -126,10 +134,11 @@ impl Running {
         });
         let dumps = setup.dumps.unwrap_or_else(|| home.path().join("dumps"));
         let config = format!(
-            "ring = '{}'\n{}[api]\nsocket = '{}'\n{}\
+            "ring = '{}'\n{}{}[api]\nsocket = '{}'\n{}\
              [dumps]\ndirectory = '{}'\nper_hour = {}\nafter = '50ms'\n{}",
             setup.ring,
             scope.unwrap_or_default(),
+            setup.keys,
             path("socket"),
             tcp.unwrap_or_default(),
             dumps.display(),
@@ -182,6 +191,12 @@ impl Running {
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.home.path().join(name)
+    }
+
+    /// What the kernel calls its cgroup.
+    pub fn cgroup_name(&self) -> String {
+        let cgroup = self.cgroup.as_ref().expect("it has one of its own");
+        format!("/{}", cgroup.file_name().expect("a name").to_string_lossy())
     }
 
     pub fn pid(&self) -> u32 {
@@ -351,7 +366,7 @@ fn eprint_log(log: &str) {
 }
 
 /// Ends what a play left in its cgroup, and removes it.
-fn remove(cgroup: &Path) {
+pub fn remove(cgroup: &Path) {
     fs::write(cgroup.join("cgroup.kill"), "1").expect("the cgroup is ours");
     let begun = Instant::now();
     while fs::remove_dir(cgroup).is_err() && begun.elapsed() < PATIENCE {

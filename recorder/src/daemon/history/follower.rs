@@ -23,6 +23,7 @@ use crate::capture::{clock, procfs};
 use crate::daemon::job::inherited;
 use crate::daemon::status::resident_bytes;
 use crate::event::{Event, Names, Ring};
+use crate::hide::Hide;
 use crate::recording::PART_ROWS;
 use crate::recording::splice::OVERLAP_NS;
 
@@ -37,6 +38,8 @@ pub struct Job {
     pub directory: PathBuf,
     pub age: Option<Duration>,
     pub size: u64,
+    /// Names that are not written down.
+    pub hide: Hide,
 }
 
 /// Follows until the daemon closes `stdin`, or this process has grown so large that it should be started anew.
@@ -194,7 +197,8 @@ impl History {
         self.tried = Some(Instant::now());
         let path = self.segments.new_path();
         let unwritten = self.unwritten();
-        match Segment::create(path.clone(), &self.job.source, self.from_ns, unwritten) {
+        let Job { source, hide, .. } = &self.job;
+        match Segment::create(path.clone(), source, self.from_ns, unwritten, hide) {
             Ok(segment) => self.segment = Some(segment),
             Err(error) => {
                 // Nothing is in it.

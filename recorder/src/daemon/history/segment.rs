@@ -9,6 +9,7 @@ use crate::capture::follow::Following;
 use crate::capture::ring::MOST_GAPS;
 use crate::capture::snapshot::Source;
 use crate::event::{Event, Gap, Host, Names, Ring, Window};
+use crate::hide::Hide;
 use crate::recording::write::{WriteError, Writer};
 
 pub struct Segment {
@@ -31,13 +32,14 @@ impl Segment {
         source: &Source,
         from_ns: [u64; 2],
         unwritten: u64,
+        hide: &Hide,
     ) -> Result<Self, WriteError> {
         let mut host = source.host();
         // The clock may have been set since the probes were attached.
         host.wall_offset_ns = clock::wall_offset_ns();
         [host.bulk_window, host.rare_window] =
             from_ns.map(|from_ns| Window { from_ns, to_ns: from_ns });
-        let writer = Writer::create(&path, &host)?;
+        let writer = Writer::hiding(&path, &host, hide.clone())?;
         let now = Instant::now();
         Ok(Self { writer, path, host, from_ns, unwritten, begun: now, flushed: now, events: 0 })
     }
