@@ -75,7 +75,7 @@ const CAPABILITIES: [(&str, u32, &str, bool); 4] = [
 ];
 
 fn capabilities() -> Vec<Check> {
-    let effective = effective_capabilities();
+    let effective = procfs::capabilities();
     let has = |bit: u32| effective.map(|set| set >> bit & 1 == 1);
     CAPABILITIES
         .iter()
@@ -102,12 +102,6 @@ fn answer(held: Option<bool>) -> Answer {
         Some(false) => Answer::No,
         None => Answer::Unknown,
     }
-}
-
-fn effective_capabilities() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
-    u64::from_str_radix(line.trim(), 16).ok()
 }
 
 fn types() -> Check {

@@ -1,6 +1,7 @@
 //! The daemon with real programs: what it keeps, when it is asked, what it refuses, what it costs, and what it
 //! leaves behind.
 
+mod deployed;
 mod hidden;
 mod history;
 mod hostile;

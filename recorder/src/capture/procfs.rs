@@ -24,6 +24,21 @@ pub fn kernel_version() -> String {
     line("/proc/sys/kernel/version")
 }
 
+/// Whether the kernel lets this process load probes: CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN, which stands for both.
+pub fn may_load_probes() -> bool {
+    const ADMIN: u64 = 1 << 21;
+    const BOTH: u64 = 1 << 38 | 1 << 39;
+    // What cannot be read is tried.
+    capabilities().is_none_or(|mask| mask & ADMIN != 0 || mask & BOTH == BOTH)
+}
+
+/// What this process may do beyond others, a bit for each capability; nothing where it cannot be read.
+pub fn capabilities() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}
+
 fn line(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default().trim().to_owned()
 }
@@ -135,7 +150,9 @@ pub fn has_legacy_cgroups() -> bool {
 /// container is taken, else systemd's.
 pub fn cgroup(pid: u32) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    // From inside a cgroup namespace what lies outside has a path that begins there, which names nothing elsewhere.
     let own = text.lines().find_map(|line| line.strip_prefix("0::"));
+    let own = own.filter(|path| !path.starts_with("/.."));
     if let Some(path) = own.filter(|&path| path != "/") {
         return Some(path.to_owned());
     }

@@ -20,7 +20,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::capture::attach::Settings;
 use crate::capture::attach::family::Family;
 use crate::capture::detail::Detail;
-use crate::capture::{Capture, Scope};
+use crate::capture::{Capture, Scope, procfs};
 use crate::cli::Hinted;
 use crate::event::{Event, Names};
 use crate::quantity;
@@ -412,7 +412,7 @@ impl<'a> Output<'a> {
 pub fn with_hint(error: anyhow::Error) -> anyhow::Error {
     let hint = if !Path::new("/sys/kernel/btf/vmlinux").exists() {
         "this kernel tells nothing of its types: it needs CONFIG_DEBUG_INFO_BTF=y, which most distributions' kernels have"
-    } else if !nix::unistd::geteuid().is_root() {
+    } else if !procfs::may_load_probes() {
         "recording needs root, or CAP_BPF and CAP_PERFMON; `wherefore doctor` tells what is missing"
     } else {
         return error;
