@@ -103,13 +103,7 @@ impl Rest {
     }
 }
 
-fn from_rings(
-    rings: &Rings,
-    source: &Source,
-    hide: &Hide,
-    cut: Cut,
-    path: &Path,
-) -> Result<Rest> {
+fn from_rings(rings: &Rings, source: &Source, hide: &Hide, cut: Cut, path: &Path) -> Result<Rest> {
     let mut writer = Writer::hiding(path, &source.host(), hide.clone())?;
     let (mut events, mut seen) = (0, Seen::default());
     let host = snapshot::take(rings, source, cut, &mut |names, some| {

@@ -123,6 +123,10 @@ fn control(tree: &Path, architecture: &str) -> Result<()> {
     write(&folder.join("control"), &control, 0o644)?;
     // What the administrator changes there is kept.
     write(&folder.join("conffiles"), "/etc/wherefore.toml\n", 0o644)?;
+    // By which `dpkg --verify` finds what was changed or broken later.
+    let sums = "find etc usr -type f | sort | xargs md5sum";
+    let sums = stdout(Command::new("sh").args(["-ec", sums]).current_dir(tree))?;
+    write(&folder.join("md5sums"), &sums, 0o644)?;
     SCRIPTS.iter().try_for_each(|(name, text)| write(&folder.join(name), text, 0o755))
 }
 

@@ -49,7 +49,7 @@ pub fn all(package: &Path, folder: &Path) -> Result<()> {
     }
     let told = stdout(dpkg(&system)?.args(["--status", "wherefore"]))?;
     ensure!(told.contains("\nConffiles:\n /etc/wherefore.toml "), "no conffile: {told}");
-    ensure!(stdout(dpkg(&system)?.args(["--verify", "wherefore"]))?.is_empty(), "files differ");
+    verify(&system)?;
     records(&system)?;
     run(dpkg(&system)?.args(["--purge", "wherefore"]))?;
     for path in EXPECTED {
@@ -57,6 +57,16 @@ pub fn all(package: &Path, folder: &Path) -> Result<()> {
     }
     say(format_args!("dist: it is installed, records, and goes without a trace"));
     run(root("rm")?.arg("-rf").arg(&system))
+}
+
+/// What is installed is what was packed, and dpkg would know if it were not.
+fn verify(system: &Path) -> Result<()> {
+    let differ = || stdout(dpkg(system)?.args(["--verify", "wherefore"]));
+    ensure!(differ()?.is_empty(), "what is installed is not what was packed: {}", differ()?);
+    let page = system.join("usr/share/man/man1/wherefore.1.gz");
+    run(root("truncate")?.args(["--size", "0"]).arg(&page))?;
+    ensure!(differ()?.contains("wherefore.1.gz"), "dpkg does not notice what was broken");
+    Ok(())
 }
 
 fn records(system: &Path) -> Result<()> {
