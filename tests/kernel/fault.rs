@@ -170,9 +170,27 @@ client('bystander', play)
     assert_eq!(of(&run.history, "bystander", Op::Connect).len(), 5);
 }
 
-/// Ten errnos, each by each of the calls that a control group's programs see.
+/// Ten errnos, each by each of the calls that a control group's programs see: one call fails in each round.
 #[test]
 fn any_errno_is_what_the_program_gets() {
+    const ERRNOS: [&str; 10] = [
+        "EPERM",
+        "EIO",
+        "EAGAIN",
+        "EACCES",
+        "EADDRINUSE",
+        "ENETUNREACH",
+        "ETIMEDOUT",
+        "ECONNRESET",
+        "ECONNREFUSED",
+        "EHOSTUNREACH",
+    ];
+    const CALLS: [(&str, &str, &str); 4] = [
+        ("connect", "op=connect", ""),
+        ("bind", "local=127.0.0.1", ", syscall=bind"),
+        ("bind6", "local=::1", ", syscall=bind"),
+        ("sendto", "op=send protocol=udp", ""),
+    ];
     let script = "
 def ask(call):
     try:
@@ -186,36 +204,23 @@ def bind(): socket.socket().bind(('127.0.0.1', 0))
 def bind6(): socket.socket(socket.AF_INET6).bind(('::1', 0))
 def sendto(): socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('127.0.0.1', 9))
 def play():
-    for call in (connect, bind, bind6, sendto):
-        print(call.__name__, ask(call))
+    for round in range(1, 21):
+        for call in (connect, bind, bind6, sendto):
+            print(round, call.__name__, ask(call))
 client('victim', play)
 ";
-    let errnos = [
-        "EPERM",
-        "EIO",
-        "EAGAIN",
-        "EACCES",
-        "EADDRINUSE",
-        "ENETUNREACH",
-        "ETIMEDOUT",
-        "ECONNRESET",
-        "ECONNREFUSED",
-        "EHOSTUNREACH",
-    ];
-    for errno in errnos {
-        for (call, target) in [
-            ("connect", "op=connect"),
-            ("bind", "local=127.0.0.1"),
-            ("bind6", "local=::1"),
-            ("sendto", "op=send protocol=udp"),
-        ] {
-            let syscall = if call.starts_with("bind") { ", syscall=bind" } else { "" };
-            let fault = format!("comm=victim {target} => error={errno}, count=1{syscall}");
-            let run = inject(&fault, script);
-            let failed: Vec<_> = run.said.lines().filter(|line| !line.ends_with(" ok")).collect();
-            assert_eq!(failed, [format!("{call} {errno}")], "{fault}");
-            assert_eq!(counts(&run.fault)[1..], [1, 1], "{fault}");
+    for errnos in ERRNOS.chunks(5) {
+        let each = errnos.iter().flat_map(|errno| CALLS.iter().map(move |call| (errno, call)));
+        let (mut faults, mut wanted) = (Vec::new(), Vec::new());
+        for (round, (errno, (call, target, syscall))) in (1..).zip(each) {
+            let fault = format!("comm=victim {target} => error={errno}, nth={round}{syscall}");
+            faults.extend(["--fault".to_owned(), fault]);
+            wanted.push(format!("{round} {call} {errno}"));
         }
+        let run = inject_any(&faults.iter().map(String::as_str).collect::<Vec<_>>(), script);
+        let failed: Vec<_> = run.said.lines().filter(|line| !line.ends_with(" ok")).collect();
+        assert_eq!(failed, wanted);
+        assert_eq!((counts(&run.fault), run.status), ([20, 1, 1], Some(0)), "each has fired");
     }
 }
 
