@@ -11,6 +11,7 @@ pub mod follow;
 mod generations;
 pub mod namespace;
 pub mod netlink;
+pub mod newest;
 pub mod offsets;
 pub mod places;
 pub mod procfs;

@@ -11,6 +11,7 @@ mod graph;
 mod history_follower;
 mod inject;
 mod input;
+mod profile_sampler;
 mod record;
 mod reload;
 mod status;
@@ -49,6 +50,8 @@ enum Command {
     #[command(hide = true)]
     HistoryFollower(history_follower::Arguments),
     #[command(hide = true)]
+    ProfileSampler(profile_sampler::Arguments),
+    #[command(hide = true)]
     FaultGuardian(fault_guardian::Arguments),
 }
 
@@ -84,6 +87,7 @@ pub fn run(words: impl Iterator<Item = OsString>) -> Result<ExitCode> {
         Command::Reload(arguments) => reload::run(arguments),
         Command::DumpWorker(arguments) => dump_worker::run(arguments),
         Command::HistoryFollower(arguments) => history_follower::run(arguments),
+        Command::ProfileSampler(arguments) => profile_sampler::run(arguments),
         Command::FaultGuardian(arguments) => fault_guardian::run(arguments),
     }
 }

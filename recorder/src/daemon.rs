@@ -18,6 +18,7 @@ pub mod job;
 mod metrics;
 mod openapi;
 pub mod peers;
+pub mod profile;
 pub mod raised;
 pub mod reload;
 mod seldom;
@@ -50,6 +51,7 @@ use config::Config;
 use history::History;
 use job::{Done, Job, Past, Worker, across};
 use peers::Gathering;
+use profile::Profiler;
 use raised::DetailStatus;
 use reload::{Live, Reloaded};
 use seldom::clipped;
@@ -104,6 +106,7 @@ struct Daemon {
     live: watch::Sender<Live>,
     capture: Capture,
     history: Option<History>,
+    profiler: Option<Profiler>,
     store: Store,
     triggers: Triggers,
     started: Instant,
@@ -136,12 +139,15 @@ pub async fn run(config: Config, file: Option<PathBuf>, ready: impl FnOnce(&Conf
     let begin =
         |limits| History::start(limits, config.hide.clone(), &config.dumps.directory, &capture);
     let history = config.history.clone().map(begin);
+    let learn = |settings| Profiler::new(settings, config.hide.clone(), &config.dumps.directory);
+    let profiler = config.profile.0.clone().map(learn);
     let daemon = Daemon {
         config,
         file,
         live,
         capture,
         history,
+        profiler,
         store,
         triggers,
         started: Instant::now(),
@@ -203,6 +209,11 @@ impl Daemon {
                 ended = history::ended(&mut self.history) => {
                     if let Some(history) = &mut self.history {
                         history.restart(&ended, &self.capture);
+                    }
+                }
+                next = profile::next(&mut self.profiler) => {
+                    if let Some(profiler) = &mut self.profiler {
+                        profiler.go_on(next, &self.capture);
                     }
                 }
                 _ = interrupt.recv() => break,
@@ -340,6 +351,7 @@ impl Daemon {
             explain: gathering.is_none(),
             recorded: None,
             peers: Vec::new(),
+            profile: self.profiler.as_ref().map(|profiler| profiler.file().to_owned()),
         };
         let worker = Worker::start(job.clone(), Some(self.capture.ring_maps()?))?;
         Ok(across(worker, job, gathering))

@@ -28,6 +28,7 @@ pub mod confirm;
 pub mod explain;
 pub mod incident;
 pub mod lookback;
+pub mod profile;
 
 pub mod doctor;
 

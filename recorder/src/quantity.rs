@@ -84,6 +84,16 @@ impl fmt::Display for Size {
     }
 }
 
+/// A stretch of time in the unit that fits: `12.5 s`, `3.2 min`, `26 h`.
+pub fn stretch(seconds: f64) -> String {
+    match seconds {
+        s if s < 120.0 => format!("{s:.1} s"),
+        s if s < 7200.0 => format!("{:.1} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
+        s => format!("{:.0} days", s / 86_400.0),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,6 +12,7 @@ mod reload;
 pub mod running;
 mod soak;
 mod triggers;
+mod usual;
 mod watched;
 
 use std::fs;

@@ -91,7 +91,8 @@ pub fn parent(pid: u32) -> Option<u32> {
     task(pid, pid, "").map(|task| task.parent)
 }
 
-fn task(pid: u32, tid: u32, cgroup: &str) -> Option<Task> {
+/// A thread that lives now.
+pub fn task(pid: u32, tid: u32, cgroup: &str) -> Option<Task> {
     let stat = fs::read_to_string(format!("/proc/{pid}/task/{tid}/stat")).ok()?;
     // The name stands in parentheses and may itself hold some.
     let (_, rest) = stat.split_once('(')?;

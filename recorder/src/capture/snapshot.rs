@@ -136,14 +136,14 @@ impl Survivors {
     }
 }
 
-enum Survivor {
+pub(super) enum Survivor {
     Intact(Slot, Option<[u64; 8]>),
     /// A writer has come round, or is about to.
     Overwritten,
     Unfinished,
 }
 
-fn survivor(rings: &Rings, cpu: u32, ring: Ring, position: u64) -> Survivor {
+pub(super) fn survivor(rings: &Rings, cpu: u32, ring: Ring, position: u64) -> Survivor {
     for _ in 0..LOOKS {
         let (slot, detail) = rings.copy(cpu, ring, position);
         if rings.head(cpu, ring) > position + u64::from(rings.slots(ring)) {

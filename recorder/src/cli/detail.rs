@@ -8,10 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::capture::detail::Detail;
-use crate::cli::status::{asked, stretch};
+use crate::cli::status::asked;
 use crate::daemon::config::SOCKET;
 use crate::daemon::raised::{DetailRequest, DetailStatus};
-use crate::quantity;
+use crate::quantity::{self, stretch};
 
 /// Have the daemon record more for a while, or no more than it does always
 #[derive(Debug, clap::Args)]

@@ -1,6 +1,7 @@
 //! What the daemon starts to make a dump: reads the rings it inherits, writes the recording, and explains it.
 //! The daemon gives the folder its name when this has ended well.
 
+mod compared;
 mod seen;
 mod silence;
 
@@ -34,6 +35,7 @@ use crate::recording::splice::{self, Piece};
 use crate::recording::{read, write::Writer};
 use crate::slice::{Options, Reach};
 use crate::state::State;
+use compared::Compared;
 use seen::Seen;
 
 /// Make a dump, as the daemon says on standard input
@@ -49,7 +51,7 @@ pub fn run(_: Arguments) -> Result<ExitCode> {
         None => record(&job, &path)?,
     };
     if job.explain {
-        done.headline = explain_all(&mut job, &path, done.late_s)?;
+        done.headline = explain_all(&mut job, &path, &done)?;
         done.peers = job.peers;
     }
     serde_json::to_writer(stdout().lock(), &done)?;
@@ -71,12 +73,21 @@ fn record(job: &Job, path: &Path) -> Result<Done> {
     let rings = job.rings()?;
     // Before all else: what waits now may go on while the rings are read.
     let state = state::read();
+    let mut compared = Compared::new(job);
     let (host, events) = match &job.past {
-        Some(past) => with_past(job, past, &rings, state, path)?,
-        None => from_rings(&rings, &job.source, &job.hide, job.cut, path)?.finish(path, state)?,
+        Some(past) => {
+            snapshot::take(&rings, &job.source, job.cut, &mut |names, some| {
+                compared.add(names, some);
+                Ok(())
+            })?;
+            with_past(job, past, &rings, state, path)?
+        }
+        None => from_rings(&rings, job, &job.source, job.cut, path, &mut compared)?
+            .finish(path, state)?,
     };
     let window = window(&host);
     Ok(Done {
+        unusual: compared.unusual(window.to_ns, host.wall_offset_ns),
         events,
         bytes: fs::metadata(path)?.len(),
         window_s: window.to_ns.saturating_sub(window.from_ns) as f64 / 1e9,
@@ -103,12 +114,20 @@ impl Rest {
     }
 }
 
-fn from_rings(rings: &Rings, source: &Source, hide: &Hide, cut: Cut, path: &Path) -> Result<Rest> {
-    let mut writer = Writer::hiding(path, &source.host(), hide.clone())?;
+fn from_rings(
+    rings: &Rings,
+    job: &Job,
+    source: &Source,
+    cut: Cut,
+    path: &Path,
+    compared: &mut Compared,
+) -> Result<Rest> {
+    let mut writer = Writer::hiding(path, &source.host(), job.hide.clone())?;
     let (mut events, mut seen) = (0, Seen::default());
     let host = snapshot::take(rings, source, cut, &mut |names, some| {
         events += some.len() as u64;
         seen.add(some);
+        compared.add(names, some);
         Ok(writer.append(names, some)?)
     })?;
     Ok(Rest { writer, host, events, seen })
@@ -134,7 +153,7 @@ fn with_past(
     }
     let cut = Cut { since_ns, ..job.cut };
     let path_of_rest = job.folder.join("rest.parquet");
-    let mut rest = from_rings(rings, &source, &job.hide, cut, &path_of_rest)?;
+    let mut rest = from_rings(rings, job, &source, cut, &path_of_rest, &mut Compared::default())?;
     // The follower may be older than the detail that told the reasons.
     rest.host.drop_reasons = source.drop_reasons.into_iter().collect();
     for piece in &pieces {
@@ -163,7 +182,7 @@ const WHOLE: Limits = Limits { whole: 2_000_000, most: 2_000_000 };
 
 /// Explains over all hosts. What others sent and cannot be read, alone or together with this host's recording, is put
 /// aside and named: it does not spoil the rest.
-fn explain_all(job: &mut Job, path: &Path, late_s: Option<f64>) -> Result<String> {
+fn explain_all(job: &mut Job, path: &Path, done: &Done) -> Result<String> {
     for part in &mut job.peers {
         let file = part.file.as_ref().map(|file| job.folder.join(file));
         if let Some(Err(error)) = file.map(|file| read::open_index(&file)) {
@@ -173,14 +192,14 @@ fn explain_all(job: &mut Job, path: &Path, late_s: Option<f64>) -> Result<String
     let others = job.peers.iter().filter_map(|part| part.file.as_ref());
     let mut files = vec![path.to_owned()];
     files.extend(others.map(|file| job.folder.join(file)));
-    let told = explain(job, &files, late_s).or_else(|error| {
+    let told = explain(job, &files, done).or_else(|error| {
         if files.len() == 1 {
             return Err(error);
         }
         for part in job.peers.iter_mut().filter(|part| part.file.is_some()) {
             part.put_aside(&job.folder, &format!("{error:#}"))?;
         }
-        explain(job, &files[..1], late_s)
+        explain(job, &files[..1], done)
     })?;
     if !job.peers.is_empty() {
         let said = serde_json::to_vec_pretty(&job.peers)?;
@@ -190,7 +209,7 @@ fn explain_all(job: &mut Job, path: &Path, late_s: Option<f64>) -> Result<String
 }
 
 /// Writes `why.txt`, `why.json` and `graph.svg`; the first line of the answer.
-fn explain(job: &Job, files: &[PathBuf], late_s: Option<f64>) -> Result<String> {
+fn explain(job: &Job, files: &[PathBuf], done: &Done) -> Result<String> {
     let patterns: Vec<Pattern> =
         job.symptoms.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
     let scope: Pattern = job.scope.as_deref().map_or_else(|| Ok(Pattern::default()), str::parse)?;
@@ -207,7 +226,7 @@ fn explain(job: &Job, files: &[PathBuf], late_s: Option<f64>) -> Result<String> 
                 let incident =
                     incident::explain(&history, &graph, symptom, matched, Options::default());
                 let found =
-                    Found { job, late_s, history: &history, graph: &graph, extent: Some(&extent) };
+                    Found { job, done, history: &history, graph: &graph, extent: Some(&extent) };
                 return found.write(Some(&incident));
             }
         }
@@ -215,7 +234,7 @@ fn explain(job: &Job, files: &[PathBuf], late_s: Option<f64>) -> Result<String> 
     let history = read::open(files)?.history;
     let graph = Graph::build(&history);
     let incident = incident::find(&history, &graph, &patterns, &scope, Options::default());
-    Found { job, late_s, history: &history, graph: &graph, extent: None }.write(incident.as_ref())
+    Found { job, done, history: &history, graph: &graph, extent: None }.write(incident.as_ref())
 }
 
 /// An event that should have happened, and what is known about it.
@@ -227,8 +246,7 @@ const TOLD: usize = 3;
 /// What an answer is about.
 struct Found<'a> {
     job: &'a Job,
-    /// By how much this host's window begins too late.
-    late_s: Option<f64>,
+    done: &'a Done,
     history: &'a History,
     graph: &'a Graph,
     extent: Option<&'a Extent>,
@@ -306,7 +324,10 @@ impl Found<'_> {
         for line in first {
             writeln!(out, "{line}")?;
         }
-        if let Some(late_s) = self.late_s {
+        for unusual in &self.done.unusual {
+            writeln!(out, "{unusual}")?;
+        }
+        if let Some(late_s) = self.done.late_s {
             writeln!(
                 out,
                 "late     the window begins {} after what this is about: larger rings would have held the cause",
@@ -359,6 +380,7 @@ impl Found<'_> {
         if let Some(missing) = missing {
             answer["missing"] = json::missing_value(self.history, missing);
         }
+        answer["unusual"] = serde_json::to_value(&self.done.unusual)?;
         answer["incident"] =
             serde_json::json!({ "name": self.job.name, "told_by": self.job.told_by });
         serde_json::to_writer_pretty(&mut *out, &answer)?;

@@ -12,12 +12,13 @@ use crate::cli::{Hinted, record::grouped};
 use crate::daemon::client;
 use crate::daemon::config::SOCKET;
 use crate::daemon::history::HistoryStatus;
+use crate::daemon::profile::ProfileStatus;
 use crate::daemon::status::{Status, TriggerStatus};
 use crate::describe::printable;
 use crate::event::Ring;
 use crate::fault::armed::folder::{self, FOLDER};
 use crate::fault::armed::{Armed, ArmedFault};
-use crate::quantity::Size;
+use crate::quantity::{Size, stretch};
 
 /// Say how the daemon stands (how far back its rings reach, what it costs, what it lost) and which faults are armed
 ///
@@ -140,6 +141,9 @@ fn text(status: &Status, out: &mut impl Write) -> Result<()> {
     if let Some(history) = &status.history {
         writeln!(out, "{}", past(history))?;
     }
+    if let Some(profile) = &status.profile {
+        writeln!(out, "{}", usual(profile))?;
+    }
     for trigger in &status.triggers {
         writeln!(out, "{}", told(trigger))?;
     }
@@ -209,12 +213,16 @@ fn past(history: &HistoryStatus) -> String {
     )
 }
 
-/// A stretch of time in the unit that fits: `12.5 s`, `3.2 min`, `26 h`.
-pub fn stretch(seconds: f64) -> String {
-    match seconds {
-        s if s < 120.0 => format!("{s:.1} s"),
-        s if s < 7200.0 => format!("{:.1} min", s / 60.0),
-        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
-        s => format!("{:.0} days", s / 86_400.0),
-    }
+/// What is known of what is usual, and what that costs.
+fn usual(profile: &ProfileStatus) -> String {
+    let ProfileStatus { samples, known_s, acts, taken, failed, cpu_s, pause_s, .. } = profile;
+    let failure = profile.failure.as_ref().filter(|_| *failed > 0);
+    let failure = failure.map(|why| format!("; {failed} failed: {}", printable(why)));
+    format!(
+        "profile  {samples} samples in {} show {acts} outcomes; {taken} taken at {:.1} ms of CPU each, the next after {}{}",
+        stretch(*known_s),
+        cpu_s * 1e3 / (*taken).max(1) as f64,
+        stretch(*pause_s),
+        failure.unwrap_or_default(),
+    )
 }

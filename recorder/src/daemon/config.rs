@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::history::limits::Limits;
 use super::peers::Peers;
+use super::profile::settings::Profile;
 use crate::capture::Scope;
 use crate::hide::Hide;
 use crate::quantity::{Size, Time};
@@ -32,6 +33,8 @@ pub struct Config {
     pub hide: Hide,
     pub api: Api,
     pub dumps: Dumps,
+    /// Whether it is learnt what is usual, and at what cost; default: no.
+    pub profile: Profile,
     /// Other hosts, which keep the same interval.
     pub peers: Option<Peers>,
     /// What alerts mean.
@@ -99,6 +102,7 @@ impl Default for Config {
             hide: Hide::default(),
             api: Api::default(),
             dumps: Dumps::default(),
+            profile: Profile(None),
             peers: None,
             alert: Vec::new(),
             trigger: Vec::new(),
@@ -279,7 +283,7 @@ mod tests {
                   |
                 1 | rings = '1GiB'
                   | ^^^^^
-                unknown field `rings`, expected one of `ring`, `cgroup`, `history`, `hide`, `api`, `dumps`, `peers`, `alert`, `trigger`
+                unknown field `rings`, expected one of `ring`, `cgroup`, `history`, `hide`, `api`, `dumps`, `profile`, `peers`, `alert`, `trigger`
             "#]],
         );
         refused(

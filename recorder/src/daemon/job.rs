@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use nix::fcntl::{FcntlArg, fcntl};
 use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::process::{Child, Command};
 
@@ -18,6 +19,7 @@ use super::peers::{Gathering, Part};
 use crate::capture::ring::{Rings, Shape};
 use crate::capture::snapshot::{Cut, Source};
 use crate::hide::Hide;
+use crate::profile::unusual::Unusual;
 
 /// What the worker is to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -45,6 +47,8 @@ pub struct Job {
     pub recorded: Option<Done>,
     /// What other hosts have sent, beside the recording.
     pub peers: Vec<Part>,
+    /// Where what is usual is written, if that is known.
+    pub profile: Option<PathBuf>,
 }
 
 /// The history on disk.
@@ -69,6 +73,9 @@ pub struct Done {
     /// Other hosts that were asked for their part.
     #[serde(default)]
     pub peers: Vec<Part>,
+    /// What on this host is new or out of proportion, the most telling first; nothing without a profile.
+    #[serde(default)]
+    pub unusual: Vec<Unusual>,
 }
 
 /// The word that makes of the command a worker.
@@ -90,34 +97,45 @@ impl Worker {
         if let Some(inherited) = &inherited {
             job.maps = [0, 1, 2].map(|i: usize| inherited[i].as_raw_fd());
         }
-        let program = std::env::current_exe().context("find the recorder's own program")?;
-        let mut child = Command::new(program)
-            .arg(WORKER)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .context("start the worker that makes dumps")?;
-        let stdin = child.stdin.take().context("a pipe to the worker")?;
-        let mut stdin = std::fs::File::from(stdin.into_owned_fd()?);
-        // Far less than a pipe holds.
-        stdin.write_all(&serde_json::to_vec(&job)?).context("tell the worker its job")?;
-        Ok(Self { child, _maps: inherited })
+        Ok(Self { child: spawn(WORKER, &job)?, _maps: inherited })
     }
 
     /// What came of it, when it has ended.
     pub async fn end(self) -> Result<Done> {
-        let output = self.child.wait_with_output();
-        let output = tokio::time::timeout(PATIENCE, output)
-            .await
-            .with_context(|| format!("the worker was not done after {} s", PATIENCE.as_secs()))??;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            bail!("the worker ended with {}: {}", output.status, said.trim());
-        }
-        serde_json::from_slice(&output.stdout).context("understand the worker")
+        answer(self.child, PATIENCE).await
     }
+}
+
+/// Starts this program as one that does a job, which it is told on its standard input.
+pub(super) fn spawn(word: &str, job: &impl Serialize) -> Result<Child> {
+    let program = std::env::current_exe().context("find the recorder's own program")?;
+    let mut child = Command::new(program)
+        .arg(word)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("start the {word}"))?;
+    let stdin = child.stdin.take().context("a pipe to the worker")?;
+    let mut stdin = std::fs::File::from(stdin.into_owned_fd()?);
+    // Far less than a pipe holds.
+    stdin
+        .write_all(&serde_json::to_vec(job)?)
+        .with_context(|| format!("tell the {word} its job"))?;
+    Ok(child)
+}
+
+/// What it says when it has done it.
+pub(super) async fn answer<T: DeserializeOwned>(child: Child, patience: Duration) -> Result<T> {
+    let output = tokio::time::timeout(patience, child.wait_with_output())
+        .await
+        .with_context(|| format!("the worker was not done after {} s", patience.as_secs()))??;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("the worker ended with {}: {}", output.status, said.trim());
+    }
+    serde_json::from_slice(&output.stdout).context("understand the worker")
 }
 
 /// Makes a dump; where other hosts were asked for their parts, an answer across all of them.
@@ -148,7 +166,7 @@ impl Job {
 }
 
 /// Maps rings whose maps this process inherited. Once: they are closed.
-pub(super) fn inherited(maps: [RawFd; 3], shape: Shape) -> Result<Rings> {
+pub fn inherited(maps: [RawFd; 3], shape: Shape) -> Result<Rings> {
     // SAFETY: the daemon left these open for this process, and nothing else here knows them.
     let maps = maps.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
     Rings::of([maps[0].as_fd(), maps[1].as_fd(), maps[2].as_fd()], shape)

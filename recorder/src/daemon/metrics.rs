@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::history::HistoryStatus;
+use super::profile::ProfileStatus;
 use super::status::{Status, TriggerStatus};
 use crate::capture::Coverage;
 use crate::fault::armed::ArmedFault;
@@ -14,6 +15,9 @@ pub fn text(status: &Status) -> String {
     probes(&mut page, status);
     if let Some(history) = &status.history {
         past(&mut page, history);
+    }
+    if let Some(profile) = &status.profile {
+        usual(&mut page, profile);
     }
     dumps(&mut page, status);
     faults(&mut page, status);
@@ -138,4 +142,15 @@ fn past(page: &mut Page, history: &HistoryStatus) {
     let help =
         "Events that the history lacks: refused by the disk, or overwritten before they were read.";
     page.labelled(COUNTER, "history_gone_events_total", help, &gone);
+}
+
+/// What is known of what is usual.
+fn usual(page: &mut Page, profile: &ProfileStatus) {
+    let outcomes = [("taken", profile.taken), ("failed", profile.failed)];
+    let outcomes = outcomes.map(|(name, n)| (format!("{{outcome=\"{name}\"}}"), n as f64));
+    page.labelled(COUNTER, "profile_samples_total", "Samples for the profile.", &outcomes);
+    let help = "CPU time of the profile's samples.";
+    page.metric(COUNTER, "profile_cpu_seconds_total", help, profile.cpu_s);
+    let help = "Outcomes that the profile knows.";
+    page.metric(GAUGE, "profile_outcomes", help, profile.acts as f64);
 }

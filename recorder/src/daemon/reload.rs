@@ -80,8 +80,18 @@ impl Daemon {
     fn apply(&mut self, new: Config) -> Result<Reloaded> {
         let needs_restart = needs_restart(&self.config, &new);
         // Every key is named here: whether it can be changed at once is decided for each.
-        let Config { ring: _, cgroup: _, history: _, hide: _, api, dumps, peers, alert, trigger } =
-            new;
+        let Config {
+            ring: _,
+            cgroup: _,
+            history: _,
+            hide: _,
+            profile: _,
+            api,
+            dumps,
+            peers,
+            alert,
+            trigger,
+        } = new;
         let mut config = Config { dumps, peers, alert, trigger, ..self.config.clone() };
         if let (Some(running), Some(tcp)) = (&mut config.api.tcp, api.tcp) {
             running.token_file = tcp.token_file;
@@ -90,6 +100,7 @@ impl Daemon {
         self.store.limit(&config.dumps)?;
         self.triggers.watch(&config.trigger);
         self.triggers.arm(&mut self.capture);
+        super::give_back_memory();
         self.live.send_replace(live);
         self.config = config;
         Ok(Reloaded { needs_restart })
@@ -104,6 +115,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
         ("cgroup", old.cgroup != new.cgroup),
         ("history", old.history != new.history),
         ("hide", old.hide != new.hide),
+        ("profile", old.profile != new.profile),
         ("api.socket", old.api.socket != new.api.socket),
         ("api.owner", old.api.owner != new.api.owner),
         ("api.mode", old.api.mode != new.api.mode),

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::history::{History, HistoryStatus};
+use super::profile::{ProfileStatus, Profiler};
 use super::raised::DetailStatus;
 pub use super::triggers::TriggerStatus;
 use super::{Daemon, Dumped, warnings};
@@ -43,6 +44,8 @@ pub struct Status {
     pub armed: Vec<Armed>,
     /// What is kept on disk, if anything is.
     pub history: Option<HistoryStatus>,
+    /// What is known of what is usual, if anything is learnt.
+    pub profile: Option<ProfileStatus>,
     /// What should be changed: triggers that will come too late, a history that is not kept.
     pub warnings: Vec<String>,
     pub dumps: DumpsStatus,
@@ -103,6 +106,7 @@ impl Daemon {
             armed: folder::all(Path::new(FOLDER))
                 .with_context(|| format!("look into {FOLDER} for what is armed"))?,
             history,
+            profile: self.profiler.as_ref().map(Profiler::status),
             warnings,
             dumps: DumpsStatus {
                 directory: self.config.dumps.directory.display().to_string(),

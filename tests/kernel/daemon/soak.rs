@@ -6,7 +6,7 @@
 
 mod hammer;
 mod kept;
-mod load;
+pub mod load;
 mod standing;
 
 use std::env;
@@ -18,6 +18,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use recorder::daemon::profile::file;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::sim::Random;
@@ -58,7 +59,7 @@ const HISTORY: u64 = 16 << 20;
 const DISK_MIB: u32 = 40;
 /// The daemon's own memory, and by how much it may change from the first round to any other.
 const MOST_RESIDENT: u64 = 32 << 20;
-const MOST_GROWTH: u64 = 2 << 20;
+const MOST_GROWTH: u64 = 8 << 20;
 
 struct Soak {
     hammer: Hammer,
@@ -136,7 +137,8 @@ impl Soak {
         let (log, cgroup) = (place.path().join("app.log"), new_cgroup());
         append(&log, "it begins\n");
         let more = format!(
-            "quota = '{QUOTA}'\ncooldown = '1s'\n[history]\nsize = '{HISTORY}'\ndirectory = '{}'\n{}",
+            "quota = '{QUOTA}'\ncooldown = '1s'\n[history]\nsize = '{HISTORY}'\ndirectory = '{}'\n\
+             [profile]\ncpu = '0.5%'\n{}",
             disk.0.join("history").display(),
             TRIGGERS.replace("LOG", &log.display().to_string()),
         );
@@ -368,5 +370,7 @@ impl Soak {
         assert_eq!(standing::left(), [""; 0], "no process is left");
         kept.check_all();
         kept::check_history(&disk.0.join("history"));
+        let profile = file::read(&disk.0.join("profile.json")).expect("it is readable");
+        assert!(profile.is_some_and(|profile| profile.acts() > 0));
     }
 }
