@@ -269,8 +269,7 @@ fn processes(history: &History, graph: &Graph, slice: &Slice, chain: &[Step]) ->
         }
     }
     // Edges that were left out may have led anywhere.
-    let complete =
-        graph.truncated == 0 && history.hosts.iter().all(|h| h.lost == 0 && h.gaps.is_empty());
+    let complete = graph.truncated == 0 && slice.can_exclude(history);
     let symptom = &history.events[chain[0].event as usize];
     let place = |process: &Process| {
         chain.iter().position(|step| {

@@ -166,18 +166,23 @@ impl Slice {
 
     /// Whether nothing is missing that could join the event to the symptoms.
     fn covered(&self, history: &History, event: EventIndex) -> bool {
-        let event = &history.events[event as usize];
-        let lossless = history.hosts.iter().all(|h| h.lost == 0 && h.gaps.is_empty());
-        let inside = |event: &Event| {
-            history.hosts.get(usize::from(event.host)).is_none_or(|host| {
-                [Ring::Bulk, Ring::Rare]
-                    .iter()
-                    .all(|&ring| complete(host, ring, event.time_ns, event.time_ns))
-            })
-        };
-        let mut symptoms = self.symptoms.iter().map(|&s| &history.events[s as usize]);
-        lossless && inside(event) && symptoms.all(inside)
+        inside(history, &history.events[event as usize]) && self.can_exclude(history)
     }
+
+    /// Whether nothing is lost, and the symptoms lie where the recording is complete: else nobody is excluded.
+    pub fn can_exclude(&self, history: &History) -> bool {
+        let lossless = history.hosts.iter().all(|h| h.lost == 0 && h.gaps.is_empty());
+        lossless && self.symptoms.iter().all(|&s| inside(history, &history.events[s as usize]))
+    }
+}
+
+/// Whether an event lies in the window of its host.
+fn inside(history: &History, event: &Event) -> bool {
+    history.hosts.get(usize::from(event.host)).is_none_or(|host| {
+        [Ring::Bulk, Ring::Rare]
+            .iter()
+            .all(|&ring| complete(host, ring, event.time_ns, event.time_ns))
+    })
 }
 
 impl Via {

@@ -66,7 +66,9 @@ pub fn take(rings: &Rings, source: &Source, cut: Cut, sink: &mut Sink<'_>) -> Re
     // Programs that were busy writing a moment ago have finished by then.
     sleep(IN_FLIGHT);
     let mut survivors = Survivors::default();
-    for ring in [Ring::Bulk, Ring::Rare] {
+    // Names first: without them the events are of no use, and this process may have to wait for a CPU. (They were
+    // written before the events, so that none is missed.)
+    for ring in [Ring::Rare, Ring::Bulk] {
         for cpu in 0..rings.cpus {
             survivors.read(rings, cpu, ring, Cut { until_ns, ..cut });
         }

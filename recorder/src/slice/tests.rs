@@ -3,7 +3,7 @@
 use expect_test::{Expect, expect};
 
 use super::{Domain, Link, Options, Slice, Verdict, backward, chain, forward};
-use crate::event::{EventIndex, History};
+use crate::event::{EventIndex, History, Window};
 use crate::graph::Graph;
 use crate::graph::written::{history, show};
 
@@ -220,6 +220,20 @@ fn excluded_only_where_nothing_is_missing() {
     history.hosts[0].lost = 1;
     assert_eq!(verdict(&history, "e send 7 0..9"), Verdict::CannotSay);
     assert_eq!(slice.verdict_of_process(&history, 0, 5), Verdict::CannotSay);
+}
+
+#[test]
+fn nobody_is_excluded_from_a_symptom_that_lies_before_the_window() {
+    let (mut history, graph) = build(KILLED);
+    let symptom = find(&history, "a recv 1 0..7");
+    let slice = backward(&history, &graph, &[symptom], Options::default());
+    assert!(slice.can_exclude(&history));
+    let symptom_ns = history.events[symptom as usize].time_ns;
+    let window = |from_ns| Window { from_ns, to_ns: symptom_ns + 10 };
+    for (from_ns, can) in [(symptom_ns, true), (symptom_ns + 1, false)] {
+        (history.hosts[0].bulk_window, history.hosts[0].rare_window) = (window(from_ns), window(0));
+        assert_eq!(slice.can_exclude(&history), can, "{from_ns}");
+    }
 }
 
 #[test]

@@ -51,6 +51,8 @@ def call(port):
         connection.send(b'a request')
         seen(connection.recv, 9)
         connection.close()
+        # Names of sockets stay in the rings for longer than a dump takes.
+        time.sleep(0.005)
 
 listeners = [socket.create_server(('127.0.0.1', 0)) for _ in range(2)]
 ports = [listener.getsockname()[1] for listener in listeners]
