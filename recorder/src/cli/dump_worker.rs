@@ -27,7 +27,6 @@ use crate::explain::missing::Missing;
 use crate::explain::{missing, short_duration, window};
 use crate::export::{self, Excerpt, SVG_MAX_EVENTS};
 use crate::graph::Graph;
-use crate::hide::Hide;
 use crate::incident::{self, Culprit, Incident};
 use crate::lookback::{self, Extent, Limits, Outcome};
 use crate::pattern::Pattern;

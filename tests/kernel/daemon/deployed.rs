@@ -172,7 +172,7 @@ fn a_container_of_the_manifest_records_its_node() {
     let why = fs::read_to_string(folder.join("why.txt")).expect("an answer");
     assert!(why.lines().nth(1).is_some_and(|line| line.contains("murderer[")), "{why}");
     let recording = folder.join("recording.parquet");
-    let history = read::open(&[recording.clone()]).expect("a recording").history;
+    let history = read::open(std::slice::from_ref(&recording)).expect("a recording").history;
     // Its cgroup has the node's path, not what the container makes of it.
     let cgroup = other.cgroup_name();
     let seen = history.hosts[0].tasks.iter().filter(|task| task.comm == "client");
