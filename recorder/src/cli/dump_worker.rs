@@ -75,10 +75,12 @@ fn record(job: &Job, path: &Path) -> Result<Done> {
     let mut compared = Compared::new(job);
     let (host, events) = match &job.past {
         Some(past) => {
-            snapshot::take(&rings, &job.source, job.cut, &mut |names, some| {
-                compared.add(names, some);
-                Ok(())
-            })?;
+            if compared.is_wanted() {
+                snapshot::take(&rings, &job.source, job.cut, &mut |names, some| {
+                    compared.add(names, some);
+                    Ok(())
+                })?;
+            }
             with_past(job, past, &rings, state, path)?
         }
         None => from_rings(&rings, job, &job.source, job.cut, path, &mut compared)?

@@ -33,6 +33,10 @@ impl Compared {
         Self(Some((profile, Shaper::new(from_ns, job.hide.clone()), from_ns)))
     }
 
+    pub fn is_wanted(&self) -> bool {
+        self.0.is_some()
+    }
+
     pub fn add(&mut self, names: &Names, events: &[Event]) {
         if let Some((_, shaper, _)) = &mut self.0 {
             shaper.add(names, events);
