@@ -158,6 +158,8 @@ fn a_container_of_the_manifest_records_its_node() {
     let configuration = text(&configuration)
         .replace("0.0.0.0:9799", &address.to_string())
         .replace("wherefore.wherefore.svc:9799", &address.to_string());
+    // What happens in a cgroup of the node that is there before: of a later one the kernel tells the path itself.
+    let other = Running::start("");
     let pod = Confined::start(&words(), &folders(), &of_the_pod(), &configuration);
     let status: Value = serde_json::from_str(&pod.ask(&["status", "--json"])).expect("JSON");
     assert_eq!(status["scope"], "all");
@@ -165,8 +167,6 @@ fn a_container_of_the_manifest_records_its_node() {
     let mut expected = hooks(&self::status(&outside));
     expected.remove(DATAGRAM_PEERS);
     assert_eq!(hooks(&status), expected);
-    // A process of the node, in a cgroup that is made later.
-    let other = Running::start("");
     other.play(KILLED);
     let folder = pod.dump(&["comm=client op=recv"]);
     let why = fs::read_to_string(folder.join("why.txt")).expect("an answer");
