@@ -1,9 +1,10 @@
 //! The guardian: a process beside the recorder that lets go on whoever was stopped, when their time is up or when the
 //! recorder has ended, however it ended.
 //!
-//! It holds two maps and the reading end of a pipe, and nothing that keeps a fault armed. The kernel half notes who
+//! It holds two maps, two more to wait by, and the reading end of a pipe, and nothing that keeps a fault armed. The kernel half notes who
 //! is stopped before it stops them, so there is nothing that the recorder would have to tell.
 
+mod grace;
 pub(super) mod resume;
 pub mod watch;
 

@@ -94,7 +94,7 @@ fn the_guardian_holds_no_program_and_is_not_ended_by_what_ends_the_recorder() {
     let held: Vec<String> =
         held.map(|entry| std::fs::read_to_string(entry.path()).unwrap_or_default()).collect();
     let holding = |key: &str| held.iter().filter(|text| text.contains(key)).count();
-    assert_eq!((holding("prog_id:"), holding("link_id:"), holding("map_id:")), (0, 0, 2));
+    assert_eq!((holding("prog_id:"), holding("link_id:"), holding("map_id:")), (0, 0, 4));
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
         kill(Pid::from_raw(guardian as i32), signal).expect("it lives");
     }

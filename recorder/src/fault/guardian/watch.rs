@@ -12,6 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use probe_ebpf::fault::Pause;
 
+use super::grace::Grace;
 use super::resume::resume;
 use crate::capture::clock;
 
@@ -27,6 +28,8 @@ struct Watch {
     /// The map's number, by which programs are told that may note others.
     number: u32,
     wakes: RingBuf<MapData>,
+    /// Nothing where the kernel refuses it.
+    grace: Option<Grace>,
     /// Programs that noted a pause before this have also sent the signal.
     settled_ns: u64,
 }
@@ -44,6 +47,7 @@ pub fn run(paused: OwnedFd, wakes: OwnedFd) -> Result<()> {
         paused: Map::from_map_data(paused)?.try_into()?,
         number,
         wakes: Map::from_map_data(wakes)?.try_into()?,
+        grace: Grace::new().ok(),
         settled_ns: 0,
     };
     // Whoever was stopped while there was no guardian.
@@ -97,9 +101,7 @@ impl Watch {
     /// Waits until programs that are at work now have ended: one that has noted a pause sends the signal after it.
     fn settle(&mut self) {
         let now_ns = clock::monotonic_ns();
-        const GLOBAL: libc::c_int = 1;
-        // SAFETY: a system call on numbers.
-        if unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) } != 0 {
+        if !matches!(self.grace.as_ref().map(Grace::wait), Some(Ok(()))) {
             thread::sleep(Duration::from_millis(50));
         }
         self.settled_ns = now_ns;
