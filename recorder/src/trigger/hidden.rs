@@ -21,8 +21,8 @@ impl Firing {
             names.iter().fold(text.to_owned(), |text, name| text.replace(name.as_str(), HIDDEN))
         };
         replace(&mut self.said, &replaced);
-        let texts = self.symptoms.iter_mut().chain(&mut self.missing).chain([&mut self.name]);
-        texts.for_each(|text| *text = replaced(text));
+        let patterns = self.symptoms.iter_mut().chain(&mut self.missing).chain(&mut self.scope);
+        patterns.chain([&mut self.name]).for_each(|text| *text = replaced(text));
     }
 }
 
@@ -57,6 +57,7 @@ mod tests {
         let mut firing = Firing::new("acme-down", "event");
         firing.symptoms = vec!["comm=acme-db op=recv".to_owned()];
         firing.missing = Some("comm=acme-db".to_owned());
+        firing.scope = Some("comm=acme-db".to_owned());
         firing.said = json!({
             "matched": "comm=acme-db error=*", "labels": { "comm": "acme-db", "tid": "7" },
             "line": "a secret was told", "n": [1, "acme"],
@@ -65,6 +66,7 @@ mod tests {
         assert_eq!(firing.name, "hidden");
         assert_eq!(firing.symptoms, ["comm=hidden op=recv"]);
         assert_eq!(firing.missing.as_deref(), Some("comm=hidden"));
+        assert_eq!(firing.scope.as_deref(), Some("comm=hidden"));
         assert_eq!(
             firing.said,
             json!({
