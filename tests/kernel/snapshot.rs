@@ -17,6 +17,9 @@ use crate::recorded::{Recorder, SMALL, python_command};
 const TINY: Settings =
     Settings { ring_bytes: 1 << 20, probe_log: false, record_self: false, family: None };
 
+/// They hold all of this load, on a fast machine as well.
+const LARGE: Settings = Settings { ring_bytes: 128 << 20, ..SMALL };
+
 /// Two connections: one as old as the program, and one after another that live short.
 const TALK: &str = "
 import time
@@ -72,7 +75,7 @@ fn snapshots(settings: Settings) -> (Vec<History>, History) {
 
 #[test]
 fn a_snapshot_holds_all_of_its_window_and_nothing_else() {
-    let (taken, all) = snapshots(SMALL);
+    let (taken, all) = snapshots(LARGE);
     assert_eq!(all.hosts[0].lost, 0, "the follower keeps up");
     assert!(taken.len() > 5, "{} snapshots", taken.len());
     for snapshot in &taken {
@@ -120,7 +123,7 @@ fn every_name_is_in_every_snapshot_however_old_what_it_names() {
 
 #[test]
 fn what_was_before_is_left_out_where_that_is_asked() {
-    let recorder = Recorder::start(Scope::Command(String::new()));
+    let recorder = Recorder::with(Scope::Command(String::new()), LARGE);
     let mut child = recorder.spawn(python_command(TALK).stdout(Stdio::null()));
     thread::sleep(Duration::from_millis(900));
     let since_ns = clock::monotonic_ns() - 200_000_000;
