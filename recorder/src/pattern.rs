@@ -23,7 +23,8 @@ pub(crate) use value::{duration_text, value_text};
 
 use crate::event::{Event, History};
 
-/// A conjunction of tests on one event; never empty. `parse` and `Display` are inverse.
+/// A conjunction of tests on one event; the default one has none and fits all. `parse`, which wants one at least, and
+/// `Display` are inverse.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pattern {
     pub tests: Vec<Test>,

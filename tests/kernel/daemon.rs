@@ -175,7 +175,7 @@ fn an_alert_becomes_a_dump_once_and_no_more() {
     daemon.post("/api/v1/alerts", &alert("HighErrors", "firing", &now));
     let resolved = daemon.post("/api/v1/alerts", &alert("HighErrors", "resolved", &now));
     assert!(resolved.contains("\"fired\":false"), "{resolved}");
-    let status: Value = serde_json::from_str(&daemon.ask(&["status", "--json"])).expect("JSON");
+    let status = daemon.status();
     assert_eq!((&status["dumps"]["kept"], &status["dumps"]["refused"]), (&json!(1), &json!(1)));
     assert_eq!(daemon.dumps().len(), 1);
 }
@@ -273,7 +273,7 @@ fn it_costs_nothing_when_nobody_asks() {
     let before = daemon.cpu_ticks();
     daemon.play(running::LOAD);
     assert_eq!(daemon.cpu_ticks() - before, 0, "CPU time while events were recorded");
-    let status: Value = serde_json::from_str(&daemon.ask(&["status", "--json"])).expect("JSON");
+    let status = daemon.status();
     assert!(status["rings"][0]["written"].as_u64() > Some(100_000), "{status}");
     let resident = status["resident_bytes"].as_u64().expect("a number");
     assert!(resident < 32 << 20, "{resident} bytes");

@@ -182,6 +182,11 @@ impl TcpRequest {
 
 impl SocketId {
     pub const fn cookie(&self) -> u64 {
-        self.cookie[0] as u64 | (self.cookie[1] as u64) << 32
+        cookie(self.cookie)
     }
+}
+
+/// A socket's cookie, of its halves.
+pub const fn cookie([low, high]: [u32; 2]) -> u64 {
+    low as u64 | (high as u64) << 32
 }

@@ -11,8 +11,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
 
 use crate::capture::ring::Rings;
 use crate::capture::snapshot::{self, Cut, Source};
@@ -20,7 +18,7 @@ use crate::capture::state;
 use crate::cli::input::Symptom;
 use crate::cli::why::{json, text};
 use crate::daemon::history::{control, segments};
-use crate::daemon::job::{Done, Job, Past};
+use crate::daemon::job::{Done, Job, Past, attend};
 use crate::describe::{clock, describe, lane, printable};
 use crate::event::{EventIndex, History, Host};
 use crate::explain::missing::Missing;
@@ -42,7 +40,8 @@ use seen::Seen;
 pub struct Arguments {}
 
 pub fn run(_: Arguments) -> Result<ExitCode> {
-    stand_back()?;
+    // Others go first.
+    attend(10, 1000)?;
     let mut job: Job = serde_json::from_reader(stdin()).context("understand the job")?;
     let path = job.folder.join("recording.parquet");
     let mut done = match job.recorded.take() {
@@ -55,16 +54,6 @@ pub fn run(_: Arguments) -> Result<ExitCode> {
     }
     serde_json::to_writer(stdout().lock(), &done)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Others go first: for the CPU, and where memory is short. And without the daemon there is nobody to work for.
-fn stand_back() -> Result<()> {
-    set_pdeathsig(Signal::SIGKILL).context("end with the daemon")?;
-    // Where these are refused the dump is made all the same.
-    let _ = fs::write("/proc/self/oom_score_adj", "1000");
-    // SAFETY: a call on numbers.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 10) };
-    Ok(())
 }
 
 /// Writes what the rings hold, and before it what the history does, where that is wanted.
@@ -170,8 +159,7 @@ fn with_past(
 
 /// By how much the window begins after what the dump is about, s.
 fn late(job: &Job, host: &Host) -> Option<f64> {
-    let began_ns = job.began?.as_nanosecond() - i128::from(host.wall_offset_ns);
-    let late_ns = i128::from(window(host).from_ns) - began_ns;
+    let late_ns = i128::from(window(host).from_ns) - job.began_ns(host.wall_offset_ns)?;
     (late_ns > 0).then(|| late_ns as f64 / 1e9)
 }
 

@@ -1,15 +1,14 @@
 //! What the daemon starts to keep a history: follows the rings it inherits to disk, as it is told on standard input.
 
-use std::fs;
 use std::io::{BufRead, stdin};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigHandler, Signal, signal};
 
 use crate::daemon::history::follower::{self, Job};
+use crate::daemon::job::attend;
 
 /// Follow the rings, as the daemon says on standard input, until that is closed
 #[derive(Debug, clap::Args)]
@@ -28,13 +27,10 @@ pub fn run(_: Arguments) -> Result<ExitCode> {
 /// It ends in good order when the daemon closes its standard input, not with the service's other processes; and at
 /// once when the daemon is killed. Where memory is short, it goes before the daemon.
 fn end_with_the_daemon() -> Result<()> {
-    set_pdeathsig(Signal::SIGKILL).context("end with the daemon")?;
+    // Whoever waits too long for a CPU loses events.
+    attend(-10, 500)?;
     // SAFETY: nothing runs in a handler.
     unsafe { signal(Signal::SIGTERM, SigHandler::SigIgn) }
         .context("leave SIGTERM to the daemon")?;
-    // Where this is refused it goes with the others.
-    let _ = fs::write("/proc/self/oom_score_adj", "500");
-    // Whoever waits too long for a CPU loses events. SAFETY: a call on numbers.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -10) };
     Ok(())
 }

@@ -1,16 +1,13 @@
 //! What the daemon starts to learn what is usual: adds the shapes of the newest events to a file.
 
-use std::fs;
 use std::io::{stdin, stdout};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
 
 use crate::capture::{clock, newest};
-use crate::daemon::job::inherited;
+use crate::daemon::job::{attend, inherited};
 use crate::daemon::profile::{Job, Sampled, file};
 use crate::profile::Profile;
 use crate::profile::shapes::Shaper;
@@ -23,7 +20,8 @@ pub struct Arguments {}
 const MOST: u32 = 8192;
 
 pub fn run(_: Arguments) -> Result<ExitCode> {
-    stand_back()?;
+    // Others go first.
+    attend(19, 1000)?;
     let job: Job = serde_json::from_reader(stdin()).context("understand the job")?;
     let rings = inherited(job.maps, job.source.shape)?;
     let history = newest::take(&rings, &job.source, MOST);
@@ -52,14 +50,4 @@ pub fn run(_: Arguments) -> Result<ExitCode> {
     };
     serde_json::to_writer(stdout().lock(), &sampled)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Others go first: for the CPU, and where memory is short. And without the daemon there is nobody to work for.
-fn stand_back() -> Result<()> {
-    set_pdeathsig(Signal::SIGKILL).context("end with the daemon")?;
-    // Where these are refused the sample is taken all the same.
-    let _ = fs::write("/proc/self/oom_score_adj", "1000");
-    // SAFETY: a call on numbers.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
-    Ok(())
 }

@@ -135,7 +135,7 @@ impl History {
         let maps = inheritable(capture.ring_maps()?)?;
         let job = Job {
             source: capture.source(),
-            maps: [0, 1, 2].map(|i: usize| maps[i].as_raw_fd()),
+            maps: maps.each_ref().map(AsRawFd::as_raw_fd),
             hooks: capture.hooks().to_vec(),
             directory: self.directory.clone(),
             age: self.limits.age,

@@ -1,6 +1,7 @@
 //! A dump is made by a process of its own, the worker: what it takes in memory is given back when it ends, and
 //! whatever befalls it, the recorder goes on. This is what the two tell each other.
 
+use std::fs;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
@@ -10,6 +11,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -95,7 +98,7 @@ impl Worker {
     pub fn start(mut job: Job, maps: Option<[BorrowedFd<'_>; 3]>) -> Result<Self> {
         let inherited = maps.map(inheritable).transpose()?;
         if let Some(inherited) = &inherited {
-            job.maps = [0, 1, 2].map(|i: usize| inherited[i].as_raw_fd());
+            job.maps = inherited.each_ref().map(AsRawFd::as_raw_fd);
         }
         Ok(Self { child: spawn(WORKER, &job)?, _maps: inherited })
     }
@@ -118,7 +121,7 @@ pub(super) fn spawn(word: &str, job: &impl Serialize) -> Result<Child> {
         .spawn()
         .with_context(|| format!("start the {word}"))?;
     let stdin = child.stdin.take().context("a pipe to the worker")?;
-    let mut stdin = std::fs::File::from(stdin.into_owned_fd()?);
+    let mut stdin = fs::File::from(stdin.into_owned_fd()?);
     // Far less than a pipe holds.
     stdin
         .write_all(&serde_json::to_vec(job)?)
@@ -163,6 +166,25 @@ impl Job {
     pub fn rings(&self) -> Result<Rings> {
         inherited(self.maps, self.source.shape)
     }
+
+    /// When what the dump is about began, by a clock that is so far from the wall's, ns.
+    pub fn began_ns(&self, wall_offset_ns: i64) -> Option<i128> {
+        self.began.map(|began| began.as_nanosecond() - i128::from(wall_offset_ns))
+    }
+}
+
+/// What a process the daemon starts does first. Without the daemon there is nobody to work for: it is killed with it.
+/// `niceness` says who goes first for the CPU, and `oom_score` (0 to 1000) who goes first where memory is short; where
+/// these are refused the work is done all the same.
+///
+/// # Errors
+/// When it cannot be had killed with the daemon.
+pub fn attend(niceness: i32, oom_score: u16) -> Result<()> {
+    set_pdeathsig(Signal::SIGKILL).context("end with the daemon")?;
+    let _ = fs::write("/proc/self/oom_score_adj", oom_score.to_string());
+    // SAFETY: a call on numbers.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness) };
+    Ok(())
 }
 
 /// Maps rings whose maps this process inherited. Once: they are closed.

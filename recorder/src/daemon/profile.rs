@@ -4,6 +4,7 @@
 pub mod file;
 pub mod settings;
 
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,7 +19,6 @@ use crate::capture::snapshot::Source;
 use crate::capture::{Capture, clock};
 use crate::hide::Hide;
 use settings::Settings;
-use std::os::fd::{AsRawFd, RawFd};
 
 /// The word that makes of the command the sampler.
 pub const SAMPLER: &str = "profile-sampler";
@@ -164,7 +164,7 @@ impl Profiler {
         let job = Job {
             source: capture.source(),
             hide: self.hide.clone(),
-            maps: [0, 1, 2].map(|i: usize| maps[i].as_raw_fd()),
+            maps: maps.each_ref().map(AsRawFd::as_raw_fd),
             file: self.file.clone(),
         };
         let child = job::spawn(SAMPLER, &job)?;

@@ -51,10 +51,6 @@ fn of_the_pod() -> BTreeSet<String> {
     list(&security["capabilities"]["add"]).iter().map(|name| text(name).to_lowercase()).collect()
 }
 
-fn status(daemon: &Running) -> Value {
-    serde_json::from_str(&daemon.ask(&["status", "--json"])).expect("JSON")
-}
-
 /// The hooks that a daemon has, without what it says of those it lacks.
 fn hooks(status: &Value) -> BTreeSet<String> {
     list(&status["hooks"]).iter().map(|hook| text(hook).to_owned()).collect()
@@ -79,9 +75,9 @@ const DATAGRAM_PEERS: &str = "datagram_peers";
 fn the_unit_leaves_what_is_needed_and_no_more() {
     let unit = of_the_unit();
     let (all, bounded) = (Running::on_the_whole_machine(), with_capabilities(&unit));
-    let mut expected = hooks(&status(&all));
+    let mut expected = hooks(&all.status());
     assert!(expected.remove(DATAGRAM_PEERS), "{expected:?}");
-    assert_eq!(hooks(&status(&bounded)), expected);
+    assert_eq!(hooks(&bounded.status()), expected);
     bounded.play(KILLED);
     let folder = bounded.dump(&["comm=client op=recv"]);
     let why = fs::read_to_string(folder.join("why.txt")).expect("an answer");
@@ -99,7 +95,7 @@ fn with_net_admin_the_unit_lacks_nothing() {
     let more: BTreeSet<String> =
         of_the_unit().into_iter().chain(["net_admin".to_owned()]).collect();
     let (all, bounded) = (Running::on_the_whole_machine(), with_capabilities(&more));
-    assert_eq!(hooks(&status(&all)), hooks(&status(&bounded)));
+    assert_eq!(hooks(&all.status()), hooks(&bounded.status()));
 }
 
 #[test]
@@ -164,7 +160,7 @@ fn a_container_of_the_manifest_records_its_node() {
     let status: Value = serde_json::from_str(&pod.ask(&["status", "--json"])).expect("JSON");
     assert_eq!(status["scope"], "all");
     let outside = Running::on_the_whole_machine();
-    let mut expected = hooks(&self::status(&outside));
+    let mut expected = hooks(&outside.status());
     expected.remove(DATAGRAM_PEERS);
     assert_eq!(hooks(&status), expected);
     other.play(KILLED);

@@ -14,10 +14,9 @@ use nix::unistd::Pid;
 use recorder::daemon::history::control::{self, Word};
 use recorder::event::{History, Ring};
 use recorder::recording::read;
-use serde_json::Value;
 
 use super::KILLED;
-use super::running::{self, LOAD, Running};
+use super::running::{self, LOAD, Running, children};
 
 const SHORT: &str = "[history]\nage = '60s'\nsize = '64MiB'\n";
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -37,10 +36,6 @@ def client(connection, turn):
 
 play(server, client)
 ";
-
-fn status(daemon: &Running) -> Value {
-    serde_json::from_str(&daemon.ask(&["status", "--json"])).expect("JSON")
-}
 
 fn recording(folder: &Path) -> History {
     let file = folder.join("recording.parquet");
@@ -65,16 +60,10 @@ fn wait(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// The follower of a daemon: its child that is no dump worker.
+/// The follower of a daemon.
 pub fn follower(daemon: &Running) -> Option<Pid> {
-    let children = format!("/proc/{0}/task/{0}/children", daemon.pid());
-    let children = fs::read_to_string(children).unwrap_or_default();
-    let pids = children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok());
-    let is_follower = |pid: &i32| {
-        let words = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        words.contains("history-follower")
-    };
-    pids.filter(is_follower).map(Pid::from_raw).next()
+    let pid = children(daemon.pid(), "history-follower").first().copied();
+    pid.map(|pid| Pid::from_raw(pid as i32))
 }
 
 fn segments(daemon: &Running) -> Vec<PathBuf> {
@@ -107,7 +96,7 @@ fn a_dump_reaches_further_back_than_the_rings() {
     assert_eq!(names.len(), 5, "{names:?}");
     let told = daemon.ask(&["status"]);
     assert!(told.contains("history  ") && told.contains("back to "), "{told}");
-    assert!(status(&daemon)["history"]["reach_s"].as_f64() > Some(1.0), "{told}");
+    assert!(daemon.status()["history"]["reach_s"].as_f64() > Some(1.0), "{told}");
 }
 
 #[test]
@@ -115,7 +104,7 @@ fn a_follower_that_is_killed_loses_nothing() {
     let daemon = Running::start(SHORT);
     daemon.play(STEADY);
     // What it has not yet written down then is still in the rings.
-    let followed = |daemon: &Running| status(daemon)["history"]["state"]["events"].as_u64();
+    let followed = |daemon: &Running| daemon.status()["history"]["state"]["events"].as_u64();
     wait("it has caught up", || {
         let before = followed(&daemon);
         thread::sleep(Duration::from_secs(1));
@@ -126,13 +115,13 @@ fn a_follower_that_is_killed_loses_nothing() {
     kill(first, Signal::SIGKILL).expect("it lives");
     wait("another follower", || follower(&daemon).is_some_and(|second| second != first));
     daemon.play(KILLED);
-    wait("it answers", || status(&daemon)["history"]["reach_s"].is_number());
+    wait("it answers", || daemon.status()["history"]["reach_s"].is_number());
     let rings = recording(&daemon.dump(&[]));
     let long = recording(&daemon.dump(&["--last", "60s"]));
     assert!(long.events.len() > 200_000, "{}", long.events.len());
     assert_eq!((long.hosts[0].lost, &long.hosts[0].gaps[..]), (0, &[][..]));
     assert!(places(&rings).is_subset(&places(&long)), "what the rings held is in it, too");
-    assert_eq!(status(&daemon)["history"]["restarts"], 1);
+    assert_eq!(daemon.status()["history"]["restarts"], 1);
     assert!(followed(&daemon) > before, "what the first one counted still counts");
 }
 
@@ -146,7 +135,7 @@ fn what_a_killed_daemon_kept_stays_and_the_hole_is_known() {
     let before = follower(&daemon).expect("it follows");
     daemon.kill_and_start_again();
     wait("the follower ends with its daemon", || kill(before, None).is_err());
-    wait("it answers", || status(&daemon)["history"]["reach_s"].is_number());
+    wait("it answers", || daemon.status()["history"]["reach_s"].is_number());
     assert!(!segments(&daemon).is_empty(), "what was cut off is mended");
     for segment in segments(&daemon) {
         let recording = read::open(&[segment]).expect("it is readable");
@@ -233,9 +222,9 @@ fn on_a_full_disk_the_history_pauses_and_dumps_go_on() {
     wait("the disk is full", || fs::write(&ballast, vec![0; 16 << 20]).is_err());
     daemon.play(STEADY);
     daemon.dump(&["--last", "60s"]);
-    let paused = |daemon: &Running| status(daemon)["history"]["state"]["paused"].is_string();
+    let paused = |daemon: &Running| daemon.status()["history"]["state"]["paused"].is_string();
     wait("it pauses", || paused(&daemon));
-    let state = status(&daemon)["history"]["state"].clone();
+    let state = daemon.status()["history"]["state"].clone();
     assert!(state["missed"].as_u64() > Some(10_000), "{state}");
     let told = daemon.ask(&["status"]);
     assert!(told.contains("pauses") && told.contains("No space left"), "{told}");

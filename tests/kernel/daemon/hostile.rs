@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use recorder::recording::{read, write};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::peers::{hostile, parts, with_peers};
 use super::running::{self, Running, TOKEN};
@@ -89,11 +89,7 @@ fn broken_webhooks_are_refused_and_make_no_more_dumps_than_others() {
 #[test]
 fn names_in_alerts_stay_in_the_folder_of_dumps() {
     let daemon = Running::start("");
-    let config = daemon.path("config.toml");
-    let many = fs::read_to_string(&config)
-        .expect("it was written")
-        .replace("per_hour = 3", "per_hour = 100");
-    fs::write(&config, many).expect("it is written");
+    daemon.edit(|text| text.replace("per_hour = 3", "per_hour = 100"));
     daemon.ask(&["reload"]);
     let before = home(&daemon);
     let long = "x/".repeat(5000);
@@ -104,7 +100,7 @@ fn names_in_alerts_stay_in_the_folder_of_dumps() {
         assert_eq!(status_of(&answer), 200, "{name:?}: {answer}");
     }
     super::triggers::until("all are made", || {
-        let status: Value = serde_json::from_str(&daemon.ask(&["status", "--json"])).expect("JSON");
+        let status = daemon.status();
         let dumps = &status["dumps"];
         let number = |key: &str| dumps[key].as_u64().expect("a number");
         number("waiting") == 0 && number("kept") + number("refused") >= names.len() as u64
@@ -231,9 +227,7 @@ fn whoever_a_peer_asks_for_is_only_told() {
     let daemon = Running::start(
         "[[alert]]\nlabels = { instance = '*' }\nsymptom = 'comm={instance} op=recv'\n",
     );
-    let config = daemon.path("config.toml");
-    let text = fs::read_to_string(&config).expect("it was written");
-    fs::write(&config, text.replace("per_hour = 3", "per_hour = 100")).expect("it is written");
+    daemon.edit(|text| text.replace("per_hour = 3", "per_hour = 100"));
     daemon.ask(&["reload"]);
     daemon.play(KILLED);
     let before = home(&daemon);
@@ -248,7 +242,7 @@ fn whoever_a_peer_asks_for_is_only_told() {
         assert_eq!(status_of(&daemon.post("/api/v1/alerts", &body)), 200, "{name:?}");
     }
     super::triggers::until("all are made", || {
-        let status: Value = serde_json::from_str(&daemon.ask(&["status", "--json"])).expect("JSON");
+        let status = daemon.status();
         let dumps = &status["dumps"];
         dumps["waiting"] == 0
             && dumps["kept"].as_u64().zip(dumps["refused"].as_u64()).map(|(a, b)| a + b) >= Some(10)

@@ -204,7 +204,7 @@ fn a_host_that_is_dead_or_silent_is_named_and_the_others_answer() {
         }
     }
     assert_eq!(why.matches("silent   ").count(), 2, "{why}");
-    let status: Value = serde_json::from_str(&daemon.ask(&["status", "--json"])).expect("JSON");
+    let status = daemon.status();
     assert_eq!(status["dumps"]["missing_parts"], 2);
 }
 

@@ -9,30 +9,22 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
 
 use super::KILLED;
-use super::running::{self, Running, TOKEN};
+use super::running::{self, Running, TOKEN, children};
 
 impl Running {
     fn window_s(&self) -> f64 {
-        let status: Value = serde_json::from_str(&self.ask(&["status", "--json"])).expect("JSON");
-        status["rings"][0]["window_s"].as_f64().expect("a number")
+        self.status()["rings"][0]["window_s"].as_f64().expect("a number")
     }
 
     /// The worker that makes a dump, as soon as there is one.
     fn worker(&self) -> Pid {
-        let path = format!("/proc/{0}/task/{0}/children", self.pid());
         let begun = Instant::now();
         loop {
-            let children = fs::read_to_string(&path).expect("it lives");
             // A child that is stopped before it is the worker would keep its parent from going on.
-            let is_worker = |child: &&str| {
-                let words = fs::read_to_string(format!("/proc/{child}/cmdline"));
-                words.is_ok_and(|words| words.contains("dump-worker"))
-            };
-            if let Some(child) = children.split_whitespace().find(is_worker) {
-                return Pid::from_raw(child.parse().expect("a number"));
+            if let Some(&pid) = children(self.pid(), "dump-worker").first() {
+                return Pid::from_raw(pid as i32);
             }
             assert!(begun.elapsed() < Duration::from_secs(10), "no worker");
             thread::sleep(Duration::from_millis(1));

@@ -212,6 +212,11 @@ impl Running {
         out.into_owned()
     }
 
+    /// How it stands.
+    pub fn status(&self) -> Value {
+        serde_json::from_str(&self.ask(&["status", "--json"])).expect("JSON")
+    }
+
     /// Runs a client; it must be refused.
     pub fn refused(&self, words: &[&str]) -> String {
         let output = self.client(words).output().expect("it starts");
@@ -309,6 +314,20 @@ impl Running {
         self.child = spawn(command(self.home.path()), self.home.path(), &|_| {});
         self.wait_until_it_answers();
     }
+}
+
+/// Its children that were started with this word, or all.
+pub fn children(pid: u32, word: &str) -> Vec<u32> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+    let children = children.unwrap_or_default();
+    let pids = children.split_whitespace().filter_map(|child| child.parse().ok());
+    pids.filter(|child| word.is_empty() || words(*child).iter().any(|w| w == word)).collect()
+}
+
+/// How a process was started.
+pub fn words(pid: u32) -> Vec<String> {
+    let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split('\0').map(str::to_owned).collect()
 }
 
 /// A request with a body.

@@ -24,13 +24,13 @@ use tempfile::TempDir;
 use tests::sim::Random;
 
 use super::history::{SmallDisk, follower};
-use super::running::{self, Running, Setup, new_cgroup, post};
+use super::running::{self, Running, Setup, children, new_cgroup, post};
 use super::triggers::{append, until};
 use super::{KILLED, alert, watched};
 use hammer::Hammer;
 use kept::Kept;
 use load::Load;
-use standing::{Standing, children};
+use standing::Standing;
 
 /// What befalls the daemon in a round, beside the load and the triggers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -298,7 +298,7 @@ impl Soak {
     fn settle(&self) -> (Standing, u64) {
         let pid = self.daemon.pid();
         let quiet = || {
-            let status = self.status();
+            let status = self.daemon.status();
             status["dumps"]["waiting"] == 0
                 && status["detail"]["left_s"].is_null()
                 && children(pid, "dump-worker").is_empty()
@@ -332,15 +332,11 @@ impl Soak {
         let growth = resident_bytes.saturating_sub(*base_bytes);
         assert!(growth < MOST_GROWTH, "{told}: {growth} bytes more than {base_bytes}");
         self.kept.look(&told);
-        let status = self.status();
+        let status = self.daemon.status();
         let history = &status["history"];
         assert!(history["bytes"].as_u64() <= Some(HISTORY), "{told}: {history}");
         assert!(history["state"]["paused"].is_null(), "{told}: {history}");
         self.report(mishap, &status);
-    }
-
-    fn status(&self) -> Value {
-        serde_json::from_str(&self.daemon.ask(&["status", "--json"])).expect("JSON")
     }
 
     fn report(&self, mishap: Mishap, status: &Value) {

@@ -19,7 +19,7 @@ pub fn append(path: &Path, text: &str) {
 
 /// How a trigger stands.
 pub fn standing(daemon: &Running, name: &str) -> Value {
-    let status: Value = serde_json::from_str(&daemon.ask(&["status", "--json"])).expect("JSON");
+    let status = daemon.status();
     let all = status["triggers"].as_array().expect("triggers").clone();
     all.into_iter().find(|trigger| trigger["trigger"] == name).expect("it is listed")
 }

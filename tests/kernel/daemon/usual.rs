@@ -106,12 +106,8 @@ impl Drop for Services {
     }
 }
 
-fn status(daemon: &Running) -> Value {
-    serde_json::from_str(&daemon.ask(&["status", "--json"])).expect("JSON")
-}
-
 fn profile(daemon: &Running) -> Value {
-    status(daemon)["profile"].clone()
+    daemon.status()["profile"].clone()
 }
 
 fn samples(daemon: &Running) -> u64 {
@@ -157,7 +153,7 @@ fn a_dump_says_what_is_new_and_what_is_slow() {
     assert!(told.iter().any(|line| line.starts_with(&slow)), "{told:?}");
     assert!(!told.iter().any(|line| line.contains(&services.steady)), "{told:?}");
     // Nothing failed: then there is no why.json.
-    let last = &status(&daemon)["dumps"]["last"]["kept"];
+    let last = &daemon.status()["dumps"]["last"]["kept"];
     assert_eq!(last["folder"], folder.display().to_string());
     assert_eq!(last["done"]["unusual"].as_array().map(Vec::len), Some(told.len()), "{last}");
 
@@ -214,7 +210,7 @@ fn learning_costs_what_it_says() {
     let (begun, before) = (Instant::now(), cpu_ticks(daemon.pid()));
     thread::sleep(long.unwrap_or(Duration::from_secs(6)));
     let (took, ticks) = (begun.elapsed(), cpu_ticks(daemon.pid()) - before);
-    let status = status(&daemon);
+    let status = daemon.status();
     let profile = &status["profile"];
     assert!(profile["taken"].as_u64() >= Some(1) && profile["failed"] == 0, "{profile}");
     assert!(profile["acts"].as_u64() > Some(0), "{profile}");

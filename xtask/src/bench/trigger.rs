@@ -15,6 +15,7 @@ use super::{Arguments, median};
 
 /// Rings, what fills them, and how long the dump of them may take.
 pub struct Rings {
+    what: &'static str,
     size: &'static str,
     /// As many as there are pairs, at most.
     rounds: usize,
@@ -24,9 +25,21 @@ pub struct Rings {
 }
 
 /// 131,072 slots for sends and receives, on two CPUs.
-pub const SMALL: Rings = Rings { size: "16MiB", rounds: usize::MAX, fill: 1, budget_s: 1.0 };
+pub const SMALL: Rings = Rings {
+    what: "trigger: from the event to the dump",
+    size: "16MiB",
+    rounds: usize::MAX,
+    fill: 1,
+    budget_s: 1.0,
+};
 /// 4,194,304 of them: a request takes four.
-pub const LARGE: Rings = Rings { size: "512MiB", rounds: 5, fill: 12, budget_s: 15.0 };
+pub const LARGE: Rings = Rings {
+    what: "trigger: the same of large rings",
+    size: "512MiB",
+    rounds: 5,
+    fill: 12,
+    budget_s: 15.0,
+};
 
 /// A process that nobody else starts fails.
 const LIMITS: &str = "per_hour = 10000\ncooldown = '1ms'\nafter = '0s'\n\
@@ -59,11 +72,7 @@ pub fn to_dump(
     }
     let worst = took.iter().copied().fold(0.0, f64::max);
     let note = format!("median of {}, at worst {worst:.2} s; rings of {size}", took.len());
-    let what = match rings.size == SMALL.size {
-        true => "trigger: from the event to the dump",
-        false => "trigger: the same of large rings",
-    };
-    table.add(what, median(took.into_iter()), "s", Budget::AtMost(rings.budget_s), note);
+    table.add(rings.what, median(took.into_iter()), "s", Budget::AtMost(rings.budget_s), note);
     Ok(())
 }
 

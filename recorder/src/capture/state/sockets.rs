@@ -11,7 +11,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::{MOST_NAMESPACES, MOST_SOCKETS, Unread};
 use crate::capture::namespace::within;
-use crate::capture::netlink::{Netlink, SocketId, TcpAnswer, TcpRequest};
+use crate::capture::netlink::{Netlink, SocketId, TcpAnswer, TcpRequest, cookie};
 use crate::state::{LISTEN, Socket};
 
 pub(super) fn read(processes: &[u32], unread: &mut Unread) -> Vec<Socket> {
@@ -67,11 +67,7 @@ fn listed(netns: u32) -> Result<Vec<Socket>> {
                 found.push(tcp(&bytemuck::pod_read_unaligned(bytes), netns));
             }
         });
-        // A kernel without IPv6, or without one of the modules.
-        match listed {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            listed => listed.context("list the TCP sockets")?,
-        }
+        or_has_none(listed).context("list the TCP sockets")?;
     }
     let request = UnixRequest::new();
     let listed = netlink.list(bytemuck::bytes_of(&request), |body| {
@@ -79,11 +75,16 @@ fn listed(netns: u32) -> Result<Vec<Socket>> {
             found.extend(unix(body, netns));
         }
     });
-    match listed {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        listed => listed.context("list the Unix sockets")?,
-    }
+    or_has_none(listed).context("list the Unix sockets")?;
     Ok(found)
+}
+
+/// A kernel without IPv6, or without one of the modules that list sockets, has none to list.
+fn or_has_none(listed: io::Result<()>) -> io::Result<()> {
+    listed.or_else(|error| match error.kind() {
+        io::ErrorKind::NotFound => Ok(()),
+        _ => Err(error),
+    })
 }
 
 fn tcp(answer: &TcpAnswer, netns: u32) -> Socket {
@@ -190,7 +191,7 @@ fn unix(body: &[u8], netns: u32) -> Option<Socket> {
     let (answer, mut rest) = body.split_at_checked(size_of::<UnixAnswer>())?;
     let answer: UnixAnswer = bytemuck::pod_read_unaligned(answer);
     let mut socket = Socket {
-        cookie: u64::from(answer.cookie[0]) | u64::from(answer.cookie[1]) << 32,
+        cookie: cookie(answer.cookie),
         netns,
         state: state(answer.state).to_owned(),
         inode: answer.inode,

@@ -23,10 +23,8 @@ impl Compared {
     pub fn new(job: &Job) -> Self {
         let profile = job.profile.as_ref().and_then(|path| file::read(path).ok().flatten());
         let Some(profile) = profile else { return Self::default() };
-        let began_ns = job.began.map_or(u64::MAX, |began| {
-            let began_ns = began.as_nanosecond() - i128::from(job.source.wall_offset_ns);
-            u64::try_from(began_ns).unwrap_or(0)
-        });
+        let began_ns = job.began_ns(job.source.wall_offset_ns);
+        let began_ns = began_ns.map_or(u64::MAX, |began_ns| u64::try_from(began_ns).unwrap_or(0));
         let now_ns = monotonic_ns();
         let from_ns = began_ns.min(now_ns).saturating_sub(INCIDENT.as_nanos() as u64);
         let from_ns = from_ns.max(job.cut.since_ns);

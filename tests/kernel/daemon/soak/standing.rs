@@ -5,6 +5,7 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
+use crate::daemon::running::{children, words};
 use crate::daemon::triggers::until;
 use crate::detach::{self, BPF_MAP_GET_FD_BY_ID, BPF_PROG_GET_FD_BY_ID, exists};
 
@@ -52,19 +53,6 @@ fn number(pid: u32, key: &str) -> u64 {
 /// Memory that is its own, without the rings.
 pub fn resident_bytes(pid: u32) -> u64 {
     number(pid, "RssAnon:") << 10
-}
-
-/// Its children that were started with this word, or all.
-pub fn children(pid: u32, word: &str) -> Vec<u32> {
-    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
-    let children = children.unwrap_or_default();
-    let pids = children.split_whitespace().filter_map(|child| child.parse().ok());
-    pids.filter(|child| word.is_empty() || words(*child).iter().any(|w| w == word)).collect()
-}
-
-fn words(pid: u32) -> Vec<String> {
-    let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    line.split('\0').map(str::to_owned).collect()
 }
 
 /// Processes of the command under test that are still there: how they were started.

@@ -62,10 +62,16 @@ fn on_the_way(sent: &Undelivered) -> String {
     if let Some(own) = sent.own.as_ref().filter(|own| own.send_queue > 0) {
         told += &format!(", {} not acknowledged", plural(own.send_queue as usize, "byte"));
     }
-    match sent.sent_again.max(sent.own.as_ref().map_or(0, |own| own.retransmits.into())) {
-        0 => told,
-        1 => told + ", sent again once",
-        times => told + &format!(", sent again {times} times"),
+    let times = sent.sent_again.max(sent.own.as_ref().map_or(0, |own| own.retransmits.into()));
+    told + &again("sent", times)
+}
+
+/// `, sent again 2 times`, or nothing.
+fn again(done: &str, times: usize) -> String {
+    match times {
+        0 => String::new(),
+        1 => format!(", {done} again once"),
+        times => format!(", {done} again {times} times"),
     }
 }
 
@@ -76,11 +82,7 @@ pub fn kind(send: &Event) -> &'static str {
 
 /// A connect that came to nothing: `127.0.0.1:80 of web[12] has a full backlog: 3 wait to be accepted, 2 may`.
 pub fn unanswered(history: &History, connect: &Event, unanswered: &Unanswered) -> String {
-    let again = match unanswered.sent_again {
-        0 => String::new(),
-        1 => ", asked again once".to_owned(),
-        times => format!(", asked again {times} times"),
-    };
+    let again = again("asked", unanswered.sent_again);
     let host = history.hosts.get(usize::from(connect.host));
     match (&unanswered.listener, host) {
         (Some(listener), Some(host)) => format!("{}{again}", backlog(host, listener)),
