@@ -20,6 +20,7 @@ pub mod scope;
 pub mod snapshot;
 pub mod sockets;
 pub mod state;
+pub mod unpreempted;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process;

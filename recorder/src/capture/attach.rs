@@ -83,12 +83,16 @@ impl Attached {
     /// How often the kernel skipped the program because it was already running on that CPU; asked of the process
     /// that has it open.
     pub fn missed(&self, owner: u32) -> u64 {
-        let Some(fd) = self.program else { return 0 };
-        let info =
-            std::fs::read_to_string(format!("/proc/{owner}/fdinfo/{fd}")).unwrap_or_default();
-        let line = info.lines().find_map(|l| l.strip_prefix("recursion_misses:"));
-        line.and_then(|l| l.trim().parse().ok()).unwrap_or(0)
+        self.program.map_or(0, |fd| misses(owner, fd))
     }
+}
+
+/// How often the kernel skipped a program, asked of the process that has it open as this descriptor.
+pub fn misses(owner: u32, program: RawFd) -> u64 {
+    let info =
+        std::fs::read_to_string(format!("/proc/{owner}/fdinfo/{program}")).unwrap_or_default();
+    let line = info.lines().find_map(|l| l.strip_prefix("recursion_misses:"));
+    line.and_then(|l| l.trim().parse().ok()).unwrap_or(0)
 }
 
 /// Loads maps and programs, nothing attached yet.

@@ -67,7 +67,7 @@ pub fn run(mut arguments: Arguments) -> Result<ExitCode> {
     injection.beside = arguments.beside;
     record::run_with(&arguments.record, &mut injection)?;
     let never = injection.rows.iter().any(|row| row.fired == 0);
-    report::rows(&injection.rows, seed, arguments.json, &mut out)?;
+    report::rows(&injection, seed, arguments.json, &mut out)?;
     out.flush()?;
     Ok(if never { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -22,6 +22,7 @@ use super::spec::Syscall;
 use crate::capture::attach::family::Family;
 use crate::capture::attach::preempt;
 use crate::capture::control::Control;
+use crate::capture::unpreempted::Unpreempted;
 use crate::capture::{Capture, procfs};
 
 /// Programs of the kernel half by the hook at which they meet events.
@@ -251,6 +252,7 @@ pub(super) fn map<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut aya::map
 pub fn progress(ebpf: &Ebpf, rules: usize) -> Result<Vec<Progress>> {
     let map = ebpf.map("PROGRESS").context("the probes have no map PROGRESS")?;
     let map: Array<_, [u8; size_of::<Progress>()]> = map.try_into()?;
+    let _unpreempted = Unpreempted::begin();
     let read = |index| Ok(bytemuck::cast(map.get(&index, 0)?));
     (0..rules as u32).map(read).collect()
 }

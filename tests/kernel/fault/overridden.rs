@@ -28,6 +28,7 @@ macro_rules! need_override {
 }
 pub(super) use need_override;
 
+mod skipped;
 mod swallowed;
 
 /// What the kernel lacks, by what it says of itself and not by what the command finds.
@@ -61,6 +62,8 @@ pub(super) struct Run {
     pub(super) said: String,
     /// By fault: how often it matched, fired and was confirmed.
     pub(super) counts: Vec<[u64; 3]>,
+    /// Calls that were made past the override.
+    skipped: u64,
     pub(super) status: Option<i32>,
 }
 
@@ -89,6 +92,7 @@ pub(super) fn inject(faults: &[String], command: &[&str]) -> Run {
         history: recording.history,
         said: std::fs::read_to_string(report).expect("the command wrote it"),
         counts: told["faults"].as_array().expect("faults").iter().map(count).collect(),
+        skipped: told["skipped"].as_u64().expect("a number"),
         status: output.status.code(),
     }
 }

@@ -38,6 +38,8 @@ pub(in crate::cli) struct Injection<'a> {
     actor: Option<Actor>,
     /// What has become of each fault.
     pub(in crate::cli) rows: Vec<report::Row>,
+    /// Calls that were made without an override's program.
+    pub(super) skipped: u64,
 }
 
 impl<'a> Injection<'a> {
@@ -51,6 +53,7 @@ impl<'a> Injection<'a> {
             guardian: None,
             actor: None,
             rows: Vec::new(),
+            skipped: 0,
         }
     }
 
@@ -98,6 +101,7 @@ impl Besides for Injection<'_> {
         if let Some(noted) = &mut self.noted {
             noted.tell(progress.iter().map(|progress| (progress.matched, progress.fired)));
         }
+        self.skipped = arm::calls::skipped(capture.maps());
         let names = capture.names();
         let done = self.actor.as_ref().map(Actor::done).unwrap_or_default();
         self.rows = self

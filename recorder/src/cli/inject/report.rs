@@ -6,6 +6,7 @@ use anyhow::Result;
 use probe_ebpf::fault::Progress;
 use serde::Serialize;
 
+use super::injection::Injection;
 use crate::describe::printable;
 use crate::fault::act::Done;
 use crate::fault::plan::{Choice, Rejection};
@@ -133,9 +134,15 @@ impl Row {
 }
 
 /// The closing table.
-pub(super) fn rows(rows: &[Row], seed: u64, json: bool, out: &mut impl Write) -> Result<()> {
+pub(super) fn rows(
+    injection: &Injection<'_>,
+    seed: u64,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<()> {
+    let Injection { rows, skipped, .. } = injection;
     if json {
-        let report = serde_json::json!({ "seed": seed, "faults": rows });
+        let report = serde_json::json!({ "seed": seed, "faults": rows, "skipped": skipped });
         serde_json::to_writer_pretty(&mut *out, &report)?;
         return Ok(writeln!(out)?);
     }
@@ -150,6 +157,12 @@ pub(super) fn rows(rows: &[Row], seed: u64, json: bool, out: &mut impl Write) ->
             row.mechanism, row.matched, row.fired, row.confirmed, row.remark
         );
         writeln!(out, "{}", line.trim_end())?;
+    }
+    if *skipped > 0 {
+        writeln!(
+            out,
+            "calls of any process that the kernel made past the override, whose program it skipped: {skipped}"
+        )?;
     }
     writeln!(out, "seed {seed}")?;
     Ok(())

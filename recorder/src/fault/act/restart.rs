@@ -21,6 +21,7 @@ use probe_ebpf::fault::{Pause, Told};
 use super::successors::Successors;
 use crate::capture::attach::map_fd;
 use crate::capture::scope::{self, Scope, pidfd_open};
+use crate::capture::unpreempted::Unpreempted;
 use crate::capture::{Capture, clock, procfs};
 use crate::fault::arm;
 use crate::fault::guardian::resume::resume;
@@ -96,6 +97,7 @@ impl Restarter {
         }
         // After that: whoever takes over from here would let it go on.
         let pause = Pause { since_ns: told.time_ns, pid, reserved: 0 };
+        let _unpreempted = Unpreempted::begin();
         let _ = self.paused.remove(&bytemuck::cast(pause));
         restarted
     }

@@ -4,8 +4,9 @@
 //! kind, which the program answers instead of the kernel.
 
 use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
-use std::ptr;
+use std::{process, ptr};
 
 use anyhow::{Context, Result, bail};
 use aya::Ebpf;
@@ -14,7 +15,7 @@ use aya::programs::KProbe;
 use probe_ebpf::fault::{DESCRIPTOR, PROOF_ARGUMENT, PROOF_RESULT, Sieve, Sieves, hook, size};
 
 use super::{SievesBytes, map, sieves};
-use crate::capture::attach::prove;
+use crate::capture::attach::{misses, prove};
 use crate::fault::spec::Syscall;
 
 /// What the functions' names begin with.
@@ -72,7 +73,7 @@ pub fn prove_effect(ebpf: &mut Ebpf, calls: &[Syscall]) -> Result<()> {
     let held = place.get(&0, 0)?;
     // No fault is for the recorder, whose own calls would be held back.
     let mut opened: Sieves = bytemuck::cast(held);
-    opened[hook::CALL as usize].pids |= Sieve::of_pid(std::process::id());
+    opened[hook::CALL as usize].pids |= Sieve::of_pid(process::id());
     place.set(0, bytemuck::cast::<Sieves, SievesBytes>(opened), 0)?;
     let without = calls.iter().find(|call| !is_overridden(**call));
     place.set(0, held, 0)?;
@@ -84,6 +85,13 @@ pub fn prove_effect(ebpf: &mut Ebpf, calls: &[Syscall]) -> Result<()> {
             prove::reason()
         ),
     }
+}
+
+/// How many calls the kernel has made without running the program, whoever made them; 0 before 6.7, which does not count
+/// them.
+pub fn skipped(ebpf: &Ebpf) -> u64 {
+    let program = ebpf.program(PROGRAM).and_then(|program| program.fd().ok());
+    program.map_or(0, |fd| misses(process::id(), fd.as_fd().as_raw_fd()))
 }
 
 /// Attaches a program that does nothing to the function of `shutdown`.

@@ -15,6 +15,7 @@ use probe_ebpf::fault::Pause;
 use super::grace::Grace;
 use super::resume::resume;
 use crate::capture::clock;
+use crate::capture::unpreempted::Unpreempted;
 
 /// How long programs that stop processes are taken to outlive the recorder where the kernel does not say.
 const GRACE: Duration = Duration::from_secs(8);
@@ -40,6 +41,7 @@ struct Watch {
 /// When the maps are not what they should be.
 pub fn run(paused: OwnedFd, wakes: OwnedFd) -> Result<()> {
     stand_firm();
+    let _unpreempted = Unpreempted::begin();
     let paused = MapData::from_fd(paused).context("open the map of those who are stopped")?;
     let number = paused.info()?.id();
     let wakes = MapData::from_fd(wakes).context("open the ring that tells of pauses")?;
