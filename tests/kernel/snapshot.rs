@@ -18,7 +18,7 @@ const TINY: Settings =
     Settings { ring_bytes: 1 << 20, probe_log: false, record_self: false, family: None };
 
 /// They hold all of this load, on a fast machine as well.
-const LARGE: Settings = Settings { ring_bytes: 128 << 20, ..SMALL };
+const LARGE: Settings = Settings { ring_bytes: 64 << 20, ..SMALL };
 
 /// Two connections: one as old as the program, and one after another that live short.
 const TALK: &str = "
@@ -77,7 +77,7 @@ fn snapshots(settings: Settings) -> (Vec<History>, History) {
 fn a_snapshot_holds_all_of_its_window_and_nothing_else() {
     let (taken, all) = snapshots(LARGE);
     assert_eq!(all.hosts[0].lost, 0, "the follower keeps up");
-    assert!(taken.len() > 5, "{} snapshots", taken.len());
+    assert!(taken.len() > 2, "{} snapshots", taken.len());
     for snapshot in &taken {
         let host = &snapshot.hosts[0];
         assert_eq!(host.lost, 0);
