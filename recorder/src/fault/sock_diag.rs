@@ -28,8 +28,15 @@ pub fn destroy(cookie: u64, local_port: u16, remote_port: u16) -> Result<()> {
         ..SocketId::default()
     };
     for family in [libc::AF_INET, libc::AF_INET6].map(|family| family as u8) {
-        if let Some(id) = find(&netlink, family, id, cookie).context("list the TCP sockets")? {
-            return destroy_one(&netlink, family, id);
+        match find(&netlink, family, id, cookie) {
+            Ok(Some(id)) => return destroy_one(&netlink, family, id),
+            Ok(None) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                bail!(
+                    "this kernel lists no TCP sockets: it has no module tcp_diag (CONFIG_INET_DIAG)"
+                )
+            }
+            Err(error) => return Err(error).context("list the TCP sockets"),
         }
     }
     bail!("the connection was gone")

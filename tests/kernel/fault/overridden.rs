@@ -50,7 +50,7 @@ pub(super) fn assert_refused_as_missing() {
 }
 
 /// What `--explain` says of a fault, or why it is refused.
-fn explain(fault: &str) -> String {
+pub(super) fn explain(fault: &str) -> String {
     let mut command = Command::new(wherefore());
     let output = command.args(["inject", "--explain", "--fault", fault]).output();
     let output = output.expect("it starts");
