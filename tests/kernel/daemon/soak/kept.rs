@@ -31,7 +31,7 @@ impl Kept {
         let now = self.prints();
         let half = now.keys().find(|name| name.starts_with('.'));
         assert_eq!(half, None, "{told}: nothing half made is left");
-        let bytes: u64 = now.values().flatten().map(|(_, bytes, _)| bytes).sum();
+        let bytes: u64 = now.values().map(|print| size(print)).sum();
         assert!(bytes <= self.quota, "{told}: {bytes} bytes of {}", self.quota);
         let oldest = now.keys().find(|name| self.known.contains_key(*name));
         for (name, before) in &self.known {
@@ -43,12 +43,13 @@ impl Kept {
             }
         }
         if let Some(oldest) = oldest {
-            let gone = self.known.keys().take_while(|name| *name < oldest).count();
-            let full = bytes + largest(&now) > self.quota;
-            assert!(
-                gone == 0 || full,
-                "{told}: {gone} are gone without need, {bytes} bytes are held"
-            );
+            // With the last one that went there was too much.
+            if let Some((name, print)) = self.known.range(..oldest.clone()).next_back() {
+                assert!(
+                    bytes + size(print) > self.quota,
+                    "{told}: {name} is gone without need, {bytes} bytes are held"
+                );
+            }
         }
         for name in now.keys().filter(|name| !self.known.contains_key(*name)) {
             self.seen += 1;
@@ -79,9 +80,8 @@ impl Kept {
     }
 }
 
-fn largest(dumps: &BTreeMap<String, Print>) -> u64 {
-    let sizes = dumps.values().map(|print| print.iter().map(|(_, bytes, _)| bytes).sum());
-    sizes.max().unwrap_or(0)
+fn size(print: &[(String, u64, u64)]) -> u64 {
+    print.iter().map(|(_, bytes, _)| bytes).sum()
 }
 
 fn paths(folder: &Path) -> Vec<PathBuf> {
