@@ -3,6 +3,7 @@
 use std::env;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
 use recorder::capture::attach::family::Family;
 
@@ -34,7 +35,12 @@ pub fn family() -> Option<Family> {
 /// # Panics
 /// When `doctor` gives no answer.
 pub fn missing_family() -> Option<String> {
-    let family = family()?;
+    // Trying everything takes an emulated machine ten seconds, and every test asks.
+    static WHY: OnceLock<Option<String>> = OnceLock::new();
+    WHY.get_or_init(|| why_missing(family()?)).clone()
+}
+
+fn why_missing(family: Family) -> Option<String> {
     let output = Command::new(wherefore()).args(["doctor", "--json"]).output();
     let output = output.expect("doctor starts");
     let report: serde_json::Value =
