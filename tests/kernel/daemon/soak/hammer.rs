@@ -186,22 +186,23 @@ fn read_the_metrics(clients: &Clients, memory: &mut Memory) {
 
 fn ask_right_and_wrong(clients: &Clients, memory: &mut Memory) {
     let long = "x".repeat(100_000);
-    let asked = [
-        (get("/v1/status"), 200),
-        (get("/healthz"), 200),
-        (get("/v1/openapi.json"), 200),
-        (get("/v1/colour"), 404),
-        (get(&format!("/{long}")), 414),
-        (post("/v1/dump", "{\"colour\": 1}"), 400),
-        (post("/v1/dump", "{\"symptom\": \"colour=red\"}"), 400),
-        (post("/api/v1/alerts", "{\"alerts\": 7}"), 400),
-        (post("/v1/detail", "{\"detail\": \"+colour\"}"), 400),
-        (post("/v1/dump", &long.repeat(20)), 413),
+    let asked: [(String, &[u16]); 10] = [
+        (get("/v1/status"), &[200]),
+        (get("/healthz"), &[200]),
+        (get("/v1/openapi.json"), &[200]),
+        (get("/v1/colour"), &[404]),
+        // As it comes: the path is found too long, or all of the head is before it has ended.
+        (get(&format!("/{long}")), &[414, 431]),
+        (post("/v1/dump", "{\"colour\": 1}"), &[400]),
+        (post("/v1/dump", "{\"symptom\": \"colour=red\"}"), &[400]),
+        (post("/api/v1/alerts", "{\"alerts\": 7}"), &[400]),
+        (post("/v1/detail", "{\"detail\": \"+colour\"}"), &[400]),
+        (post("/v1/dump", &long.repeat(20)), &[413]),
     ];
     let (request, expected) = &asked[memory.turn % asked.len()];
     let Some((_, answer)) = clients.ask(request) else { return };
     let status = answer.split(' ').nth(1).and_then(|code| code.parse::<u16>().ok());
-    if status != Some(*expected) {
+    if !status.is_some_and(|status| expected.contains(&status)) {
         clients.is_wrong(format!("{request:.60}: {answer:.200}"));
     }
 }
