@@ -15,6 +15,7 @@ mod profile_sampler;
 mod record;
 mod reload;
 mod status;
+mod upload_worker;
 mod why;
 
 use std::ffi::OsString;
@@ -52,6 +53,8 @@ enum Command {
     #[command(hide = true)]
     ProfileSampler(profile_sampler::Arguments),
     #[command(hide = true)]
+    UploadWorker(upload_worker::Arguments),
+    #[command(hide = true)]
     FaultGuardian(fault_guardian::Arguments),
 }
 
@@ -88,6 +91,7 @@ pub fn run(words: impl Iterator<Item = OsString>) -> Result<ExitCode> {
         Command::DumpWorker(arguments) => dump_worker::run(arguments),
         Command::HistoryFollower(arguments) => history_follower::run(arguments),
         Command::ProfileSampler(arguments) => profile_sampler::run(arguments),
+        Command::UploadWorker(arguments) => upload_worker::run(arguments),
         Command::FaultGuardian(arguments) => fault_guardian::run(arguments),
     }
 }

@@ -27,6 +27,7 @@ pub mod status;
 mod stop;
 mod store;
 mod triggers;
+pub mod upload;
 mod warnings;
 
 use std::collections::VecDeque;
@@ -58,6 +59,7 @@ use seldom::clipped;
 use status::{Counts, Status};
 use store::{Draft, Refusal, Store};
 use triggers::Triggers;
+use upload::Uploads;
 
 /// What the daemon is asked, and where the answer goes.
 pub enum Ask {
@@ -77,8 +79,16 @@ pub enum Ask {
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Dumped {
-    Kept { folder: PathBuf, done: Done },
-    Failed { why: String },
+    Kept {
+        folder: PathBuf,
+        done: Done,
+        /// Where its recording is going to be uploaded to, if it is.
+        #[serde(default)]
+        upload: Option<String>,
+    },
+    Failed {
+        why: String,
+    },
 }
 
 /// Requests that wait for the daemon to take them.
@@ -88,6 +98,8 @@ const MOST_WAITING: usize = 8;
 
 struct Wanted {
     firing: Firing,
+    /// Of its folder.
+    name: String,
     reply: oneshot::Sender<Result<Dumped, Refusal>>,
     /// Other hosts' parts, where they were asked for.
     gathering: Option<Gathering>,
@@ -108,6 +120,7 @@ struct Daemon {
     history: Option<History>,
     profiler: Option<Profiler>,
     store: Store,
+    uploads: Option<Uploads>,
     triggers: Triggers,
     started: Instant,
     counts: Counts,
@@ -129,6 +142,7 @@ pub async fn run(config: Config, file: Option<PathBuf>, ready: impl FnOnce(&Conf
     let (live, seen) = watch::channel(Live::of(&config)?);
     // Before the probes: a second daemon is told so at once, and harms nothing.
     let api = server::Server::open(&config, ask, seen)?;
+    let uploads = Uploads::of(&config.dumps, &store)?;
     let settings =
         Settings { ring_bytes: config.ring.0, probe_log: false, record_self: false, family: None };
     let mut capture = Capture::start(config.scope(), settings)?;
@@ -149,6 +163,7 @@ pub async fn run(config: Config, file: Option<PathBuf>, ready: impl FnOnce(&Conf
         history,
         profiler,
         store,
+        uploads,
         triggers,
         started: Instant::now(),
         counts: Counts::default(),
@@ -216,6 +231,11 @@ impl Daemon {
                         profiler.go_on(next, &self.capture);
                     }
                 }
+                next = upload::next(&mut self.uploads) => {
+                    if let Some(uploads) = &mut self.uploads {
+                        uploads.go_on(next);
+                    }
+                }
                 _ = interrupt.recv() => break,
                 _ = terminate.recv() => break,
             }
@@ -268,8 +288,9 @@ impl Daemon {
                 self.store.count(&firing, now);
                 self.triggers.count(&firing, None);
                 // Others are asked before anything is done here: the oldest that they hold is about to go.
-                let gathering = self.gather(&firing);
-                self.waiting.push_back(Wanted { firing, reply, gathering });
+                let name = self.store.name(&firing, Timestamp::now());
+                let gathering = self.gather(&firing, &name);
+                self.waiting.push_back(Wanted { firing, name, reply, gathering });
                 return;
             }
         };
@@ -289,7 +310,7 @@ impl Daemon {
     fn begin(&mut self) -> Option<(Making, tokio::task::JoinHandle<Result<Done>>)> {
         let mut wanted = self.waiting.pop_front()?;
         let gathering = wanted.gathering.take();
-        let started = self.store.draft(&wanted.firing, Timestamp::now()).and_then(|draft| {
+        let started = self.store.draft(&wanted.name).and_then(|draft| {
             let worker = self.start_worker(&wanted.firing, &draft, gathering);
             match worker {
                 Ok(worker) => Ok((draft, worker)),
@@ -384,20 +405,28 @@ impl Daemon {
         let Making { wanted, draft } = making;
         self.note_unwritten();
         let kept = match done {
-            Ok(done) => self.store.keep(draft, &wanted.firing).map(|folder| (folder, done)),
+            Ok(done) => {
+                let incident = wanted.firing.incident.as_ref().unwrap_or(&wanted.name);
+                let uploads = self.uploads.as_ref();
+                let note =
+                    uploads.map(|uploads| uploads.note(&draft.folder, incident, &done.peers));
+                self.store.keep(draft, &wanted.firing).map(|folder| (folder, done, note))
+            }
             Err(error) => {
                 draft.discard();
                 Err(error)
             }
         };
         match kept {
-            Ok((folder, done)) => {
+            Ok((folder, done, note)) => {
                 log::info!("{}: {}", folder.display(), done.headline);
                 self.counts.kept += 1;
                 self.counts.late += u64::from(done.late_s.is_some());
                 let missing = done.peers.iter().filter(|part| part.missing.is_some());
                 self.counts.missing_parts += missing.count() as u64;
-                let dumped = Dumped::Kept { folder, done };
+                let upload = self.uploads.as_mut().zip(note);
+                let upload = upload.map(|(uploads, note)| uploads.add(folder.clone(), note));
+                let dumped = Dumped::Kept { folder, done, upload };
                 self.last = Some(dumped.clone());
                 let _ = wanted.reply.send(Ok(dumped));
             }

@@ -50,6 +50,8 @@ pub struct Firing {
     pub after_ms: Option<u64>,
     /// What to record besides from now on.
     pub raise: Option<Raise>,
+    /// What all hosts call that which it is part of, where another host asks.
+    pub incident: Option<String>,
     /// What the source had to say, kept beside the recording.
     pub said: Value,
 }
@@ -69,6 +71,7 @@ impl Firing {
             began: None,
             after_ms: None,
             raise: None,
+            incident: None,
             said: Value::Null,
         }
     }

@@ -12,6 +12,7 @@ mod reload;
 pub mod running;
 mod soak;
 mod triggers;
+mod upload;
 mod usual;
 mod watched;
 

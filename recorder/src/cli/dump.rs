@@ -51,6 +51,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         symptom: arguments.symptom.map(|pattern| pattern.to_string()),
         missing: arguments.missing.map(|pattern| pattern.to_string()),
         asked_by: None,
+        incident: None,
     };
     let answer = asked(&arguments.socket, "POST", "/v1/dump", serde_json::to_vec(&request)?)?;
     let dumped: Dumped = serde_json::from_slice(&answer).context("understand the daemon")?;
@@ -61,13 +62,16 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     match dumped {
-        Dumped::Kept { folder, done } => {
+        Dumped::Kept { folder, done, upload } => {
             writeln!(out, "{}", folder.display())?;
             writeln!(out, "{}", done.headline)?;
             for part in &done.peers {
                 if let Some(why) = &part.missing {
                     writeln!(out, "silent   {}: {why}", part.peer)?;
                 }
+            }
+            if let Some(to) = upload {
+                writeln!(out, "upload   to {to}")?;
             }
         }
         Dumped::Failed { why } => bail!("the dump failed: {why}"),

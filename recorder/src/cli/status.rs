@@ -14,6 +14,7 @@ use crate::daemon::config::SOCKET;
 use crate::daemon::history::HistoryStatus;
 use crate::daemon::profile::ProfileStatus;
 use crate::daemon::status::{Status, TriggerStatus};
+use crate::daemon::upload::UploadStatus;
 use crate::describe::printable;
 use crate::event::Ring;
 use crate::fault::armed::folder::{self, FOLDER};
@@ -164,7 +165,24 @@ fn text(status: &Status, out: &mut impl Write) -> Result<()> {
         dumps.counts.failed,
         dumps.counts.late,
     )?;
+    if let Some(upload) = &dumps.upload {
+        writeln!(out, "{}", uploads(upload))?;
+    }
     Ok(())
+}
+
+/// How copies of dumps to a store stand.
+fn uploads(upload: &UploadStatus) -> String {
+    let UploadStatus { to, waiting, counts, failure } = upload;
+    let failure = failure.as_ref().map(|why| format!("; the last: {}", printable(why)));
+    format!(
+        "upload   {} to {to}, {}; {waiting} waiting, {} given up, {} tries failed{}",
+        counts.uploaded,
+        Size(counts.uploaded_bytes),
+        counts.given_up,
+        counts.failed,
+        failure.unwrap_or_default(),
+    )
 }
 
 fn told(trigger: &TriggerStatus) -> String {

@@ -58,6 +58,9 @@ pub struct DumpRequest {
     /// The host whose daemon asks for this host's part of its own dump: no further hosts are asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asked_by: Option<String>,
+    /// What that host calls its dump: parts of one incident are uploaded to one place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub incident: Option<String>,
 }
 
 /// Larger bodies are refused unread.
@@ -241,6 +244,10 @@ fn firing(request: DumpRequest) -> Result<Firing, String> {
     for pattern in [&request.symptom, &request.missing].into_iter().flatten() {
         pattern.parse::<Pattern>().map_err(|error| error.to_string())?;
     }
+    if request.incident.as_ref().is_some_and(|name| !store::is_plain(name) || !store::is_name(name))
+    {
+        return Err("`incident` is no dump's name".to_owned());
+    }
     let name = request.name.as_deref().unwrap_or("asked");
     let source = if request.asked_by.is_some() { PEER } else { "api" };
     let since = |ms| Timestamp::now().checked_sub(Duration::from_millis(ms));
@@ -251,6 +258,7 @@ fn firing(request: DumpRequest) -> Result<Firing, String> {
         missing: request.missing.clone(),
         since: request.last_ms.map(since).transpose().map_err(|error| error.to_string())?,
         after_ms: Some(request.after_ms.unwrap_or(0)),
+        incident: request.incident.clone(),
         said: json!(request),
         ..Firing::new(name, source)
     })

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use super::history::limits::Limits;
 use super::peers::Peers;
 use super::profile::settings::Profile;
+use super::upload::target::Target;
 use crate::capture::Scope;
 use crate::hide::Hide;
 use crate::quantity::{Size, Time};
@@ -73,6 +74,8 @@ pub struct Dumps {
     pub cooldown: Time,
     /// How long to go on recording before a triggered dump is made.
     pub after: Time,
+    /// Where a copy of each goes; default: nowhere.
+    pub upload: Option<Target>,
 }
 
 /// Permission bits, written in octal.
@@ -127,6 +130,7 @@ impl Default for Dumps {
             per_hour: 12,
             cooldown: Time(Duration::from_secs(300)),
             after: Time(Duration::from_secs(2)),
+            upload: None,
         }
     }
 }
@@ -153,6 +157,13 @@ impl Config {
             }
         }
         crate::trigger::kernel::fits(&config.trigger).map_err(anyhow::Error::msg)?;
+        if let Some(Target::Folder(folder)) = &config.dumps.upload
+            && folder.starts_with(&config.dumps.directory)
+        {
+            bail!(
+                "dumps are to be uploaded to where they lie: `upload` needs another folder than `directory`"
+            );
+        }
         Ok(config)
     }
 
@@ -195,13 +206,15 @@ mod tests {
         let config = Config::parse(
             "ring = '512MiB'\ncgroup = '/app.slice'\nhide = ['acme*']\n[api]\nsocket = '/tmp/s'\nowner = 'root:adm'\nmode = '0660'\n\
              tcp = { listen = '127.0.0.1:9799', token_file = '/etc/token' }\n\
-             [dumps]\ndirectory = '/d'\nquota = '1GiB'\nper_hour = 3\ncooldown = '1m'\nafter = '500ms'\n\
+             [dumps]\ndirectory = '/d'\nquota = '1GiB'\nper_hour = 3\ncooldown = '1m'\nafter = '500ms'\nupload = 's3://dumps/a'\n\
              [[alert]]\nlabels = { alertname = 'High*' }\nsymptom = 'comm=nginx op=recv'\n",
         )
         .expect("it is right");
         assert_eq!(config.ring, Size(512 << 20));
         assert_eq!(config.scope(), Scope::Cgroup("/app.slice".into()));
         assert_eq!((config.api.mode, config.dumps.per_hour), (Mode(0o660), 3));
+        let upload = config.dumps.upload.map(String::from);
+        assert_eq!(upload.as_deref(), Some("s3://dumps/a"));
         assert_eq!(config.alert.len(), 1);
         assert!(config.hide.hides("acme-db"));
     }
@@ -295,6 +308,22 @@ mod tests {
               |         ^^^^^^^^
             `plenty` is no size: unknown unit `plenty`: use KiB, MiB or GiB
         "#]],
+        );
+        refused(
+            "[dumps]\nupload = 'gs://dumps'",
+            expect![[r#"
+            TOML parse error at line 2, column 10
+              |
+            2 | upload = 'gs://dumps'
+              |          ^^^^^^^^^^^^
+            `gs://dumps` is no store: write s3://bucket/prefix or file:///folder
+        "#]],
+        );
+        refused(
+            "[dumps]\ndirectory = '/d'\nupload = 'file:///d/store'",
+            expect![
+                "dumps are to be uploaded to where they lie: `upload` needs another folder than `directory`"
+            ],
         );
         refused(
             "[api]\nmode = '9'",

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::history::HistoryStatus;
 use super::profile::ProfileStatus;
 use super::status::{Status, TriggerStatus};
+use super::upload::UploadStatus;
 use crate::capture::Coverage;
 use crate::fault::armed::ArmedFault;
 
@@ -91,6 +92,23 @@ fn dumps(page: &mut Page, status: &Status) {
     let help = "Triggers that cannot see what they look for.";
     page.metric(GAUGE, "troubled_triggers", help, troubled as f64);
     page.metric(GAUGE, "dumps_bytes", "Size of all dumps held.", status.dumps.bytes as f64);
+    if let Some(upload) = &status.dumps.upload {
+        uploads(page, upload);
+    }
+}
+
+/// Copies of dumps to a store.
+fn uploads(page: &mut Page, upload: &UploadStatus) {
+    let counts = upload.counts;
+    let help = "Dumps that wait to be uploaded.";
+    page.metric(GAUGE, "uploads_waiting", help, upload.waiting as f64);
+    page.metric(COUNTER, "uploads_total", "Dumps that were uploaded.", counts.uploaded as f64);
+    let help = "Size of the dumps that were uploaded.";
+    page.metric(COUNTER, "uploaded_bytes_total", help, counts.uploaded_bytes as f64);
+    let help = "Tries to upload a dump that failed.";
+    page.metric(COUNTER, "failed_uploads_total", help, counts.failed as f64);
+    let help = "Dumps that will not be uploaded.";
+    page.metric(COUNTER, "given_up_uploads_total", help, counts.given_up as f64);
 }
 
 fn faults(page: &mut Page, status: &Status) {

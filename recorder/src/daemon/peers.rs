@@ -71,12 +71,15 @@ pub struct Part {
     pub file: Option<String>,
     /// Why there is none.
     pub missing: Option<String>,
+    /// Where it uploads its recording itself.
+    #[serde(default)]
+    pub uploads_to: Option<String>,
 }
 
 impl Part {
     fn missing(peer: &str, why: &str) -> Self {
         let why: String = printable(why).chars().take(300).collect();
-        Self { peer: peer.to_owned(), file: None, missing: Some(why) }
+        Self { peer: peer.to_owned(), file: None, missing: Some(why), uploads_to: None }
     }
 
     /// Leaves its file under a name by which no command takes it for a recording.
@@ -178,7 +181,9 @@ async fn ask_one(
 ) -> Part {
     let patience = wish.patience + Duration::from_millis(wish.request.after_ms.unwrap_or(0));
     match timeout(patience, fetch::part(&peer, address, &wish, folder)).await {
-        Ok(Ok(file)) => Part { peer, file: Some(file), missing: None },
+        Ok(Ok(fetch::Fetched { file, uploads_to })) => {
+            Part { peer, file: Some(file), missing: None, uploads_to }
+        }
         Ok(Err(error)) => Part::missing(&peer, &format!("{error:#}")),
         Err(_) => {
             let why = format!("it was not done after {:.1} s", patience.as_secs_f64());
@@ -189,7 +194,7 @@ async fn ask_one(
 
 impl Daemon {
     /// Asks the other hosts for their parts of a dump; nobody, where one of them asks for it.
-    pub(super) fn gather(&self, firing: &Firing) -> Option<Gathering> {
+    pub(super) fn gather(&self, firing: &Firing, name: &str) -> Option<Gathering> {
         let peers = self.config.peers.as_ref().filter(|_| firing.source != PEER)?;
         let token = self.live.borrow().peers_token.clone()?;
         let last_ms = firing.since.map(|since| {
@@ -205,6 +210,7 @@ impl Daemon {
             symptom: firing.symptoms.first().cloned(),
             missing: firing.missing.clone(),
             asked_by: Some(host.to_string_lossy().into_owned()),
+            incident: Some(name.to_owned()),
         };
         let own = self.config.api.tcp.as_ref().map(|tcp| tcp.listen);
         let (patience, most_bytes) = (peers.wait.0, peers.most.0);

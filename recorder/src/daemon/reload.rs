@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Daemon;
 use super::config::{Api, Config};
 use super::server;
+use super::upload::Uploads;
 use crate::trigger::alertmanager::AlertRule;
 
 /// What of the configuration those look at who answer requests.
@@ -98,6 +99,12 @@ impl Daemon {
         }
         let live = Live::of(&config)?;
         self.store.limit(&config.dumps)?;
+        let stores =
+            |config: &Config| (config.dumps.upload.clone(), config.dumps.directory.clone());
+        if stores(&config) != stores(&self.config) {
+            // What waits is noted where the dumps lie.
+            self.uploads = Uploads::of(&config.dumps, &self.store)?;
+        }
         self.triggers.watch(&config.trigger);
         self.triggers.arm(&mut self.capture);
         super::give_back_memory();

@@ -12,6 +12,7 @@ use super::history::{History, HistoryStatus};
 use super::profile::{ProfileStatus, Profiler};
 use super::raised::DetailStatus;
 pub use super::triggers::TriggerStatus;
+use super::upload::{UploadStatus, Uploads};
 use super::{Daemon, Dumped, warnings};
 use crate::capture::{Cost, Counting, Coverage};
 use crate::fault::armed::Armed;
@@ -62,6 +63,8 @@ pub struct DumpsStatus {
     #[serde(flatten)]
     pub counts: Counts,
     pub last: Option<Dumped>,
+    /// How their copies to a store stand, if they have any.
+    pub upload: Option<UploadStatus>,
 }
 
 /// What has happened since the daemon began.
@@ -116,6 +119,7 @@ impl Daemon {
                 waiting: self.waiting.len(),
                 counts: self.counts,
                 last: self.last.clone(),
+                upload: self.uploads.as_ref().map(Uploads::status),
             },
         })
     }

@@ -31,6 +31,9 @@ impl Daemon {
         if let Some((making, worker)) = making {
             self.finish(making, worker).await;
         }
+        if let Some(uploads) = self.uploads.take() {
+            uploads.stop().await;
+        }
         if let Some(history) = self.history.take() {
             history.stop().await;
         }

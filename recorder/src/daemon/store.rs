@@ -24,6 +24,8 @@ pub struct Store {
     keys: HashMap<String, Instant>,
     /// Occurrences that have their dump, oldest first.
     occurrences: VecDeque<String>,
+    /// Names that were given last, some of which no folder has yet.
+    given: VecDeque<String>,
 }
 
 /// Why no dump is made.
@@ -49,6 +51,8 @@ pub struct Draft {
 
 const HOUR: Duration = Duration::from_secs(3600);
 const MOST_OCCURRENCES: usize = 4096;
+/// More than can wait to be made.
+const MOST_GIVEN: usize = 32;
 /// Dumps tell who talks to whom.
 const OWNER_ALONE: u32 = 0o700;
 const DRAFT: &str = ".making-";
@@ -57,8 +61,8 @@ impl Store {
     /// Makes the folder if need be, and clears away what a daemon that was killed left half made.
     pub fn open(limits: &Dumps) -> Result<Self> {
         prepare(&limits.directory)?;
-        let (made, keys, occurrences) = Default::default();
-        Ok(Self { limits: limits.clone(), made, keys, occurrences })
+        let (made, keys, occurrences, given) = Default::default();
+        Ok(Self { limits: limits.clone(), made, keys, occurrences, given })
     }
 
     /// Has other limits hold from now on, perhaps in another folder. What was made lately still counts.
@@ -93,10 +97,24 @@ impl Store {
         self.keys.insert(firing.key.clone(), now);
     }
 
-    /// A hidden folder to fill.
-    pub fn draft(&self, firing: &Firing, now: Timestamp) -> Result<Draft> {
+    /// A name that no other dump has or will have.
+    pub fn name(&mut self, firing: &Firing, now: Timestamp) -> String {
         let name = format!("{}-{}", now.strftime("%Y-%m-%dT%H-%M-%SZ"), plain(&firing.name));
-        let target = free(&self.limits.directory, &name);
+        let numbered = (2..).map(|n| format!("{name}-{n}"));
+        let mut names = std::iter::once(name.clone()).chain(numbered);
+        let free = |name: &String| {
+            !self.given.contains(name) && !self.limits.directory.join(name).exists()
+        };
+        let name = names.find(free).expect("numbers do not end");
+        self.given.push_back(name.clone());
+        let surplus = self.given.len().saturating_sub(MOST_GIVEN);
+        self.given.drain(..surplus);
+        name
+    }
+
+    /// A hidden folder to fill, for a dump of that name.
+    pub fn draft(&self, name: &str) -> Result<Draft> {
+        let target = self.limits.directory.join(name);
         let folder = self.limits.directory.join(format!("{DRAFT}{}-{name}", std::process::id()));
         DirBuilder::new()
             .mode(OWNER_ALONE)
@@ -179,18 +197,23 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
     entries.with_context(|| format!("list {}", directory.display()))
 }
 
-/// Whether a folder's name begins with a time as [`Store::draft`] writes it.
+/// Whether a folder's name is a dump's.
 fn is_dump(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    is_name(&path.file_name().unwrap_or_default().to_string_lossy()) && path.is_dir()
+}
+
+/// Whether a name begins with a time as [`Store::name`] writes it.
+pub fn is_name(name: &str) -> bool {
     let shape = "dddd-dd-ddTdd-dd-ddZ-";
     let fits = |(c, wanted): (char, char)| match wanted {
         'd' => c.is_ascii_digit(),
         other => c == other,
     };
-    name.len() >= shape.len() && name.chars().zip(shape.chars()).all(fits) && path.is_dir()
+    name.len() >= shape.len() && name.chars().zip(shape.chars()).all(fits)
 }
 
-fn size(folder: &Path) -> u64 {
+/// What the files of a dump take.
+pub fn size(folder: &Path) -> u64 {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
 }
@@ -213,13 +236,6 @@ pub fn is_plain(name: &str) -> bool {
 pub fn recording(directory: &Path, name: &str) -> Option<PathBuf> {
     let folder = directory.join(name);
     (is_plain(name) && is_dump(&folder)).then(|| folder.join("recording.parquet"))
-}
-
-/// A path that nobody has taken.
-fn free(directory: &Path, name: &str) -> PathBuf {
-    let numbered = (2..).map(|n| format!("{name}-{n}"));
-    let mut paths = std::iter::once(name.to_owned()).chain(numbered).map(|n| directory.join(n));
-    paths.find(|path| !path.exists()).expect("numbers do not end")
 }
 
 #[cfg(test)]

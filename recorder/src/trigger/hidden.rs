@@ -22,7 +22,8 @@ impl Firing {
         };
         replace(&mut self.said, &replaced);
         let patterns = self.symptoms.iter_mut().chain(&mut self.missing).chain(&mut self.scope);
-        patterns.chain([&mut self.name]).for_each(|text| *text = replaced(text));
+        let names = [&mut self.name].into_iter().chain(&mut self.incident);
+        patterns.chain(names).for_each(|text| *text = replaced(text));
     }
 }
 

@@ -125,7 +125,7 @@ fn the_files_that_are_ready_for_prometheus_are_right() {
             String::from_utf8_lossy(&output.stderr)
         );
     }
-    let daemon = Running::start("");
+    let daemon = Running::start("upload = 'file:///nowhere'\n");
     let metrics = daemon.http("GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     let rules =
         fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/prometheus-rules.yml"));

@@ -42,9 +42,12 @@ pub struct Running {
     /// What it records: nothing else of this machine.
     cgroup: Option<PathBuf>,
     dumps: PathBuf,
+    environment: Environment,
     /// Where it listens for TCP, if it does.
     pub port: u16,
 }
+
+pub type Environment = Vec<(&'static str, String)>;
 
 /// How a daemon is started.
 pub struct Setup<'a> {
@@ -58,14 +61,17 @@ pub struct Setup<'a> {
     pub dumps: Option<PathBuf>,
     pub ring: &'a str,
     pub per_hour: usize,
+    /// Variables that it finds, also when it is started again.
+    pub environment: Environment,
     /// Puts it somewhere.
     pub place: &'a dyn Fn(&mut Command),
 }
 
 impl Default for Setup<'_> {
     fn default() -> Self {
-        let (more, keys, listen, cgroup, dumps) = Default::default();
-        Self { more, keys, listen, cgroup, dumps, ring: "16MiB", per_hour: 3, place: &|_| {} }
+        let (more, keys, listen, cgroup, dumps, environment) = Default::default();
+        let (ring, per_hour, place) = ("16MiB", 3, &|_: &mut Command| {});
+        Self { more, keys, listen, cgroup, dumps, ring, per_hour, environment, place }
     }
 }
 
@@ -146,9 +152,10 @@ impl Running {
             setup.more.replace("TOKEN", &path("token")),
         );
         fs::write(path("config.toml"), config).expect("it is written");
-        let child = spawn(command(home.path()), home.path(), setup.place);
+        let environment = setup.environment;
+        let child = spawn(command(home.path()), home.path(), &environment, setup.place);
         let port = setup.listen.map_or(0, |listen| listen.port());
-        let running = Self { home, child, cgroup: setup.cgroup, dumps, port };
+        let running = Self { home, child, cgroup: setup.cgroup, dumps, environment, port };
         running.wait_until_it_answers();
         running
     }
@@ -311,7 +318,7 @@ impl Running {
     pub fn kill_and_start_again(&mut self) {
         self.child.kill().expect("it lives");
         self.child.wait().expect("it is our child");
-        self.child = spawn(command(self.home.path()), self.home.path(), &|_| {});
+        self.child = spawn(command(self.home.path()), self.home.path(), &self.environment, &|_| {});
         self.wait_until_it_answers();
     }
 }
@@ -344,9 +351,15 @@ fn command(home: &Path) -> Command {
     command
 }
 
-fn spawn(mut command: Command, home: &Path, place: &dyn Fn(&mut Command)) -> Child {
+fn spawn(
+    mut command: Command,
+    home: &Path,
+    environment: &Environment,
+    place: &dyn Fn(&mut Command),
+) -> Child {
     let log = fs::File::create(home.join("log")).expect("a file");
     place(&mut command);
+    command.envs(environment.iter().cloned());
     command.stdin(Stdio::null()).stderr(log).spawn().expect("it starts")
 }
 

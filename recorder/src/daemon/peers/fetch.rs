@@ -15,18 +15,29 @@ use tokio::sync::watch;
 use super::Wish;
 use crate::daemon::client::{self, Connected};
 use crate::daemon::{Dumped, store};
+use crate::describe::printable;
 
 /// An answer that is not a recording.
 const MOST_ANSWER: usize = 1 << 20;
 
-/// Has a peer keep its part, and fetches it; the name of the file.
+/// What a peer has sent.
+pub struct Fetched {
+    /// The name of the file.
+    pub file: String,
+    pub uploads_to: Option<String>,
+}
+
+/// An address that is longer is none of ours.
+const MOST_ADDRESS: usize = 4096;
+
+/// Has a peer keep its part, and fetches it.
 pub async fn part(
     peer: &str,
     address: SocketAddr,
     wish: &Wish,
     mut folder: watch::Receiver<Option<PathBuf>>,
-) -> Result<String> {
-    let dump = cut(address, wish).await?;
+) -> Result<Fetched> {
+    let (dump, uploads_to) = cut(address, wish).await?;
     let folder = folder.wait_for(Option::is_some).await.context("the dump was given up")?.clone();
     let file = format!("peer-{}.parquet", store::plain(peer));
     let path = folder.context("a folder")?.join(&file);
@@ -35,21 +46,21 @@ pub async fn part(
         // What there is of it is not a recording.
         let _ = fs::remove_file(&path);
     }
-    fetched.context("fetch its recording").map(|()| file)
+    fetched.context("fetch its recording").map(|()| Fetched { file, uploads_to })
 }
 
-/// Has it make a dump; the dump's name.
-async fn cut(address: SocketAddr, wish: &Wish) -> Result<String> {
+/// Has it make a dump; the dump's name, and where it uploads it.
+async fn cut(address: SocketAddr, wish: &Wish) -> Result<(String, Option<String>)> {
     let body = serde_json::to_vec(&wish.request)?;
     let connected = send(address, wish, "POST", "/v1/dump", body).await?;
     let answer = said(connected.answer).await?;
     let dumped: Dumped = serde_json::from_slice(&answer).context("understand it")?;
-    let Dumped::Kept { folder, .. } = dumped else { bail!("it failed to make its dump") };
+    let Dumped::Kept { folder, upload, .. } = dumped else { bail!("it failed to make its dump") };
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     if !store::is_plain(&name) {
         bail!("it named no dump");
     }
-    Ok(name)
+    Ok((name, upload.map(|to| printable(&to).into_owned()).filter(|to| to.len() <= MOST_ADDRESS)))
 }
 
 async fn fetch(address: SocketAddr, wish: &Wish, dump: &str, path: &Path) -> Result<()> {

@@ -8,6 +8,7 @@ fn limits(directory: &Path) -> Dumps {
         per_hour: 3,
         cooldown: Time(Duration::from_secs(60)),
         after: Time(Duration::ZERO),
+        upload: None,
     }
 }
 
@@ -23,7 +24,8 @@ fn at(second: i64) -> Timestamp {
 
 fn make(store: &mut Store, name: &str, second: i64, bytes: usize) -> PathBuf {
     let firing = Firing::new(name, "api");
-    let draft = store.draft(&firing, at(second)).expect("a folder");
+    let name = store.name(&firing, at(second));
+    let draft = store.draft(&name).expect("a folder");
     fs::write(draft.folder.join("recording.parquet"), vec![0; bytes]).expect("it is written");
     store.keep(draft, &firing).expect("it is kept")
 }
@@ -60,7 +62,7 @@ fn what_is_repeated_has_its_dump_already() {
         let occurrences = occurrences.iter().map(|&o| o.to_owned()).collect();
         Firing { occurrences, ..Firing::new("a", "alertmanager") }
     };
-    let draft = store.draft(&firing(&["x"]), at(0)).expect("a folder");
+    let draft = store.draft("2027-01-15T08-00-00Z-a").expect("a folder");
     store.keep(draft, &firing(&["x"])).expect("it is kept");
     assert_eq!(store.admit(&firing(&["x"]), Instant::now()), Err(Refusal::Repeated));
     assert_eq!(store.admit(&firing(&["x", "y"]), Instant::now()), Ok(()));
@@ -90,6 +92,10 @@ fn names_are_plain_whatever_an_alert_is_called() {
         make(&mut store, "../../etc/passwd\n", 0, 1),
         directory.path().join("2027-01-15T08-00-00Z-_.._etc_passwd_-2")
     );
+    let other = Firing::new("other", "api");
+    let names = [store.name(&other, at(0)), store.name(&other, at(0))];
+    assert_eq!(names, ["2027-01-15T08-00-00Z-other", "2027-01-15T08-00-00Z-other-2"]);
+    assert!(names.iter().all(|name| is_name(name)) && !is_name("other") && !is_name("../x"));
     assert_eq!(plain("..."), "dump");
     assert_eq!(plain(&"x".repeat(1000)).len(), 64);
 }
@@ -97,7 +103,7 @@ fn names_are_plain_whatever_an_alert_is_called() {
 #[test]
 fn what_a_killed_daemon_left_is_cleared_away() {
     let (directory, store) = store();
-    let draft = store.draft(&Firing::new("mine", "api"), at(0)).expect("a folder");
+    let draft = store.draft("2027-01-15T08-00-00Z-mine").expect("a folder");
     let dead = directory.path().join(".making-4194305-2027-01-15T08-00-00Z-x");
     fs::create_dir(&dead).expect("a folder");
     Store::open(&limits(directory.path())).expect("it opens");
