@@ -26,6 +26,7 @@ mod server;
 pub mod status;
 mod stop;
 mod store;
+pub mod tls;
 mod triggers;
 pub mod upload;
 mod warnings;

@@ -11,6 +11,7 @@ mod prometheus;
 mod reload;
 pub mod running;
 mod soak;
+mod tls;
 mod triggers;
 mod upload;
 mod usual;

@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use super::history::limits::Limits;
 use super::peers::Peers;
 use super::profile::settings::Profile;
+use super::tls;
 use super::upload::target::Target;
 use crate::capture::Scope;
 use crate::hide::Hide;
@@ -51,16 +53,31 @@ pub struct Api {
     /// `user`, `user:group` or `:group`.
     pub owner: Option<String>,
     pub mode: Mode,
+    #[serde(deserialize_with = "Tcp::guarded")]
     pub tcp: Option<Tcp>,
 }
 
-/// Listening beyond the machine's own socket. Never without a token.
+/// Listening beyond the machine's own socket: never to anybody, see [`Tcp::guarded`].
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tcp {
     pub listen: SocketAddr,
     /// A file whose first line is what `Authorization: Bearer` has to say.
-    pub token_file: PathBuf,
+    pub token_file: Option<PathBuf>,
+    pub tls: Option<tls::Serving>,
+}
+
+impl Tcp {
+    /// Only with a token or by certificates of clients.
+    fn guarded<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Self>, D::Error> {
+        let tcp = Self::deserialize(from)?;
+        if tcp.token_file.is_none() && tcp.tls.as_ref().is_none_or(|tls| tls.clients.is_none()) {
+            return Err(D::Error::custom(
+                "whoever can connect could read all that is recorded: `tcp` needs `token_file`, or `tls` with `clients`",
+            ));
+        }
+        Ok(Some(tcp))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -342,7 +359,7 @@ mod tests {
               |
             2 | tcp = { listen = '0.0.0.0:80' }
               |       ^^^^^^^^^^^^^^^^^^^^^^^^^
-            missing field `token_file`
+            whoever can connect could read all that is recorded: `tcp` needs `token_file`, or `tls` with `clients`
         "#]],
         );
         refused(

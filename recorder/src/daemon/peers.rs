@@ -17,8 +17,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::Daemon;
 use super::api::DumpRequest;
+use super::{Daemon, tls};
 use crate::describe::printable;
 use crate::quantity::{Size, Time};
 use crate::trigger::Firing;
@@ -29,7 +29,9 @@ use crate::trigger::Firing;
 pub struct Peers {
     pub hosts: Vec<Peer>,
     /// A file whose first line is their token.
-    pub token_file: PathBuf,
+    pub token_file: Option<PathBuf>,
+    /// What they speak; default: nothing but HTTP.
+    pub tls: Option<tls::Asking>,
     /// How long one may take to keep its part and send it.
     #[serde(default = "wait")]
     pub wait: Time,
@@ -99,7 +101,8 @@ impl Part {
 /// What all of them are asked.
 struct Wish {
     request: DumpRequest,
-    token: Arc<str>,
+    token: Option<Arc<str>>,
+    tls: Option<Arc<rustls::ClientConfig>>,
     /// Beyond the time that the request itself waits.
     patience: Duration,
     most_bytes: u64,
@@ -149,7 +152,8 @@ async fn ask(peer: String, wish: Arc<Wish>, folder: watch::Receiver<Option<PathB
     let mut asked = JoinSet::new();
     for address in addresses {
         let name = if alone { peer.clone() } else { address.to_string() };
-        asked.spawn(ask_one(name, address, Arc::clone(&wish), folder.clone()));
+        let place = Place { host: host(&peer).to_owned(), address };
+        asked.spawn(ask_one(name, place, Arc::clone(&wish), folder.clone()));
     }
     asked.join_all().await
 }
@@ -173,14 +177,27 @@ fn is_own(address: &SocketAddr, own: Option<SocketAddr>) -> bool {
         && UdpSocket::bind((address.ip(), 0)).is_ok()
 }
 
+/// Where one is asked.
+struct Place {
+    /// As it is called in the configuration, and in its certificate.
+    host: String,
+    address: SocketAddr,
+}
+
+/// Without the port, and the brackets of an IPv6 address.
+fn host(peer: &str) -> &str {
+    let host = peer.rsplit_once(':').map_or(peer, |(host, _)| host);
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+}
+
 async fn ask_one(
     peer: String,
-    address: SocketAddr,
+    place: Place,
     wish: Arc<Wish>,
     folder: watch::Receiver<Option<PathBuf>>,
 ) -> Part {
     let patience = wish.patience + Duration::from_millis(wish.request.after_ms.unwrap_or(0));
-    match timeout(patience, fetch::part(&peer, address, &wish, folder)).await {
+    match timeout(patience, fetch::part(&peer, &place, &wish, folder)).await {
         Ok(Ok(fetch::Fetched { file, uploads_to })) => {
             Part { peer, file: Some(file), missing: None, uploads_to }
         }
@@ -196,7 +213,10 @@ impl Daemon {
     /// Asks the other hosts for their parts of a dump; nobody, where one of them asks for it.
     pub(super) fn gather(&self, firing: &Firing, name: &str) -> Option<Gathering> {
         let peers = self.config.peers.as_ref().filter(|_| firing.source != PEER)?;
-        let token = self.live.borrow().peers_token.clone()?;
+        let (token, tls) = {
+            let live = self.live.borrow();
+            (live.peers_token.clone(), live.peers_tls.clone())
+        };
         let last_ms = firing.since.map(|since| {
             let ago = Timestamp::now().duration_since(since);
             u64::try_from(ago.as_millis()).unwrap_or(0)
@@ -214,7 +234,10 @@ impl Daemon {
         };
         let own = self.config.api.tcp.as_ref().map(|tcp| tcp.listen);
         let (patience, most_bytes) = (peers.wait.0, peers.most.0);
-        Some(Gathering::begin(&peers.hosts, Wish { request, token, patience, most_bytes, own }))
+        Some(Gathering::begin(
+            &peers.hosts,
+            Wish { request, token, tls, patience, most_bytes, own },
+        ))
     }
 }
 

@@ -1,7 +1,7 @@
 //! A changed configuration, taken while the rings fill on. What needs other rings or other listeners is named,
 //! and stays as it is until the daemon is started again; a file that is wrong changes nothing.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Daemon;
 use super::config::{Api, Config};
-use super::server;
 use super::upload::Uploads;
+use super::{server, tls};
 use crate::trigger::alertmanager::AlertRule;
 
 /// What of the configuration those look at who answer requests.
@@ -21,8 +21,12 @@ pub struct Live {
     pub rules: Arc<[AlertRule]>,
     /// What whoever comes by TCP has to know.
     pub token: Option<Arc<str>>,
+    /// What is spoken on TCP, if it is not plain.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
     /// What other hosts want to hear.
     pub peers_token: Option<Arc<str>>,
+    /// What they speak, if it is not plain.
+    pub peers_tls: Option<Arc<rustls::ClientConfig>>,
     /// Where dumps lie.
     pub directory: Arc<Path>,
 }
@@ -36,14 +40,19 @@ pub struct Reloaded {
 
 impl Live {
     /// # Errors
-    /// When the token cannot be read.
+    /// When a token, certificate or key cannot be read.
     pub fn of(config: &Config) -> Result<Self> {
-        let token = config.api.tcp.as_ref().map(|tcp| server::token(&tcp.token_file));
-        let peers = config.peers.as_ref().map(|peers| server::token(&peers.token_file));
+        let read = |path: Option<&PathBuf>| path.map(|path| server::token(path)).transpose();
+        let (tcp, peers) = (config.api.tcp.as_ref(), config.peers.as_ref());
+        let token = read(tcp.and_then(|tcp| tcp.token_file.as_ref()))?;
+        let tls = tcp.and_then(|tcp| tcp.tls.as_ref()).map(|tls| tls.config(token.is_some()));
+        let peers_tls = peers.and_then(|peers| peers.tls.as_ref()).map(tls::Asking::config);
         Ok(Self {
             rules: Arc::from(config.alert.clone()),
-            token: token.transpose()?,
-            peers_token: peers.transpose()?,
+            token,
+            tls: tls.transpose()?,
+            peers_token: read(peers.and_then(|peers| peers.token_file.as_ref()))?,
+            peers_tls: peers_tls.transpose()?,
             directory: Arc::from(config.dumps.directory.as_path()),
         })
     }
@@ -95,7 +104,7 @@ impl Daemon {
         } = new;
         let mut config = Config { dumps, peers, alert, trigger, ..self.config.clone() };
         if let (Some(running), Some(tcp)) = (&mut config.api.tcp, api.tcp) {
-            running.token_file = tcp.token_file;
+            (running.token_file, running.tls) = (tcp.token_file, tcp.tls);
         }
         let live = Live::of(&config)?;
         self.store.limit(&config.dumps)?;

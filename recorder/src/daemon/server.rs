@@ -1,5 +1,5 @@
 //! Who may speak to the daemon, and for how long: a socket of the machine with an owner and a mode, and, where
-//! it is configured, TCP with a token. Slow and countless clients are cut off; they do not hold up others.
+//! it is configured, TCP with a token or TLS with certificates. Slow and countless clients are cut off; they do not hold up others.
 
 use std::fs::{self, Permissions};
 use std::io;
@@ -16,8 +16,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use nix::unistd::{Group, User};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 
 use super::Ask;
 use super::api::{self, Asker};
@@ -37,7 +39,7 @@ pub struct Server {
     /// Removed at the end.
     path: SocketPath,
     local: Router,
-    tcp: Option<(TcpListener, Router)>,
+    tcp: Option<(TcpListener, Doors)>,
 }
 
 struct SocketPath(PathBuf);
@@ -56,12 +58,15 @@ impl Server {
         ask: mpsc::Sender<Ask>,
         live: watch::Receiver<Live>,
     ) -> Result<Self> {
-        let asker = Asker { ask, live, unknown: Arc::default() };
+        let asker = Asker { ask, live: live.clone(), unknown: Arc::default() };
         let local = api::router(asker.clone());
         let (socket, path) = bind(&config.api)?;
         let tcp = match &config.api.tcp {
             None => None,
-            Some(tcp) => Some((listen(tcp)?, api::guarded(asker))),
+            Some(tcp) => {
+                let doors = Doors { live, known: local.clone(), others: api::guarded(asker) };
+                Some((listen(tcp)?, doors))
+            }
         };
         Ok(Self { socket, path, local, tcp })
     }
@@ -69,9 +74,9 @@ impl Server {
     pub fn serve(self) -> Serving {
         let Self { socket, path, local, tcp } = self;
         let (open, closing) = watch::channel(());
-        tokio::spawn(take_in(Listener::Unix(socket), local, closing.clone()));
-        if let Some((listener, router)) = tcp {
-            tokio::spawn(take_in(Listener::Tcp(listener), router, closing));
+        tokio::spawn(take_in(Listener::Unix(socket, local), closing.clone()));
+        if let Some((listener, doors)) = tcp {
+            tokio::spawn(take_in(Listener::Tcp(listener, doors), closing));
         }
         Serving { open, path }
     }
@@ -90,29 +95,55 @@ impl Serving {
         drop(path);
         open.send_replace(());
         // Whoever is not done by then is cut off with the runtime.
-        let _ = tokio::time::timeout(FAREWELL, open.closed()).await;
+        let _ = timeout(FAREWELL, open.closed()).await;
     }
 }
 
 enum Listener {
-    Unix(UnixListener),
-    Tcp(TcpListener),
+    Unix(UnixListener, Router),
+    Tcp(TcpListener, Doors),
+}
+
+/// What those get who come by TCP.
+#[derive(Clone)]
+struct Doors {
+    live: watch::Receiver<Live>,
+    /// Whoever has shown a certificate that is taken.
+    known: Router,
+    /// Whoever has not, and needs the token.
+    others: Router,
+}
+
+impl Doors {
+    fn open<P: Send + 'static>(&self, stream: TcpStream, place: P, closing: watch::Receiver<()>) {
+        let Some(tls) = self.live.borrow().tls.clone() else {
+            return talk(stream, self.others.clone(), place, closing);
+        };
+        let Self { known, others, .. } = self.clone();
+        tokio::spawn(async move {
+            let greeted = timeout(PATIENCE, TlsAcceptor::from(tls).accept(stream)).await;
+            // Who does not speak TLS, or has no certificate that is taken, has been told by it.
+            let Ok(Ok(stream)) = greeted else { return };
+            let is_known = stream.get_ref().1.peer_certificates().is_some();
+            talk(stream, if is_known { known } else { others }, place, closing);
+        });
+    }
 }
 
 /// Accepts connections until the server is closed.
-async fn take_in(listener: Listener, router: Router, mut closing: watch::Receiver<()>) {
+async fn take_in(listener: Listener, mut closing: watch::Receiver<()>) {
     let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let until = closing.clone();
     loop {
         let next = async {
             let place = Arc::clone(&places).acquire_owned().await.ok();
-            let (router, closing) = (router.clone(), until.clone());
+            let closing = until.clone();
             match &listener {
-                Listener::Unix(listener) => {
-                    listener.accept().await.map(|(s, _)| talk(s, router, place, closing))
+                Listener::Unix(listener, router) => {
+                    listener.accept().await.map(|(s, _)| talk(s, router.clone(), place, closing))
                 }
-                Listener::Tcp(listener) => {
-                    listener.accept().await.map(|(s, _)| talk(s, router, place, closing))
+                Listener::Tcp(listener, doors) => {
+                    listener.accept().await.map(|(s, _)| doors.open(s, place, closing))
                 }
             }
         };

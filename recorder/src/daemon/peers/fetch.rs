@@ -2,17 +2,19 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Request, Response, StatusCode, header};
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio_rustls::TlsConnector;
 
-use super::Wish;
+use super::{Place, Wish};
 use crate::daemon::client::{self, Connected};
 use crate::daemon::{Dumped, store};
 use crate::describe::printable;
@@ -33,15 +35,15 @@ const MOST_ADDRESS: usize = 4096;
 /// Has a peer keep its part, and fetches it.
 pub async fn part(
     peer: &str,
-    address: SocketAddr,
+    place: &Place,
     wish: &Wish,
     mut folder: watch::Receiver<Option<PathBuf>>,
 ) -> Result<Fetched> {
-    let (dump, uploads_to) = cut(address, wish).await?;
+    let (dump, uploads_to) = cut(place, wish).await?;
     let folder = folder.wait_for(Option::is_some).await.context("the dump was given up")?.clone();
     let file = format!("peer-{}.parquet", store::plain(peer));
     let path = folder.context("a folder")?.join(&file);
-    let fetched = fetch(address, wish, &dump, &path).await;
+    let fetched = fetch(place, wish, &dump, &path).await;
     if fetched.is_err() {
         // What there is of it is not a recording.
         let _ = fs::remove_file(&path);
@@ -50,9 +52,9 @@ pub async fn part(
 }
 
 /// Has it make a dump; the dump's name, and where it uploads it.
-async fn cut(address: SocketAddr, wish: &Wish) -> Result<(String, Option<String>)> {
+async fn cut(place: &Place, wish: &Wish) -> Result<(String, Option<String>)> {
     let body = serde_json::to_vec(&wish.request)?;
-    let connected = send(address, wish, "POST", "/v1/dump", body).await?;
+    let connected = send(place, wish, "POST", "/v1/dump", body).await?;
     let answer = said(connected.answer).await?;
     let dumped: Dumped = serde_json::from_slice(&answer).context("understand it")?;
     let Dumped::Kept { folder, upload, .. } = dumped else { bail!("it failed to make its dump") };
@@ -63,9 +65,9 @@ async fn cut(address: SocketAddr, wish: &Wish) -> Result<(String, Option<String>
     Ok((name, upload.map(|to| printable(&to).into_owned()).filter(|to| to.len() <= MOST_ADDRESS)))
 }
 
-async fn fetch(address: SocketAddr, wish: &Wish, dump: &str, path: &Path) -> Result<()> {
+async fn fetch(place: &Place, wish: &Wish, dump: &str, path: &Path) -> Result<()> {
     let from = format!("/v1/dumps/{dump}/recording.parquet");
-    let mut connected = send(address, wish, "GET", &from, Vec::new()).await?;
+    let mut connected = send(place, wish, "GET", &from, Vec::new()).await?;
     if connected.answer.status() != StatusCode::OK {
         said(connected.answer).await?;
         bail!("it sent no recording");
@@ -83,19 +85,23 @@ async fn fetch(address: SocketAddr, wish: &Wish, dump: &str, path: &Path) -> Res
 }
 
 async fn send(
-    address: SocketAddr,
+    place: &Place,
     wish: &Wish,
     method: &str,
     path: &str,
     body: Vec<u8>,
 ) -> Result<Connected> {
-    let stream = TcpStream::connect(address).await.context("connect")?;
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(header::HOST, address.to_string())
-        .header(header::AUTHORIZATION, format!("Bearer {}", wish.token))
-        .body(Full::new(Bytes::from(body)))?;
+    let stream = TcpStream::connect(place.address).await.context("connect")?;
+    let mut request =
+        Request::builder().method(method).uri(path).header(header::HOST, place.address.to_string());
+    if let Some(token) = &wish.token {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let request = request.body(Full::new(Bytes::from(body)))?;
+    let Some(tls) = &wish.tls else { return client::send(stream, request).await };
+    let name = ServerName::try_from(place.host.clone()).context("check its certificate")?;
+    let connector = TlsConnector::from(Arc::clone(tls));
+    let stream = connector.connect(name, stream).await.context("speak TLS")?;
     client::send(stream, request).await
 }
 
