@@ -65,6 +65,9 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         Dumped::Kept { folder, done, upload } => {
             writeln!(out, "{}", folder.display())?;
             writeln!(out, "{}", done.headline)?;
+            for unusual in &done.unusual {
+                writeln!(out, "{unusual}")?;
+            }
             for part in &done.peers {
                 if let Some(why) = &part.missing {
                     writeln!(out, "silent   {}: {why}", part.peer)?;

@@ -124,13 +124,18 @@ fn learn(daemon: &Running, more: u64) {
     }
 }
 
-/// A dump of the last seconds: its folder, and the lines that say what is not as usual.
+/// A dump of the last seconds: its folder, and the lines that say what is not as usual, to whoever asked and in `why.txt`.
 fn unusual(daemon: &Running) -> (PathBuf, Vec<String>) {
-    let folder = daemon.dump(&["--last", "4s"]);
+    let said = daemon.ask(&["dump", "--last", "4s"]);
+    let folder = PathBuf::from(said.lines().next().expect("a folder"));
     let why = fs::read_to_string(folder.join("why.txt")).expect("an answer");
     let is_it = |line: &&str| ["new ", "slow ", "more "].iter().any(|kind| line.starts_with(kind));
-    let lines = why.lines().take_while(|line| !line.is_empty()).filter(is_it);
-    (folder.clone(), lines.map(str::to_owned).collect())
+    let lines = |text: &str| -> Vec<String> {
+        let first = text.lines().take_while(|line| !line.is_empty());
+        first.filter(is_it).map(str::to_owned).collect()
+    };
+    assert_eq!(lines(&said), lines(&why));
+    (folder, lines(&why))
 }
 
 #[test]
