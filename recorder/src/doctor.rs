@@ -8,8 +8,9 @@ use anyhow::Result;
 use aya::{Btf, Ebpf};
 use serde::Serialize;
 
-use crate::capture::attach::family::{ACCEPT, COMMON, DROPS, Family, Hook, Need};
+use crate::capture::attach::family::{ACCEPT, COMMON, Family, Hook, Need};
 use crate::capture::attach::{self, Settings, root_cause};
+use crate::capture::detail::More;
 use crate::capture::{Scope, procfs};
 use crate::fault::ability;
 use crate::fault::plan::{Ability, Capabilities};
@@ -132,7 +133,7 @@ fn kernel_half(checks: &mut Vec<Check>) {
     match loaded {
         Ok((btf, mut ebpf)) => {
             checks.push(maps(Answer::Yes, None));
-            checks.extend(COMMON.iter().chain([&DROPS]).map(|hook| {
+            checks.extend(COMMON.iter().chain(beyond_flow()).map(|hook| {
                 let tried = attach::attach_hook(&mut ebpf, &btf, hook);
                 check(hook, tried)
             }));
@@ -149,10 +150,15 @@ fn kernel_half(checks: &mut Vec<Check>) {
             let privileged = checks.iter().all(|c| !c.required || c.answer == Answer::Yes);
             let answer = if privileged { Answer::No } else { Answer::Unknown };
             checks.push(maps(answer, Some(root_cause(&error))));
-            checks.extend(COMMON.iter().chain([&DROPS]).chain(&ACCEPT).map(untried));
+            checks.extend(COMMON.iter().chain(beyond_flow()).chain(&ACCEPT).map(untried));
             checks.extend(Family::ALL.map(untried_family));
         }
     }
+}
+
+/// The hooks of all details.
+fn beyond_flow() -> impl Iterator<Item = &'static Hook> {
+    More::ALL.into_iter().flat_map(More::hooks)
 }
 
 fn load() -> Result<(Btf, Ebpf)> {

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use recorder::capture::Scope;
-use recorder::capture::detail::Detail;
+use recorder::capture::detail::{Detail, More};
 use recorder::event::{Event, History, Op};
 
 use tests::patience;
@@ -14,7 +14,7 @@ use crate::daemon::running::{self, Running};
 use crate::netns::{NAMESPACES, Namespace};
 use crate::recorded::{Recorder, python_command};
 
-const NET: Detail = Detail { net: true };
+const NET: Detail = Detail::of(More::Net);
 
 /// A client and a server in a namespace whose firewall drops the first of each two packets with data.
 const LOSSY: &str = "

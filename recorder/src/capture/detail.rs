@@ -1,50 +1,95 @@
 //! How much the probes record: `flow` always, and what was asked for beyond, for as long as it was asked for.
-//!
-//! What goes beyond costs something, so that its hooks are attached when it is raised, and detached when it is
-//! lowered: a hook that is not attached costs nothing.
+
+mod raised;
 
 use std::fmt;
-use std::process;
 use std::str::FromStr;
 
-use anyhow::{Context, Result, bail};
-use aya::programs::Program;
-use aya::programs::tp_btf::BtfTracePointLinkId;
-use aya::{Btf, Ebpf};
 use serde::{Deserialize, Serialize};
 
 use super::attach::family::{self, Hook};
-use super::attach::{Attached, program};
-use super::offsets;
-use crate::event::Detailed;
+pub use raised::Details;
 
-/// What is recorded besides `flow`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub struct Detail {
+/// One thing that is recorded beyond `flow`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum More {
     /// Packets that the kernel dropped.
-    pub net: bool,
+    Net,
 }
 
-impl Detail {
-    pub const FLOW: Self = Self { net: false };
+impl More {
+    pub const ALL: [Self; 1] = [Self::Net];
 
-    /// What one or the other asks for.
-    pub const fn with(self, other: Self) -> Self {
-        Self { net: self.net || other.net }
+    /// As in `--detail`, and in the recording.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Net => "net",
+        }
+    }
+
+    /// What it adds.
+    pub const fn gives(self) -> &'static str {
+        match self {
+            Self::Net => "packets that the kernel drops",
+        }
+    }
+
+    /// Where its programs meet the kernel, in the order in which they are attached.
+    pub const fn hooks(self) -> &'static [Hook] {
+        match self {
+            Self::Net => &family::NET,
+        }
     }
 }
 
+/// What is recorded: `flow`, and any of [`More`] besides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Detail(u8);
+
+impl Detail {
+    pub const FLOW: Self = Self(0);
+
+    pub const fn of(more: More) -> Self {
+        Self(1 << more as u8)
+    }
+
+    pub const fn has(self, more: More) -> bool {
+        self.0 & Self::of(more).0 != 0
+    }
+
+    /// What one or the other asks for.
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// What is recorded beyond `flow`.
+    pub fn more(self) -> impl Iterator<Item = More> {
+        More::ALL.into_iter().filter(move |&more| self.has(more))
+    }
+}
+
+/// `flow+net`.
 impl fmt::Display for Detail {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.net { "flow+net" } else { "flow" })
+        f.write_str("flow")?;
+        self.more().try_for_each(|more| write!(f, "+{}", more.as_str()))
     }
 }
 
 /// A word that names no detail.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("there is no detail `{0}`: say `flow`, or `+net` for packets that the kernel drops")]
-pub struct NoSuchDetail(String);
+#[error("there is no detail `{word}`: say `flow`{known}", known = known())]
+pub struct NoSuchDetail {
+    word: String,
+}
+
+/// What else there is to say: ``, or `+net` for packets that the kernel drops``.
+fn known() -> String {
+    let one = |more: More| format!(", or `+{}` for {}", more.as_str(), more.gives());
+    More::ALL.map(one).concat()
+}
 
 impl From<Detail> for String {
     fn from(detail: Detail) -> Self {
@@ -60,115 +105,21 @@ impl TryFrom<String> for Detail {
     }
 }
 
-/// `flow`, `flow+net`, or `+net`.
+/// `flow`, `flow+net`, or `+net`: any words, with `+` between them.
 impl FromStr for Detail {
     type Err = NoSuchDetail;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let mut detail = Self::FLOW;
-        let words = text.strip_prefix('+').unwrap_or(text);
-        for word in words.split('+') {
-            match word {
-                "flow" => {}
-                "net" => detail.net = true,
-                other => return Err(NoSuchDetail(other.to_owned())),
+        for word in text.strip_prefix('+').unwrap_or(text).split('+') {
+            match More::ALL.into_iter().find(|more| more.as_str() == word) {
+                Some(more) => detail = detail.with(Self::of(more)),
+                None if word == "flow" => {}
+                None => return Err(NoSuchDetail { word: word.to_owned() }),
             }
         }
         Ok(detail)
     }
-}
-
-/// The hooks beyond `flow`, and since when each stretch of more detail has lasted.
-#[derive(Default)]
-pub struct Details {
-    now: Detail,
-    link: Option<BtfTracePointLinkId>,
-    /// Kept while the program is loaded, also while it is not attached.
-    loaded: Option<Attached>,
-    stretches: Vec<Detailed>,
-    reasons: Vec<(u32, String)>,
-}
-
-/// Stretches that are remembered: a trigger that fires all day must not fill memory.
-const MOST_STRETCHES: usize = 256;
-
-impl Details {
-    pub const fn now(&self) -> Detail {
-        self.now
-    }
-
-    /// Events that its hooks could not record.
-    pub fn missed(&self) -> u64 {
-        self.loaded.as_ref().map_or(0, |hook| hook.missed(process::id()))
-    }
-
-    /// When there was more detail than `flow`, oldest first.
-    pub fn stretches(&self) -> &[Detailed] {
-        &self.stretches
-    }
-
-    /// What the kernel calls its reasons, once they have been asked for.
-    pub fn reasons(&self) -> &[(u32, String)] {
-        &self.reasons
-    }
-
-    /// Records this from now on.
-    ///
-    /// # Errors
-    /// When the kernel refuses the hook; the detail stays what it was.
-    pub fn set(&mut self, ebpf: &mut Ebpf, detail: Detail, now_ns: u64) -> Result<()> {
-        if detail == self.now {
-            return Ok(());
-        }
-        match detail.net {
-            true => self.attach(ebpf).with_context(|| format!("record {detail}"))?,
-            false => self.detach(ebpf)?,
-        }
-        self.now = detail;
-        if let Some(last) = self.stretches.last_mut().filter(|last| last.to_ns == 0) {
-            last.to_ns = now_ns;
-        }
-        if detail != Detail::FLOW {
-            self.stretches.push(Detailed { detail: detail.to_string(), from_ns: now_ns, to_ns: 0 });
-        }
-        let surplus = self.stretches.len().saturating_sub(MOST_STRETCHES);
-        self.stretches.drain(..surplus);
-        Ok(())
-    }
-
-    fn attach(&mut self, ebpf: &mut Ebpf) -> Result<()> {
-        let hook = &family::DROPS;
-        if self.loaded.is_none() {
-            let reasons = offsets::drop_reasons()?;
-            if reasons.is_empty() {
-                bail!("this kernel does not say why it drops packets (Linux 5.17 does)");
-            }
-            let btf = Btf::from_sys_fs().context("read the kernel's types")?;
-            let Program::BtfTracePoint(program) = program(ebpf, hook.program)? else {
-                bail!("the program {} is of another kind", hook.program)
-            };
-            program.load(hook.target, &btf).with_context(|| told(hook))?;
-            self.reasons = reasons;
-            self.loaded = Some(Attached::there(ebpf, hook));
-        }
-        let Program::BtfTracePoint(program) = program(ebpf, hook.program)? else { return Ok(()) };
-        self.link = Some(program.attach().with_context(|| told(hook))?);
-        Ok(())
-    }
-
-    fn detach(&mut self, ebpf: &mut Ebpf) -> Result<()> {
-        let Program::BtfTracePoint(program) = program(ebpf, family::DROPS.program)? else {
-            return Ok(());
-        };
-        if let Some(link) = self.link.take() {
-            program.detach(link).with_context(|| format!("detach {}", family::DROPS))?;
-        }
-        Ok(())
-    }
-}
-
-fn told(hook: &Hook) -> String {
-    format!("attach {hook} ({})", hook.gives)
 }
 
 #[cfg(test)]
@@ -177,17 +128,31 @@ mod tests {
 
     #[test]
     fn a_detail_is_read_as_it_is_written() {
-        for (text, detail) in [
-            ("flow", Detail::FLOW),
-            ("flow+net", Detail { net: true }),
-            ("+net", Detail { net: true }),
-            ("net", Detail { net: true }),
-        ] {
+        for bits in 0..1 << More::ALL.len() {
+            let detail = Detail(bits);
+            let text = detail.to_string();
             assert_eq!(text.parse(), Ok(detail), "{text}");
-            assert_eq!(detail.to_string().parse(), Ok(detail));
+            let words = text.trim_start_matches("flow");
+            assert_eq!(words.is_empty(), detail == Detail::FLOW);
+            if !words.is_empty() {
+                assert_eq!(words.parse(), Ok(detail), "{words}");
+                assert_eq!(words[1..].parse(), Ok(detail), "{words}");
+            }
         }
         for text in ["", "+", "flow+", "netz", "flow net"] {
             assert!(text.parse::<Detail>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_detail_is_what_was_asked_for_together() {
+        for one in More::ALL {
+            assert!(!Detail::FLOW.has(one));
+            for other in More::ALL {
+                let both = Detail::of(one).with(Detail::of(other));
+                let asked = More::ALL.into_iter().filter(|&more| more == one || more == other);
+                assert_eq!(both.more().collect::<Vec<_>>(), asked.collect::<Vec<_>>());
+            }
         }
     }
 }

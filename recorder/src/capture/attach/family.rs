@@ -124,8 +124,8 @@ pub static COMMON: [Hook; 17] = [
     },
 ];
 
-/// Packets that the kernel drops: detail `net`, attached while that is asked for.
-pub static DROPS: Hook = wanted("kfree_skb", "packets that the kernel drops (detail `net`)");
+/// Detail `net`, attached while that is asked for.
+pub static NET: [Hook; 1] = [wanted("kfree_skb", "packets that the kernel drops")];
 
 /// Which thread was given a connection: the first of these that is to be had, whatever the family.
 pub static ACCEPT: [Hook; 2] = [
