@@ -16,7 +16,6 @@ use super::pages::{self, Dictionary, NULL, Numbers, Texts};
 use crate::container::{self, Container};
 use crate::event::{Address, Event, Host, Name, Names, Proof, Protocol};
 use crate::hide::Hide;
-use crate::netns::Namespace;
 
 /// The events of the part to come. Their names and addresses are indices in the dictionaries here.
 #[derive(Default)]
@@ -136,11 +135,14 @@ pub(super) fn write<W: Write + Send>(
     columns.text(&buffer.locals, |e| e.local.0)?;
     columns.text(&buffer.remotes, |e| e.remote.0)?;
     columns.repeated(|e| (e.netns != 0).then_some(i64::from(e.netns)))?;
-    let namespaces: HashMap<u32, &Namespace> =
-        host.namespaces.iter().map(|namespace| (namespace.number, namespace)).collect();
+    // By place: a namespace's own number may be an inode's, which is large.
+    let places =
+        host.namespaces.iter().zip(0..).map(|(namespace, place)| (namespace.number, place));
+    let places: HashMap<u32, u32> = places.collect();
+    let label = |place: u32| host.namespaces[place as usize].label().into_owned();
     columns.named(
-        |e| namespaces.get(&e.netns).map(|namespace| namespace.number),
-        |e| namespaces.get(&e.netns).map_or(String::new(), |n| n.label().into_owned()),
+        |e| places.get(&e.netns).copied(),
+        |e| places.get(&e.netns).map_or(String::new(), |&place| label(place)),
     )?;
     columns.repeated(|e| (e.socket != 0).then_some(e.socket as i64))?;
     let known = |e: &Event| e.proof != Proof::Unknown;
