@@ -158,6 +158,10 @@ pub struct Offsets {
     pub mm_env_end: u32,
     pub bprm_filename: u32,
     pub bprm_interp: u32,
+    /// The word that tells the calls of 32-bit programs, see [`Arguments::compat_mask`].
+    pub task_compat: u32,
+    pub task_thread_pid: u32,
+    pub pid_level: u32,
 }
 
 /// Offset of a field that the running kernel does not have.
@@ -176,4 +180,6 @@ pub struct Arguments {
     pub accept_arguments: u32,
     /// The number by which `kfree_skb` says that no reason is given.
     pub drop_reason_unspecified: u32,
+    /// The bit that is set in [`Offsets::task_compat`] while a thread makes a call of a 32-bit program.
+    pub compat_mask: u32,
 }

@@ -20,16 +20,16 @@ pub struct Slot {
     /// TCP: 64-bit count whose low 32 bits may be torn; picks the epoch of `sequence`. For sends
     /// `bytes_acked + (write_seq − snd_una)`, for receives `bytes_received − (rcv_nxt − copied_seq)`.
     /// Unix sockets: bytes (of messages: messages) counted so far, these included.
-    /// UDP: number of the peer, see [`kind::PEER`]; 0 if it is not known.
+    /// UDP: number of the peer, see [`kind::PEER`]; 0 if it is not known. System calls: when it began.
     pub count: u64,
-    /// `write_seq` after a send, `copied_seq` after a receive.
+    /// `write_seq` after a send, `copied_seq` after a receive; a system call's descriptor, or [`NO_DESCRIPTOR`].
     pub sequence: u32,
     /// Bytes (≥ 0) or −errno of a call; numbers that are sent again; exit code of an exit; signal number of a signal.
     pub result: i32,
     /// How many events this thread has raised so far, this one included; 0 in kernel lanes.
     pub task_count: u32,
     /// Flags of the call (`MSG_*`) for sends and receives; the other thread (child, target) for task
-    /// events; the kernel's reason for resets; number of the first byte that is sent again.
+    /// events; the kernel's reason for resets; number of the first byte that is sent again; a system call's number.
     pub argument: u32,
     /// One of [`kind`].
     pub kind: u8,
@@ -39,9 +39,12 @@ pub struct Slot {
     /// Signals: `result` of `signal_generate` and whether the whole process was meant.
     pub aux: [u8; 2],
     /// `sk_err` for state changes and socket errors; `si_code` for signals; how long sends and receives
-    /// took ([`Slot::begin_ns`]).
+    /// took ([`Slot::begin_ns`]); for system calls the process whose end it told.
     pub code: i32,
 }
+
+/// Stands for the descriptor of a system call that has none.
+pub const NO_DESCRIPTOR: u32 = u32::MAX;
 
 /// Set in [`Slot::code`] where a call took so long that its duration is in units of [`LONG_UNIT_NS`].
 const LONG: u64 = 1 << 31;
@@ -155,6 +158,8 @@ pub mod kind {
     /// A packet was thrown away: `argument` is the kernel's reason; the detail names both ends, `local` the one that
     /// sent it.
     pub const DROPPED: u8 = 17;
+    /// A system call has returned that raised no other event.
+    pub const SYSCALL: u8 = 18;
     /// A fault fired: `result` is the negative errno or the signal, `argument` the rule. In the thread whose
     /// call it changes, or in a socket's lane.
     pub const FAULT: u8 = 32;

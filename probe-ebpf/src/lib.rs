@@ -10,4 +10,5 @@ pub mod event;
 pub mod fault;
 pub mod ring;
 pub mod storage;
+pub mod syscall;
 pub mod watch;

@@ -31,4 +31,30 @@ pub struct TaskState {
     /// Bits of [`seen`]: the first of two programs at a hook has seen the call that ends, so that the second has nothing
     /// to do.
     pub seen: u32,
+    /// Detail `syscall`: the system call that it is in.
+    pub call: Call,
+}
+
+/// A system call as it began.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct Call {
+    /// 0: it was not seen to begin, or is over.
+    pub begun_ns: u64,
+    /// Cookie of the socket behind its descriptor; 0: none, or it has none yet.
+    pub socket: u64,
+    /// Where the program wants to be told of a child: an address of its own.
+    pub report: u64,
+    /// How often the thread had gone to sleep before.
+    pub switches: u64,
+    /// Events that it had raised before.
+    pub count: u32,
+    pub number: u32,
+    /// What the table of calls said of it ([`crate::syscall`]).
+    pub how: u32,
+    /// Its descriptor, or [`NO_DESCRIPTOR`](crate::event::NO_DESCRIPTOR).
+    pub fd: u32,
+    /// What that is: one of [`protocol`](crate::event::protocol), 0 for others.
+    pub protocol: u32,
+    pub reserved: u32,
 }

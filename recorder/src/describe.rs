@@ -78,7 +78,19 @@ pub fn act(history: &History, event: &Event) -> String {
         Op::Bind => with_error("bind", event),
         Op::Socket => with_error("socket", event),
         Op::Poll => with_error("poll", event),
+        Op::Call => call(history, event),
         Op::Fault => fault(history, event),
+    }
+}
+
+/// A system call, with its descriptor and what it returned: `epoll_wait(5) = 1`, `futex ETIMEDOUT`.
+fn call(history: &History, event: &Event) -> String {
+    let name = printable(history.names.text(event.syscall));
+    let name = if name.is_empty() { "system call".into() } else { name };
+    let fd = event.fd.number().map(|fd| format!("({fd})")).unwrap_or_default();
+    match error_name(event) {
+        Some(error) => format!("{name}{fd} {error}"),
+        None => format!("{name}{fd} = {}", event.result),
     }
 }
 
@@ -153,6 +165,8 @@ fn other_end(event: &Event) -> Option<(&'static str, Address)> {
         Op::Fault if event.flags.has(Flags::LOST) => Some(("to", event.remote)),
         Op::Fault if event.flags.has(Flags::EOF) => Some(("towards", event.remote)),
         Op::Listen | Op::Unlisten | Op::Bind => Some(("on", event.local)),
+        Op::Call if event.remote != Address::NONE => Some(("towards", event.remote)),
+        Op::Call if event.protocol.is_some() => Some(("on", event.local)),
         _ => None,
     }
 }
@@ -288,7 +302,7 @@ mod tests {
 
     use super::*;
     use crate::container::Called;
-    use crate::event::{Host, Name};
+    use crate::event::{Descriptor, Host, Name};
 
     fn history() -> (History, Event) {
         let mut history = History { hosts: vec![Host::default()], ..History::default() };
@@ -306,9 +320,11 @@ mod tests {
 
     #[test]
     fn every_op_has_its_words() {
-        let (history, blank) = history();
+        let (mut history, blank) = history();
+        let name = history.names.intern("epoll_wait");
+        let called = Event { syscall: name, fd: Descriptor(5), ..blank };
         let texts = Op::ALL.map(|op| {
-            describe(&history, &Event { op, target: 4301, result: 7, signal: 15, ..blank })
+            describe(&history, &Event { op, target: 4301, result: 7, signal: 15, ..called })
         });
         expect![[r#"
             send 7 B to [::1]:53122
@@ -335,7 +351,8 @@ mod tests {
             fault ``: in place of 4301
             packet dropped (reason 7) to [::1]:53122
             socket
-            poll"#]]
+            poll
+            epoll_wait(5) = 7 towards [::1]:53122"#]]
         .assert_eq(&texts.join("\n"));
     }
 

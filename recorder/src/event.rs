@@ -38,7 +38,8 @@ pub struct Event {
     /// whether they mean anything.
     pub stream_start: u64,
     pub stream_end: u64,
-    /// Bytes of a send or receive; exit status of an exit; number of the reason of a drop; 0 otherwise.
+    /// Bytes of a send or receive; exit status of an exit; number of the reason of a drop; what a system call returned
+    /// that did not fail; 0 otherwise.
     pub result: i64,
     /// Initial sequence number of this end of the connection and of the other; see [`Event::proof`].
     pub iss: u32,
@@ -47,7 +48,8 @@ pub struct Event {
     pub pid: u32,
     /// Thread; 0 in a kernel lane.
     pub tid: u32,
-    /// The other thread: a fork's child, a signal's target, an OOM kill's victim; the process that a fault restarts.
+    /// The other thread: a fork's child, a signal's target, an OOM kill's victim; the process that a fault restarts, or
+    /// whose end a wait has told.
     pub target: u32,
     /// How many events the thread has raised so far, this one included; 0 in kernel lanes.
     pub task_count: u32,
@@ -57,6 +59,9 @@ pub struct Event {
     pub cgroup: Name,
     /// The injected fault that this is, or that changed it.
     pub fault: Name,
+    /// What a system call is called ([`Op::Call`]).
+    pub syscall: Name,
+    pub fd: Descriptor,
     pub local: Address,
     pub remote: Address,
     /// Index in [`History::hosts`].
@@ -95,6 +100,8 @@ impl Event {
             comm: Name::NONE,
             cgroup: Name::NONE,
             fault: Name::NONE,
+            syscall: Name::NONE,
+            fd: Descriptor::NONE,
             local: Address::NONE,
             remote: Address::NONE,
             host: 0,
@@ -140,11 +147,19 @@ impl Event {
         self.fault != Name::NONE && self.op != Op::Fault
     }
 
+    /// Whether it has a part in what goes through its socket: not so a call that a fault changed, whatever it returned, nor
+    /// a system call, of which the socket has told what there is to tell.
+    pub fn is_of_stream(&self) -> bool {
+        self.socket != 0 && !self.is_changed() && self.op != Op::Call
+    }
+
     /// What the call returned: the bytes of a send or receive that succeeded, or an exit's status; of a dropped
     /// packet the number of the reason.
     pub const fn outcome(&self) -> Option<i64> {
         match self.op {
-            Op::Send | Op::Recv | Op::Exit | Op::Dropped if self.error == 0 => Some(self.result),
+            Op::Send | Op::Recv | Op::Exit | Op::Dropped | Op::Call if self.error == 0 => {
+                Some(self.result)
+            }
             _ => None,
         }
     }
@@ -210,10 +225,12 @@ pub enum Op {
     Socket,
     /// A thread waited until one of several descriptors is ready; recorded only where a fault changed the call.
     Poll,
+    /// A thread made a system call that raised no other event: it waited, or did something about a socket or pipe.
+    Call,
 }
 
 impl Op {
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Send,
         Self::Recv,
         Self::Connect,
@@ -239,6 +256,7 @@ impl Op {
         Self::Dropped,
         Self::Socket,
         Self::Poll,
+        Self::Call,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -267,6 +285,7 @@ impl Op {
             Self::Bind => "bind",
             Self::Socket => "socket",
             Self::Poll => "poll",
+            Self::Call => "call",
             Self::Fault => "fault",
         }
     }
@@ -287,6 +306,7 @@ impl Op {
                 | Self::OomKill
                 | Self::Socket
                 | Self::Poll
+                | Self::Call
                 | Self::Fault
         )
     }
@@ -372,7 +392,7 @@ impl Protocol {
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub enum Ring {
-    /// Sends and receives.
+    /// Sends, receives and system calls.
     Bulk,
     /// Everything else, so that a flood of bytes never evicts the culprit.
     Rare,
@@ -451,7 +471,7 @@ impl Flags {
     }
 }
 
-/// Index of an interned text: comm, cgroup.
+/// Index of an interned text: comm, cgroup, system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(pub u32);
 
@@ -463,6 +483,18 @@ impl Default for Name {
 
 impl Name {
     pub const NONE: Self = Self(u32::MAX);
+}
+
+/// A thread's number for a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Descriptor(pub u32);
+
+impl Descriptor {
+    pub const NONE: Self = Self(u32::MAX);
+
+    pub fn number(self) -> Option<u32> {
+        (self != Self::NONE).then_some(self.0)
+    }
 }
 
 /// Index of an interned socket address.

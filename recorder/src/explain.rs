@@ -146,6 +146,7 @@ fn proof(history: &History, event: &Event, kind: EdgeKind, after: Option<EventIn
             format!("end of stream at byte {}", event.stream_start)
         }
         EdgeKind::Close => "ends the connection".to_owned(),
+        EdgeKind::Task if event.op == Op::Exit => "its end was waited for".to_owned(),
         EdgeKind::Task => "starts it".to_owned(),
         EdgeKind::Signal => "the signal".to_owned(),
         EdgeKind::Fault if event.is_hole() => "lost from then on".to_owned(),
@@ -383,8 +384,14 @@ pub fn last_error(history: &History) -> Option<EventIndex> {
 
 /// The last of those that match.
 pub fn last_error_in(history: &History, scope: &Bound) -> Option<EventIndex> {
-    let failed = |event: &Event| event.error != 0 && !is_wait(event.error);
     latest(history, |event| failed(event) && event.op != Op::Fault && scope.matches(event))
+}
+
+/// Whether something went wrong in an event, as against a call that would have had to wait, or has waited in vain.
+pub fn failed(event: &Event) -> bool {
+    let in_vain = [libc::ETIMEDOUT, libc::EINTR, libc::ECHILD];
+    let waited = event.op == Op::Call && in_vain.contains(&i32::from(event.error));
+    event.error != 0 && !is_wait(event.error) && !waited
 }
 
 /// Whether an errno says that a call would have had to wait.

@@ -19,7 +19,7 @@ use std::cmp::Reverse;
 use std::collections::HashSet;
 
 use crate::event::{Event, EventIndex, Flags, History, Op};
-use crate::explain::{self, Answer, is_wait};
+use crate::explain::{self, Answer};
 use crate::graph::{EdgeKind, Graph, Side, node};
 use crate::pattern::Pattern;
 use crate::slice::{self, Options, Reach, Via};
@@ -164,7 +164,7 @@ fn worst_failure(history: &History, graph: &Graph, scope: &Pattern) -> Option<Ev
     let mut kinds = HashSet::new();
     let mut candidates: Vec<EventIndex> = Vec::new();
     for (index, event) in history.events.iter().enumerate().rev() {
-        let failed = event.error != 0 && !is_wait(event.error) && !event.in_kernel_lane();
+        let failed = explain::failed(event) && !event.in_kernel_lane();
         let ended = event.op == Op::Exit && Cause::of(event).is_some();
         if (failed || ended)
             && scope.matches(event)

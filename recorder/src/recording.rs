@@ -34,4 +34,4 @@ pub use repair::repair;
 pub const PART_ROWS: usize = 131_072;
 
 /// Version of the schema and of the metadata this program writes; it reads this one and all before it.
-pub const SCHEMA_VERSION: u32 = 2;
+pub const SCHEMA_VERSION: u32 = 3;

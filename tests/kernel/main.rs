@@ -11,6 +11,7 @@ mod container;
 mod daemon;
 mod datagram;
 mod detach;
+mod detail;
 mod dropped;
 mod family;
 mod fault;

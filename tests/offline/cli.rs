@@ -271,7 +271,7 @@ fn a_recording_of_a_newer_version_is_refused() {
     expect![[r#"
         exit 2
         --- stderr
-        wherefore: open DIR/file: written by a newer wherefore (schema 9), this one reads up to 2
+        wherefore: open DIR/file: written by a newer wherefore (schema 9), this one reads up to 3
     "#]]
     .assert_eq(&run(folder.path(), &["why", "DIR/file"]));
 }
@@ -301,7 +301,7 @@ fn patterns_that_are_none() {
             wherefore: bad pattern: there is no key `nosuch`
                 nosuch=1
                 ^
-            hint: keys: host pid tid comm cgroup container pod op protocol local remote netns socket iss irs stream_start stream_end result error signal target fault cpu ring position time begin_ns time_ns duration lane flag
+            hint: keys: host pid tid comm cgroup container pod op protocol local remote netns socket iss irs stream_start stream_end result error signal target fault syscall fd cpu ring position time begin_ns time_ns duration lane flag
         "#]],
     );
     check(

@@ -53,9 +53,11 @@ fn written_out(history: &History, event: &Event) -> String {
         cgroup: blank.cgroup,
         local: blank.local,
         remote: blank.remote,
+        syscall: blank.syscall,
         ..*event
     };
-    format!("{comm} {cgroup} {local:?} {remote:?} {numbers:?}")
+    let call = names.text(event.syscall);
+    format!("{comm} {cgroup} {local:?} {remote:?} {call} {numbers:?}")
 }
 
 fn all_written_out(history: &History) -> Vec<String> {

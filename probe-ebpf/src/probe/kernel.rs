@@ -113,6 +113,9 @@ pub static OFFSETS: Offsets = Offsets {
     mm_env_end: ABSENT,
     bprm_filename: ABSENT,
     bprm_interp: ABSENT,
+    task_compat: ABSENT,
+    task_thread_pid: ABSENT,
+    pid_level: ABSENT,
 };
 
 #[unsafe(no_mangle)]
@@ -123,6 +126,7 @@ pub static ARGUMENTS: Arguments = Arguments {
     mark_victim_task: 0,
     accept_arguments: ABSENT,
     drop_reason_unspecified: ABSENT,
+    compat_mask: 0,
 };
 
 /// A constant that the loader set. Volatile, since the compiler must not believe the defaults.

@@ -17,6 +17,9 @@ mod emit;
 mod scope;
 
 #[cfg(target_arch = "bpf")]
+mod file;
+
+#[cfg(target_arch = "bpf")]
 mod fire;
 
 #[cfg(target_arch = "bpf")]
@@ -51,6 +54,9 @@ mod cgroup;
 
 #[cfg(target_arch = "bpf")]
 mod signal;
+
+#[cfg(target_arch = "bpf")]
+mod syscall;
 
 #[cfg(target_arch = "bpf")]
 mod iterate;

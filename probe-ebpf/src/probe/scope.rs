@@ -164,7 +164,7 @@ pub fn current_task() -> Option<*mut task_struct> {
 
 /// The current thread and what is remembered about it, if it is in scope.
 #[inline(always)]
-fn current_state() -> Option<(*mut task_struct, *mut TaskState)> {
+pub fn current_state() -> Option<(*mut task_struct, *mut TaskState)> {
     // SAFETY: a helper without arguments.
     let task = unsafe { bpf_get_current_task_btf() };
     let pid = field!(task, task_tgid, u32);

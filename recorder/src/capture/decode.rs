@@ -3,6 +3,7 @@
 //! `current` lies in interrupt context, so that it is decided here, kind by kind, whether an event belongs
 //! to the thread that was current or to its socket's kernel lane.
 
+mod call;
 mod drop;
 mod fault;
 mod place;
@@ -211,6 +212,7 @@ impl Decoder {
                 self.injected(raw, detail, &mut event);
             }
             Op::Send | Op::Recv => place::transfer(raw, &mut event),
+            Op::Call => self.called(raw, &mut event),
             Op::Dropped if !self.dropped(raw, detail, &mut event) => {
                 self.records += 1;
                 return None;
@@ -228,7 +230,7 @@ impl Decoder {
             Op::Closed | Op::Error | Op::ResetReceived => event.error = errno(slot.code),
             _ => {}
         }
-        if event.socket != 0 && event.fault == Name::NONE && op != Op::Dropped {
+        if event.is_of_stream() && event.fault == Name::NONE && op != Op::Dropped {
             self.place_in_stream(raw, &mut event);
         }
         self.place_in_thread(raw, &mut event);
@@ -299,6 +301,7 @@ impl Decoder {
         }
         let seen_ns = match event.op {
             Op::Send | Op::Recv => raw.slot.begin_ns(),
+            Op::Call => Some(raw.slot.count),
             _ => None,
         };
         let Some(known) = self.tasks.get_mut(&event.tid) else {
@@ -420,6 +423,7 @@ fn operation(raw: &Raw) -> Option<Op> {
         kind::RESET_RECEIVED => Op::ResetReceived,
         kind::RETRANSMIT => Op::Retransmit,
         kind::DROPPED => Op::Dropped,
+        kind::SYSCALL => Op::Call,
         kind::SOCKET_ERROR => Op::Error,
         kind::FORK => Op::Fork,
         kind::EXEC => Op::Exec,

@@ -1,5 +1,6 @@
 //! How much the probes record: `flow` always, and what was asked for beyond, for as long as it was asked for.
 
+mod calls;
 mod raised;
 
 use std::fmt;
@@ -14,16 +15,19 @@ pub use raised::Details;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum More {
+    /// System calls in which a thread waits, or that are about sockets and pipes.
+    Syscall,
     /// Packets that the kernel dropped.
     Net,
 }
 
 impl More {
-    pub const ALL: [Self; 1] = [Self::Net];
+    pub const ALL: [Self; 2] = [Self::Syscall, Self::Net];
 
     /// As in `--detail`, and in the recording.
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Syscall => "syscall",
             Self::Net => "net",
         }
     }
@@ -31,6 +35,7 @@ impl More {
     /// What it adds.
     pub const fn gives(self) -> &'static str {
         match self {
+            Self::Syscall => "system calls that wait, or are about sockets and pipes",
             Self::Net => "packets that the kernel drops",
         }
     }
@@ -38,6 +43,7 @@ impl More {
     /// Where its programs meet the kernel, in the order in which they are attached.
     pub const fn hooks(self) -> &'static [Hook] {
         match self {
+            Self::Syscall => &family::SYSCALL,
             Self::Net => &family::NET,
         }
     }

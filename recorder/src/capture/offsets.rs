@@ -18,6 +18,12 @@ const ARGUMENTS: [(&str, u32); 3] = match cfg!(target_arch = "aarch64") {
     false => [("di", 0), ("si", 0), ("dx", 0)],
 };
 
+/// What says that a thread makes a call of a 32-bit program, and the bit: `TS_COMPAT`, `TIF_32BIT`.
+const COMPAT: (&str, u32) = match cfg!(target_arch = "aarch64") {
+    true => ("thread_info.flags", 1 << 22),
+    false => ("thread_info.status", 2),
+};
+
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 /// Offsets and tracepoint prototypes of the running kernel.
@@ -153,6 +159,9 @@ fn offsets(btf: &Btf) -> Offsets {
         mm_env_end: at("mm_struct", "env_end"),
         bprm_filename: at("linux_binprm", "filename"),
         bprm_interp: at("linux_binprm", "interp"),
+        task_compat: at("task_struct", COMPAT.0),
+        task_thread_pid: at("task_struct", "thread_pid"),
+        pid_level: at("pid", "level"),
     }
 }
 
@@ -167,6 +176,7 @@ fn arguments(btf: &Btf) -> Arguments {
             .iter()
             .find(|(_, name)| *name == UNSPECIFIED)
             .map_or(ABSENT, |(number, _)| *number),
+        compat_mask: COMPAT.1,
     }
 }
 

@@ -56,7 +56,8 @@ pub struct Arguments {
     /// See sends and receives by this family of hooks [default: the first that works here]
     #[arg(long, value_name = "FAMILY", value_parser = family_parser())]
     hooks: Option<Family>,
-    /// Record more than `flow`: `+net` adds the packets that the kernel drops, and why
+    /// Record more than `flow`: `+syscall` adds system calls in which threads wait, and those about sockets and pipes;
+    /// `+net` the packets that the kernel drops, and why; or both, `+syscall+net`
     #[arg(long, value_name = "DETAIL", default_value = "flow")]
     detail: Detail,
     /// Show the probes' own diagnostics

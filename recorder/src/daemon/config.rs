@@ -372,7 +372,7 @@ mod tests {
                 bad pattern: there is no key `colour`
                     colour=red
                     ^
-                hint: keys: host pid tid comm cgroup container pod op protocol local remote netns socket iss irs stream_start stream_end result error signal target fault cpu ring position time begin_ns time_ns duration lane flag
+                hint: keys: host pid tid comm cgroup container pod op protocol local remote netns socket iss irs stream_start stream_end result error signal target fault syscall fd cpu ring position time begin_ns time_ns duration lane flag
             "#]],
         );
     }

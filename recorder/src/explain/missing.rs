@@ -158,9 +158,13 @@ impl Stop {
         });
         let mut held: Vec<Self> = threads
             .filter_map(|thread| {
-                let &last = graph.events_of_thread(thread).last()?;
+                let events = graph.events_of_thread(thread);
+                let &last = events.last()?;
+                // What it waited in before says nothing of whom it asked.
+                let event = |&e: &EventIndex| &history.events[e as usize];
+                let asked = events.iter().rev().map(event).find(|event| event.op != Op::Call)?;
                 let stop = Self::of(history, graph, thread, last, last);
-                (!stop.ended && waits_for_others(&history.events[last as usize])).then_some(stop)
+                (!stop.ended && waits_for_others(asked)).then_some(stop)
             })
             .collect();
         held.sort_by_key(|stop| std::cmp::Reverse(stop.silent_ns));

@@ -127,6 +127,8 @@ pub struct EventRow<'a> {
     error: Option<String>,
     signal: Option<String>,
     target: Option<u32>,
+    syscall: Option<&'a str>,
+    fd: Option<u32>,
     eof: bool,
     peek: bool,
     flags: Vec<&'static str>,
@@ -169,6 +171,8 @@ impl<'a> EventRow<'a> {
             error: describe::error_name(event),
             signal: (event.signal != 0).then(|| describe::signal_name(event.signal)),
             target: present(event.target),
+            syscall: Some(history.names.text(event.syscall)).filter(|name| !name.is_empty()),
+            fd: event.fd.number(),
             eof: event.flags.has(Flags::EOF),
             peek: event.flags.has(Flags::PEEK),
             flags: flags(event),
@@ -305,10 +309,10 @@ mod tests {
         };
         expect![[r#"
             {"events":[
-            {"id":0,"host":"a","begin_ns":10,"time_ns":20,"pid":40,"tid":41,"comm":"a \"b\"\u001b\\<é>","cgroup":"/app","runtime":null,"container":null,"pod":null,"lane":"thread","op":"send","protocol":"tcp","local":"[::1]:53122","remote":"127.0.0.1:80","netns":4026531840,"netns_name":null,"socket":77,"iss":1000,"irs":2000,"stream_start":0,"stream_end":497,"result":497,"error":null,"signal":null,"target":null,"eof":false,"peek":false,"flags":["active"],"cpu":1,"ring":"bulk","position":5},
-            {"id":1,"host":"a","begin_ns":10,"time_ns":15,"pid":40,"tid":41,"comm":"a \"b\"\u001b\\<é>","cgroup":"/app","runtime":null,"container":null,"pod":null,"lane":"thread","op":"recv","protocol":"tcp","local":"[::1]:53122","remote":"127.0.0.1:80","netns":4026531840,"netns_name":null,"socket":77,"iss":null,"irs":null,"stream_start":null,"stream_end":null,"result":0,"error":"ECONNRESET","signal":null,"target":null,"eof":false,"peek":true,"flags":[],"cpu":1,"ring":"bulk","position":5},
-            {"id":2,"host":"a","begin_ns":0,"time_ns":30,"pid":null,"tid":null,"comm":"","cgroup":"","runtime":null,"container":null,"pod":null,"lane":"kernel","op":"reset_sent","protocol":"tcp","local":"127.0.0.1:80","remote":null,"netns":null,"netns_name":null,"socket":77,"iss":null,"irs":null,"stream_start":null,"stream_end":null,"result":0,"error":null,"signal":null,"target":null,"eof":false,"peek":false,"flags":[],"cpu":0,"ring":"bulk","position":0},
-            {"id":3,"host":"a","begin_ns":0,"time_ns":0,"pid":9,"tid":9,"comm":"","cgroup":"","runtime":null,"container":null,"pod":null,"lane":"thread","op":"signal","protocol":null,"local":null,"remote":null,"netns":null,"netns_name":null,"socket":null,"iss":null,"irs":null,"stream_start":null,"stream_end":null,"result":0,"error":null,"signal":"SIGKILL","target":41,"eof":false,"peek":false,"flags":[],"cpu":0,"ring":"rare","position":0}
+            {"id":0,"host":"a","begin_ns":10,"time_ns":20,"pid":40,"tid":41,"comm":"a \"b\"\u001b\\<é>","cgroup":"/app","runtime":null,"container":null,"pod":null,"lane":"thread","op":"send","protocol":"tcp","local":"[::1]:53122","remote":"127.0.0.1:80","netns":4026531840,"netns_name":null,"socket":77,"iss":1000,"irs":2000,"stream_start":0,"stream_end":497,"result":497,"error":null,"signal":null,"target":null,"syscall":null,"fd":null,"eof":false,"peek":false,"flags":["active"],"cpu":1,"ring":"bulk","position":5},
+            {"id":1,"host":"a","begin_ns":10,"time_ns":15,"pid":40,"tid":41,"comm":"a \"b\"\u001b\\<é>","cgroup":"/app","runtime":null,"container":null,"pod":null,"lane":"thread","op":"recv","protocol":"tcp","local":"[::1]:53122","remote":"127.0.0.1:80","netns":4026531840,"netns_name":null,"socket":77,"iss":null,"irs":null,"stream_start":null,"stream_end":null,"result":0,"error":"ECONNRESET","signal":null,"target":null,"syscall":null,"fd":null,"eof":false,"peek":true,"flags":[],"cpu":1,"ring":"bulk","position":5},
+            {"id":2,"host":"a","begin_ns":0,"time_ns":30,"pid":null,"tid":null,"comm":"","cgroup":"","runtime":null,"container":null,"pod":null,"lane":"kernel","op":"reset_sent","protocol":"tcp","local":"127.0.0.1:80","remote":null,"netns":null,"netns_name":null,"socket":77,"iss":null,"irs":null,"stream_start":null,"stream_end":null,"result":0,"error":null,"signal":null,"target":null,"syscall":null,"fd":null,"eof":false,"peek":false,"flags":[],"cpu":0,"ring":"bulk","position":0},
+            {"id":3,"host":"a","begin_ns":0,"time_ns":0,"pid":9,"tid":9,"comm":"","cgroup":"","runtime":null,"container":null,"pod":null,"lane":"thread","op":"signal","protocol":null,"local":null,"remote":null,"netns":null,"netns_name":null,"socket":null,"iss":null,"irs":null,"stream_start":null,"stream_end":null,"result":0,"error":null,"signal":"SIGKILL","target":41,"syscall":null,"fd":null,"eof":false,"peek":false,"flags":[],"cpu":0,"ring":"rare","position":0}
             ],"edges":[
             {"from":0,"from_side":"begin","to":1,"to_side":"end","kind":"bytes","proof":"must"},
             {"from":0,"from_side":"end","to":2,"to_side":"begin","kind":"close","proof":"may"}

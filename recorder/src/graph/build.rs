@@ -26,6 +26,7 @@ pub(super) fn build(history: &History) -> Graph {
     }
     thread::edges(history, &mut graph);
     task::edges(history, &rare, &mut graph);
+    task::wait_edges(history, &rare, &mut graph);
     endpoint::connect(history, &mut graph);
     endpoint::lane_edges(history, &notable, &mut graph);
     connection::edges(history, &rare, &notable, &mut graph);
@@ -38,9 +39,9 @@ pub(super) fn build(history: &History) -> Graph {
     graph
 }
 
-/// All events but sends and receives: few, and what most rules are about.
+/// All events but sends, receives and system calls: few, and what most rules are about.
 fn rare(history: &History) -> Vec<EventIndex> {
-    let rare = |event: &Event| !matches!(event.op, Op::Send | Op::Recv);
+    let rare = |event: &Event| !matches!(event.op, Op::Send | Op::Recv | Op::Call);
     let events = history.events.iter().enumerate();
     events.filter(|(_, event)| rare(event)).map(|(index, _)| index as EventIndex).collect()
 }

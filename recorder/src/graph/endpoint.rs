@@ -19,7 +19,7 @@ pub(super) fn index(history: &History, graph: &mut Graph) -> Notable {
     let mut notable = Notable::default();
     let (groups, members) = group(&history.events, |e| {
         // What was never done tells nothing of a connection.
-        (e.socket != 0 && !e.is_changed()).then_some((e.host, e.socket))
+        e.is_of_stream().then_some((e.host, e.socket))
     });
     for ((host, socket), range) in groups {
         let events = &members[range.start as usize..range.end as usize];

@@ -1,8 +1,10 @@
-//! Tasks: a fork precedes all that the new thread does.
+//! Tasks: a fork precedes all that the new thread does, and a process's end the end of the call that tells of it.
+
+use std::collections::HashMap;
 
 use super::build::lossless;
-use super::{EdgeKind, Graph, Proof, Side};
-use crate::event::{EventIndex, History, Op};
+use super::{EdgeKind, Graph, Proof, Side, complete};
+use crate::event::{Event, EventIndex, Flags, History, Op, Ring};
 
 /// From each fork to the first event of the life that it began.
 pub(super) fn edges(history: &History, rare: &[EventIndex], graph: &mut Graph) {
@@ -30,4 +32,67 @@ pub(super) fn edges(history: &History, rare: &[EventIndex], graph: &mut Graph) {
             graph.push(from, to, EdgeKind::Task, proof);
         }
     }
+}
+
+/// From the last exit of each process to the ends of the calls by which its parent waited for it.
+pub(super) fn wait_edges(history: &History, rare: &[EventIndex], graph: &mut Graph) {
+    let lives = Lives::new(history, rare);
+    for (index, wait) in history.events.iter().enumerate() {
+        if wait.op != Op::Call || wait.target == 0 {
+            continue;
+        }
+        if let Some(exit) = lives.ended(history, wait) {
+            let exited_ns = history.events[exit as usize].time_ns;
+            let host = history.hosts.get(usize::from(wait.host));
+            let proven = host.is_none_or(|h| complete(h, Ring::Rare, exited_ns, wait.time_ns));
+            let (from, to) = ((exit, Side::End), (index as EventIndex, Side::End));
+            let proof = if proven { Proof::Must } else { Proof::May };
+            graph.push(from, to, EdgeKind::Task, proof);
+        }
+    }
+}
+
+/// How processes began and ended, by host and number, in order of time.
+struct Lives {
+    forks: HashMap<(u16, u32), Vec<EventIndex>>,
+    exits: HashMap<(u16, u32), Vec<EventIndex>>,
+}
+
+impl Lives {
+    fn new(history: &History, rare: &[EventIndex]) -> Self {
+        let (mut forks, mut exits) = (HashMap::new(), HashMap::new());
+        for &index in rare {
+            let event = &history.events[index as usize];
+            let (of, number): (&mut HashMap<_, Vec<_>>, _) = match event.op {
+                Op::Fork => (&mut forks, event.target),
+                Op::Exit if event.flags.has(Flags::LAST_THREAD) => (&mut exits, event.pid),
+                _ => continue,
+            };
+            of.entry((event.host, number)).or_default().push(index);
+        }
+        Self { forks, exits }
+    }
+
+    /// The end that a wait told: the last one before it of its child. The number is given to nobody else until then, so
+    /// that if it has been, that end is in no recording.
+    fn ended(&self, history: &History, wait: &Event) -> Option<EventIndex> {
+        let event = |index: EventIndex| &history.events[index as usize];
+        let last = |of: &HashMap<(u16, u32), Vec<EventIndex>>, until_ns: u64| {
+            let all = of.get(&(wait.host, wait.target))?;
+            all[..all.partition_point(|&e| event(e).time_ns <= until_ns)].last().copied()
+        };
+        let exit = last(&self.exits, wait.time_ns)?;
+        let exited_ns = event(exit).time_ns;
+        let fork = last(&self.forks, wait.time_ns).map(event);
+        let again = fork.is_some_and(|fork| fork.time_ns > exited_ns);
+        let own = fork.is_some_and(|fork| fork.pid == wait.pid) || is_parent(history, wait);
+        (own && !again).then_some(exit)
+    }
+}
+
+/// Whether the host knows a wait's child as one of the process that waited.
+fn is_parent(history: &History, wait: &Event) -> bool {
+    let host = history.hosts.get(usize::from(wait.host));
+    let mut tasks = host.iter().flat_map(|host| &host.tasks);
+    tasks.any(|task| (task.pid, task.parent) == (wait.target, wait.pid))
 }

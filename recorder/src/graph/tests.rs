@@ -473,6 +473,40 @@ fn fork() {
     );
 }
 
+/// A wait's end has told which process ended: its target.
+#[test]
+fn a_process_ends_before_a_wait_for_it() {
+    check(
+        "a fork target=b / b.c exit / b exit last / a call syscall=wait4 target=b",
+        expect![[r#"
+            a fork → b exit  must task begin→begin
+            b exit → a call  must task end→end
+        "#]],
+    );
+    // Of two processes of one number the one that ended last, and only once it has.
+    check(
+        "a fork target=b / b exit last / a call target=b / a fork target=b / b exec / a call target=b / b exit last",
+        expect![[r#"
+            a fork → b exit  must task begin→begin
+            b exit → a call  must task end→end
+            a fork → b exec  must task begin→begin
+        "#]],
+    );
+    // A thread that was not the last, a call that told of no end, and a process of others'.
+    check(
+        "a fork target=b / b exit / a call target=b / a call",
+        expect![[r#"
+            a fork → b exit  must task begin→begin
+        "#]],
+    );
+    check(
+        "d fork target=b / b exit last / a call target=b",
+        expect![[r#"
+            d fork → b exit  must task begin→begin
+        "#]],
+    );
+}
+
 #[test]
 fn signals() {
     check(

@@ -2,7 +2,7 @@
 //!
 //! `a send 1 0..9` is thread `a`; `a.t` is thread `t` of process `a`; `k` is the kernel lane. Then the
 //! operation, the socket and the range of bytes, and what else there is: `error=ECONNRESET`, `signal=9`,
-//! `target=b`, `at=2500`, `begin=10`, `cpu=1`, `host=1`, `iss=7`, `irs=8`, `count=3`, `local=1.2.3.4:5`,
+//! `target=b`, `syscall=futex`, `at=2500`, `begin=10`, `cpu=1`, `host=1`, `iss=7`, `irs=8`, `count=3`, `local=1.2.3.4:5`,
 //! `remote=…`, `computed`, `unknown`, and the flags by name. Sockets 1 and 2, 3 and 4, … are the ends of one
 //! connection, on which socket n has port n.
 
@@ -53,7 +53,7 @@ fn event(names: &mut Names, line: &str, number: u64, earlier: &[Event]) -> Event
     (event.pid, event.tid) = task(thread);
     event.position = number + 1;
     event.time_ns = (number + 1) * STEP_NS;
-    event.ring = if matches!(op, Op::Send | Op::Recv) { Ring::Bulk } else { Ring::Rare };
+    event.ring = if matches!(op, Op::Send | Op::Recv | Op::Call) { Ring::Bulk } else { Ring::Rare };
     let mut begin = None;
     for word in words {
         if let Ok(socket) = word.parse() {
@@ -109,6 +109,7 @@ fn set(names: &mut Names, event: &mut Event, word: &str) {
         "fault" => event.fault = names.intern(value),
         "signal" => event.signal = number() as u8,
         "target" => event.target = task(value).1,
+        "syscall" => event.syscall = names.intern(value),
         "at" => event.time_ns = number(),
         "cpu" => event.cpu = number() as u16,
         "host" => event.host = number() as u16,

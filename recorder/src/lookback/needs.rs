@@ -91,6 +91,15 @@ impl<'a> Needs<'a> {
     /// Who made the thread matters where nothing else explains it.
     fn symptom(&mut self, symptom: EventIndex) {
         let event = self.of(symptom);
+        if event.op == Op::Call && event.target != 0 {
+            // How the process began and ended whose end the call told.
+            let child = event.target;
+            let of_child = |part: &Part| {
+                has(part.ops, &[Op::Exit]) && part.threads.iter().any(|t| t.pid == child)
+                    || has(part.ops, &[Op::Fork]) && targets(part, child)
+            };
+            self.all(event.host, |part| part.from_ns <= event.time_ns && of_child(part));
+        }
         if !event.in_kernel_lane() && !self.has_cause(symptom, |kind| kind != EdgeKind::Task) {
             // That it is its thread's first event, to begin with.
             let lives = self.graph.lives_of(event.host, event.tid).iter();

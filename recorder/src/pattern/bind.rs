@@ -305,6 +305,7 @@ fn code(key: Key, event: &Event) -> Option<u32> {
             (event.cgroup != Name::NONE).then_some(event.cgroup.0)
         }
         Key::Fault => (event.fault != Name::NONE).then_some(event.fault.0),
+        Key::Syscall => (event.syscall != Name::NONE).then_some(event.syscall.0),
         Key::Local => (event.local != Address::NONE).then_some(event.local.0),
         Key::Remote => (event.remote != Address::NONE).then_some(event.remote.0),
         Key::Op => Some(event.op as u32),
@@ -332,6 +333,7 @@ fn number(key: Key, event: &Event) -> Option<i128> {
         Key::StreamStart => event.has_range().then_some(event.stream_start.into()),
         Key::StreamEnd => event.has_range().then_some(event.stream_end.into()),
         Key::Result => event.outcome().map(i128::from),
+        Key::Fd => event.fd.number().map(i128::from),
         Key::Cpu => Some(event.cpu.into()),
         Key::Position => Some(event.position.into()),
         Key::BeginNs => Some(event.begin_ns.into()),

@@ -25,6 +25,8 @@ pub enum Key {
     Signal,
     Target,
     Fault,
+    Syscall,
+    Fd,
     Cpu,
     Ring,
     Position,
@@ -54,7 +56,7 @@ pub enum Kind {
 }
 
 impl Key {
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::Host,
         Self::Pid,
         Self::Tid,
@@ -77,6 +79,8 @@ impl Key {
         Self::Signal,
         Self::Target,
         Self::Fault,
+        Self::Syscall,
+        Self::Fd,
         Self::Cpu,
         Self::Ring,
         Self::Position,
@@ -112,6 +116,8 @@ impl Key {
             Self::Signal => "signal",
             Self::Target => "target",
             Self::Fault => "fault",
+            Self::Syscall => "syscall",
+            Self::Fd => "fd",
             Self::Cpu => "cpu",
             Self::Ring => "ring",
             Self::Position => "position",
@@ -138,7 +144,8 @@ impl Key {
             | Self::Container
             | Self::Pod
             | Self::Netns
-            | Self::Fault => Kind::Text,
+            | Self::Fault
+            | Self::Syscall => Kind::Text,
             Self::Op
             | Self::Protocol
             | Self::Error
@@ -176,6 +183,8 @@ impl Key {
                 | Self::Signal
                 | Self::Target
                 | Self::Fault
+                | Self::Syscall
+                | Self::Fd
                 | Self::Flag
         )
     }

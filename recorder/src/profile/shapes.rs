@@ -127,8 +127,11 @@ fn family(comm: &str) -> &str {
 /// What stands in the place of an errno where a stream has ended.
 pub const EOF: &str = "EOF";
 
-/// What happened, in a word or two; nothing for calls that found nothing to do.
+/// What happened, in a word or two; nothing for calls that found nothing to do, nor for what is recorded only at times.
 fn act(event: &Event) -> Option<String> {
+    if event.op == Op::Call {
+        return None;
+    }
     let idle = [Errno::EAGAIN, Errno::EINTR, Errno::EINPROGRESS, Errno::EALREADY, Errno::EISCONN];
     let op = event.op.as_str();
     match Errno::from_raw(event.error.into()) {

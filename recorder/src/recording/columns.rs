@@ -45,16 +45,30 @@ const SCHEMA: &str = "message event {
     REQUIRED BYTE_ARRAY ring (STRING);
     REQUIRED INT64 position;
     OPTIONAL BYTE_ARRAY fault (STRING);
+    OPTIONAL BYTE_ARRAY syscall (STRING);
+    OPTIONAL INT32 fd;
 }";
 
 /// Columns that version 1 did not have. They are for other tools: what they hold follows from other columns and from
 /// what the recording says of its host.
-pub(super) const SINCE_2: [&str; 3] = ["container", "pod", "netns_name"];
+const SINCE_2: [&str; 3] = ["container", "pod", "netns_name"];
+
+/// Columns that version 2 did not have: those of system calls, of which it had none.
+const SINCE_3: [&str; 2] = ["syscall", "fd"];
 
 /// The version of recordings with these columns.
 pub(super) fn version(schema: &SchemaDescriptor) -> u32 {
-    let is_new = schema.columns().iter().any(|column| SINCE_2.contains(&column.name()));
-    if is_new { SCHEMA_VERSION } else { 1 }
+    let columns = schema.columns().iter();
+    columns.map(|column| since(column.name())).max().unwrap_or(SCHEMA_VERSION)
+}
+
+/// The version in which a column came to be.
+pub(super) fn since(column: &str) -> u32 {
+    match column {
+        name if SINCE_3.contains(&name) => 3,
+        name if SINCE_2.contains(&name) => 2,
+        _ => 1,
+    }
 }
 
 /// Columns that grow from row to row: differences are smaller than the values, and hardly repeat.

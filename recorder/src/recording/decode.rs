@@ -14,7 +14,7 @@ use super::PART_ROWS;
 use super::columns::{parse_error, parse_signal};
 use super::encode::proof_text;
 use super::pages::{self, NULL, TextColumn};
-use crate::event::{Address, Event, Flags, Name, Names, Op, Proof, Protocol, Ring};
+use crate::event::{Address, Descriptor, Event, Flags, Name, Names, Op, Proof, Protocol, Ring};
 
 /// A stretch of a file in memory, addressed as in the file.
 pub(super) struct Span {
@@ -80,6 +80,9 @@ pub(super) struct Columns {
     cpu: Vec<i32>,
     ring: TextColumn,
     position: Vec<i64>,
+    /// Nothing in recordings that are older than these two.
+    syscall: Option<TextColumn>,
+    fd: Option<Vec<Option<i32>>>,
 }
 
 /// Decodes the columns of a row group that `span` holds.
@@ -136,7 +139,13 @@ impl ColumnsReader<'_> {
             cpu: self.numbers::<Int32Type>("cpu")?,
             ring: self.texts("ring")?,
             position: self.numbers::<Int64Type>("position")?,
+            syscall: self.has("syscall").then(|| self.texts("syscall")).transpose()?,
+            fd: self.has("fd").then(|| self.numbers_or_null::<Int32Type>("fd")).transpose()?,
         })
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.row_group.columns().iter().any(|column| column.column_path().string() == name)
     }
 
     fn pages(&self, name: &str) -> Result<(usize, SerializedPageReader<Span>)> {
@@ -155,6 +164,20 @@ impl ColumnsReader<'_> {
     }
 
     fn numbers<T: DataType>(&self, name: &str) -> Result<Vec<T::T>> {
+        let (values, levels) = self.read::<T>(name)?;
+        if values.len() == self.rows {
+            return Ok(values);
+        }
+        Ok(spread(values, levels).map(Option::unwrap_or_default).collect())
+    }
+
+    fn numbers_or_null<T: DataType>(&self, name: &str) -> Result<Vec<Option<T::T>>> {
+        let (values, levels) = self.read::<T>(name)?;
+        Ok(spread(values, levels).collect())
+    }
+
+    /// The values that there are, and of each row whether it has one.
+    fn read<T: DataType>(&self, name: &str) -> Result<(Vec<T::T>, Vec<i16>)> {
         let (number, pages) = self.pages(name)?;
         let descriptor = self.row_group.column(number).column_descr_ptr();
         let nullable = descriptor.max_def_level() > 0;
@@ -162,21 +185,19 @@ impl ColumnsReader<'_> {
             get_typed_column_reader(get_column_reader(descriptor, Box::new(pages)));
         let mut values = Vec::with_capacity(self.rows);
         let mut levels = Vec::new();
-        let (records, present, _) =
+        let (records, _, _) =
             reader.read_records(self.rows, nullable.then_some(&mut levels), None, &mut values)?;
         if records != self.rows {
             return Err(missing(name));
         }
-        if present == records {
-            return Ok(values);
-        }
-        let mut values = values.into_iter();
-        let spread = levels.into_iter().map(|level| match level {
-            0 => T::T::default(),
-            _ => values.next().unwrap_or_default(),
-        });
-        Ok(spread.collect())
+        Ok((values, levels))
     }
+}
+
+/// One value or none for each row.
+fn spread<V>(values: Vec<V>, levels: Vec<i16>) -> impl Iterator<Item = Option<V>> {
+    let mut values = values.into_iter();
+    levels.into_iter().map(move |level| if level == 0 { None } else { values.next() })
 }
 
 fn missing(name: &str) -> ParquetError {
@@ -192,6 +213,11 @@ impl Columns {
         })?;
         let cgroups = interned(&self.cgroup, |text| Some(names.intern(text)))?;
         let faults = interned(&self.fault, |text| Some(names.intern(text)))?;
+        let calls = self.syscall.as_ref();
+        let calls = calls.map(|column| interned(column, |text| Some(names.intern(text))));
+        let calls = calls.transpose()?.unwrap_or_default();
+        let call = |row: usize| self.syscall.as_ref().map_or(NULL, |column| column.rows[row]);
+        let fd = |row: usize| self.fd.as_ref().and_then(|column| column[row]);
         let mut address = |text: &str| Some(names.intern_socket_address(text.parse().ok()?));
         let locals = interned(&self.local, &mut address)?;
         let remotes = interned(&self.remote, &mut address)?;
@@ -219,6 +245,8 @@ impl Columns {
             comm: pick(&comms, self.comm.rows[row], Name::NONE),
             cgroup: pick(&cgroups, self.cgroup.rows[row], Name::NONE),
             fault: pick(&faults, self.fault.rows[row], Name::NONE),
+            syscall: pick(&calls, call(row), Name::NONE),
+            fd: fd(row).map_or(Descriptor::NONE, |fd| Descriptor(fd as u32)),
             local: pick(&locals, self.local.rows[row], Address::NONE),
             remote: pick(&remotes, self.remote.rows[row], Address::NONE),
             host,

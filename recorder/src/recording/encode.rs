@@ -26,6 +26,7 @@ pub(super) struct Buffer {
     comms: Texts,
     cgroups: Texts,
     faults: Texts,
+    syscalls: Texts,
     locals: Texts,
     remotes: Texts,
 }
@@ -42,6 +43,7 @@ impl Buffer {
             event.comm = shown.comm(&mut self.comms, event.comm);
             event.cgroup = shown.name(&mut self.cgroups, event.cgroup);
             event.fault = shown.name(&mut self.faults, event.fault);
+            event.syscall = shown.name(&mut self.syscalls, event.syscall);
             event.local = shown.address(&mut self.locals, event.local);
             event.remote = shown.address(&mut self.remotes, event.remote);
             self.events.push(event);
@@ -63,8 +65,8 @@ impl Buffer {
 
     pub(super) fn clear(&mut self) {
         self.events.clear();
-        let Self { comms, cgroups, faults, locals, remotes, .. } = self;
-        for texts in [comms, cgroups, faults, locals, remotes] {
+        let Self { comms, cgroups, faults, syscalls, locals, remotes, .. } = self;
+        for texts in [comms, cgroups, faults, syscalls, locals, remotes] {
             texts.clear();
         }
     }
@@ -164,6 +166,8 @@ pub(super) fn write<W: Write + Send>(
     columns.named(|e| Some(e.ring as u32), |e| e.ring.as_str().to_owned())?;
     columns.int64(|e| e.position as i64)?;
     columns.text(&buffer.faults, |e| e.fault.0)?;
+    columns.text(&buffer.syscalls, |e| e.syscall.0)?;
+    columns.repeated(|e| e.fd.number().map(|fd| i64::from(fd as i32)))?;
     columns.row_group.close()
 }
 

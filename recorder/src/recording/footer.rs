@@ -133,9 +133,11 @@ fn schema_fits(metadata: &ParquetMetaData) -> bool {
                         == (b.max_def_level(), b.max_rep_level())
             })
     };
-    let is_new = |column: &&ColumnDescPtr| columns::SINCE_2.contains(&column.name());
-    let first: Vec<_> = ours.columns().iter().filter(|c| !is_new(c)).cloned().collect();
-    fits(ours.columns()) || fits(&first)
+    let of = |version: u32| -> Vec<ColumnDescPtr> {
+        let ours = ours.columns().iter();
+        ours.filter(|column| columns::since(column.name()) <= version).cloned().collect()
+    };
+    (1..=SCHEMA_VERSION).any(|version| fits(&of(version)))
 }
 
 /// A footer for row groups that have none, with its tail: what makes a cut-off recording whole again.

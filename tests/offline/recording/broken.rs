@@ -180,7 +180,7 @@ fn from_a_newer_wherefore() {
     let bytes = writer.into_inner().expect("a Parquet file");
     check(
         open_bytes(&bytes),
-        expect!["open a.parquet: written by a newer wherefore (schema 7), this one reads up to 2"],
+        expect!["open a.parquet: written by a newer wherefore (schema 7), this one reads up to 3"],
     );
 }
 

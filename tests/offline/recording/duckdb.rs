@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-use recorder::event::{Event, Flags, History, Op, Ring};
+use recorder::event::{Descriptor, Event, Flags, History, Op, Ring};
 
 use super::{recorded, traffic};
 
@@ -70,6 +70,9 @@ fn incident() -> History {
     history.events.push(Event { signal: 9, pid: 4_204, tid: 4_204, ..after(2_000, Op::Deliver) });
     history.events.push(Event { pid: 4_204, tid: 4_204, signal: 9, ..after(3_000, Op::Exit) });
     history.events.push(Event { error: 104, ..after(4_000, Op::Recv) });
+    let called = Event { syscall: history.names.intern("epoll_wait"), fd: Descriptor(7), ..last };
+    let called = Event { op: Op::Call, protocol: None, flags: Flags::BEGAN, ..called };
+    history.events.push(Event { time_ns: last.time_ns + 5_000, position: 5_000, ..called });
     history
 }
 
@@ -114,7 +117,7 @@ fn same_values() {
     let count = |test: &dyn Fn(&Event) -> bool| history.events.iter().filter(|e| test(e)).count();
     let sum = |value: &dyn Fn(&Event) -> u64| history.events.iter().map(value).sum::<u64>();
     let expected = format!(
-        "({}, {}, {}, {}, {}, {}, {}, {}, {}, 0)\n",
+        "({}, {}, {}, {}, {}, {}, {}, {}, {}, 0, 1, 7)\n",
         history.events.len(),
         sum(&|e| e.time_ns),
         sum(&|e| if e.has_range() { e.stream_end } else { 0 }),
@@ -128,7 +131,7 @@ fn same_values() {
     let query =
         "select count(*), sum(time_ns), sum(stream_end), sum(iss), sum(tid), sum(task_count),
         count(*) filter (op = 'send'), count(*) filter (comm = 'wrk'),
-        count(*) filter (error = 'ECONNRESET'), count(fault) from 'incident.parquet'";
+        count(*) filter (error = 'ECONNRESET'), count(fault), count(syscall), sum(fd) from 'incident.parquet'";
     let script =
         "import duckdb, sys\nprint(tuple(int(n) for n in duckdb.sql(sys.argv[1]).fetchall()[0]))";
     let mut command = Command::new(python);

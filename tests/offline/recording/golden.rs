@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use expect_test::expect_file;
 use recorder::container::Called;
-use recorder::event::{Event, Flags, Gap, History, Op, Proof, Protocol, Ring, SocketAddress};
+use recorder::event::{
+    Descriptor, Event, Flags, Gap, History, Op, Proof, Protocol, Ring, SocketAddress,
+};
 use recorder::netns::Namespace;
 
 use super::{open, recorded, traffic};
@@ -52,6 +54,19 @@ fn version_2() {
         writeln!(all, "{:?}\n{:?}", host.containers, host.namespaces).expect("text");
     }
     expect_file!["../../data/recording-v2.txt"].assert_eq(&all);
+}
+
+/// System calls, with their names and descriptors.
+#[test]
+fn version_3() {
+    let read = open(&golden(3)).expect("the golden recording");
+    assert_eq!(read.notes, []);
+    let mut all = text(&read.history);
+    for e in read.history.events.iter().filter(|e| e.op == Op::Call) {
+        let name = read.history.names.text(e.syscall);
+        writeln!(all, "{} {:?} from {}", name, e.fd.number(), e.begin_ns).expect("text");
+    }
+    expect_file!["../../data/recording-v3.txt"].assert_eq(&all);
 }
 
 /// The fields that version 1 had. Later versions get a text of their own.
@@ -132,6 +147,19 @@ fn history() -> History {
             local: if protocol.is_local() { path } else { begin.local },
             remote: if protocol.is_local() { hidden } else { begin.remote },
             flags: Flags::UNSURE.with(Flags::RANGE),
+            ..begin
+        });
+    }
+    let calls = [("epoll_wait", Descriptor(7)), ("futex", Descriptor::NONE)];
+    for ((name, fd), number) in calls.into_iter().zip(200..) {
+        history.events.push(Event {
+            time_ns: begin.time_ns + number,
+            position: number,
+            op: Op::Call,
+            protocol: None,
+            syscall: history.names.intern(name),
+            fd,
+            flags: Flags::BEGAN,
             ..begin
         });
     }

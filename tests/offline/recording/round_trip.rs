@@ -1,7 +1,7 @@
 //! What is written is read back, every field of every event.
 
 use proptest::prelude::*;
-use recorder::event::{Address, Event, Flags, History, Host, Name, Op, Proof, Ring};
+use recorder::event::{Address, Descriptor, Event, Flags, History, Host, Name, Op, Proof, Ring};
 use recorder::recording::index::{Numbers, User};
 use recorder::recording::{PART_ROWS, read, write};
 
@@ -15,12 +15,15 @@ fn events() -> impl Strategy<Value = Event> {
     let names = (0..5_u32, 0..5_u32, 0..5_u32, 0..5_u32);
     let small = (any::<u16>(), any::<u16>(), 0..Op::ALL.len(), any::<bool>(), any::<u8>());
     let kinds = (0..4_u8, any::<u16>());
+    let names = (names, (0..5_u32, any::<u32>()));
     (times, numbers, tasks, names, small, kinds).prop_map(
         |(times, numbers, tasks, names, small, kinds)| {
             let mut event = Event::blank(Op::ALL[small.2]);
             (event.time_ns, event.begin_ns, event.position, event.socket) = times;
             (event.stream_start, event.stream_end, event.result, event.iss, event.irs) = numbers;
             (event.pid, event.tid, event.target, event.task_count, event.netns) = tasks;
+            let (names, call) = names;
+            (event.syscall, event.fd) = (name(call.0), Descriptor(call.1));
             event.comm = name(names.0);
             event.cgroup = name(names.1);
             event.local = Address(name(names.2).0);

@@ -39,13 +39,19 @@ pub struct Summary {
 impl Recorder {
     /// Starts it and waits until its probes are attached.
     pub fn start(mode: Mode, ring: &str, directory: &Path) -> Result<Self> {
+        Self::detailed(mode, ring, directory, "flow")
+    }
+
+    /// The same with more detail.
+    pub fn detailed(mode: Mode, ring: &str, directory: &Path, detail: &str) -> Result<Self> {
         let output = directory.join("bench.parquet");
         let talk = directory.join("recorder.log");
         if output.exists() {
             fs::remove_file(&output)?;
         }
         let mut command = Command::new(wherefore());
-        command.args(["record", "--all", "--ring", ring, "--output"]).arg(&output);
+        command.args(["record", "--all", "--ring", ring, "--detail", detail, "--output"]);
+        command.arg(&output);
         if mode == Mode::RingsOnly {
             command.arg("--snapshot");
         }

@@ -13,22 +13,34 @@ use super::table::{Budget, Table};
 
 const CALLS: u32 = 1_000_000;
 
+/// What is recorded meanwhile, and what that may cost.
+const DETAILS: [(&str, &str, Budget); 2] = [
+    // Within noise: what a pair without any recorder differs by.
+    ("flow", "a syscall nobody records, on top", Budget::AtMost(2.0)),
+    ("+syscall", "the same while `+syscall` is raised", Budget::None),
+];
+
 /// `getppid`, which does next to nothing, without and with the recorder.
 pub fn unrecorded(table: &mut Table, directory: &Path, pairs: usize) -> Result<()> {
+    for (detail, what, budget) in DETAILS {
+        let (more, without) = compare(directory, pairs, detail)?;
+        let note = format!("getppid: {without:.0} ns without; median of {pairs} pairs");
+        table.add(what, more, "ns", budget, note);
+    }
+    Ok(())
+}
+
+/// How much longer it takes, and how long it takes without.
+fn compare(directory: &Path, pairs: usize, detail: &str) -> Result<(f64, f64)> {
     let mut differences = Vec::new();
     for index in 0..pairs {
         let first = if index % 2 == 0 { Some(call_ns()) } else { None };
-        let recorder = Recorder::start(Mode::RingsOnly, "1MiB", directory)?;
+        let recorder = Recorder::detailed(Mode::RingsOnly, "1MiB", directory, detail)?;
         let with = call_ns();
         recorder.stop()?;
         differences.push(with - first.unwrap_or_else(call_ns));
     }
-    let without = call_ns();
-    let note = format!("getppid: {without:.0} ns without; median of {pairs} pairs");
-    let more = median(differences.into_iter());
-    // Within noise: what a pair without any recorder differs by.
-    table.add("a syscall nobody records, on top", more, "ns", Budget::AtMost(2.0), note);
-    Ok(())
+    Ok((median(differences.into_iter()), call_ns()))
 }
 
 /// The shortest of five stretches: whatever else runs only makes them longer.

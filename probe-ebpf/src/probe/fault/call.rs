@@ -15,16 +15,13 @@ use probe_ebpf::fault::{
 };
 
 use super::{Walk, detail, leader, result, sifted, size, victim, who};
-use crate::kernel::{self, Pointer, Structure, Untyped, field, offset};
+use crate::kernel::{self, Structure, Untyped, field, offset};
 use crate::scope::Sock;
-use crate::{emit, fire, scope};
+use crate::{emit, file, fire, scope};
 
 /// By the number of a system call, the hook that it is, perhaps with [`DESCRIPTOR`]; 0: none.
 #[btf_map]
 static CALLS: Array<u32, { NUMBERS_MAX as usize }> = Array::new();
-
-const S_IFMT: u16 = 0o170_000;
-const S_IFSOCK: u16 = 0o140_000;
 
 #[kprobe]
 pub fn override_call(ctx: ProbeContext) -> Option<()> {
@@ -77,7 +74,7 @@ fn prove(ctx: &ProbeContext, registers: Untyped) -> Option<()> {
 /// Fills in what a call on a descriptor is about; the socket's cookie, 0 where it has none or is no socket.
 #[inline(always)]
 fn describe(subject: &mut Subject, task: *mut task_struct, fd: u32) -> u64 {
-    let Some(sk) = socket(task, fd) else { return 0 };
+    let Some(sk) = file::of(task, fd).and_then(file::socket) else { return 0 };
     let protocol = kernel::protocol(sk);
     if protocol == 0 {
         return 0;
@@ -90,26 +87,4 @@ fn describe(subject: &mut Subject, task: *mut task_struct, fd: u32) -> u64 {
         subject.remote_port = u16::from_be(field!(sk, common_dport, u16));
     }
     sk.cookie()
-}
-
-/// The socket behind a descriptor, if there is one.
-#[inline(always)]
-fn socket(task: *mut task_struct, fd: u32) -> Option<Untyped> {
-    let table = Untyped(field!(task, task_files, Pointer)).follow(offset!(files_fdt));
-    if fd >= table.load::<u32>(offset!(fdt_max_fds)) {
-        return None;
-    }
-    socket_of(table.follow(offset!(fdt_fd)), fd)
-}
-
-/// The same of an array of files that has so many.
-#[inline(always)]
-pub fn socket_of(files: Untyped, fd: u32) -> Option<Untyped> {
-    let file = Untyped(files.0.wrapping_byte_add(fd as usize * 8)).follow(0);
-    let mode: u16 = file.follow(offset!(file_inode)).load(offset!(inode_mode));
-    if mode & S_IFMT != S_IFSOCK {
-        return None;
-    }
-    let sk = file.follow(offset!(file_private_data)).follow(offset!(socket_sk));
-    (!sk.0.is_null()).then_some(sk)
 }

@@ -15,11 +15,10 @@ use aya_ebpf::programs::SkBuffContext;
 use probe_ebpf::event::protocol;
 use probe_ebpf::fault::{SILENT_MAX, Way, told};
 
-use super::call;
 use super::cut::{LOSE, PASS, Walk};
 use super::packet::Route;
-use crate::emit;
 use crate::kernel::{self, Pointer, Structure, Untyped, field, offset};
+use crate::{emit, file};
 
 /// By what leaves it, each place that is silent; a port without another end has none in its key. The rule, a bit.
 #[btf_map]
@@ -52,7 +51,7 @@ pub fn begin(task: *mut task_struct, rule: u32) {
 unsafe extern "C" fn silence(fd: u32, search: *mut Search) -> i64 {
     // SAFETY: the search of the caller.
     let (files, rule) = unsafe { ((*search).files, 1 << ((*search).rule & 31)) };
-    let Some(sk) = call::socket_of(files, fd) else { return 0 };
+    let Some(sk) = file::in_table(files, fd).and_then(file::socket) else { return 0 };
     let spoken = kernel::protocol(sk);
     if !matches!(spoken, protocol::TCP | protocol::UDP) {
         return 0;

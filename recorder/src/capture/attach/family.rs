@@ -124,6 +124,16 @@ pub static COMMON: [Hook; 17] = [
     },
 ];
 
+/// Detail `syscall`, attached while that is asked for. The end first: of a call that is seen to begin the end is seen.
+pub static SYSCALL: [Hook; 2] = [
+    named("sys_exit", "syscall_ended", "system calls that wait, or are about sockets and pipes"),
+    named("sys_enter", "syscall_begun", "when system calls began"),
+];
+
+const fn named(target: &'static str, program: &'static str, gives: &'static str) -> Hook {
+    Hook { program, ..wanted(target, gives) }
+}
+
 /// Detail `net`, attached while that is asked for.
 pub static NET: [Hook; 1] = [wanted("kfree_skb", "packets that the kernel drops")];
 

@@ -4,11 +4,11 @@
 use std::process;
 
 use anyhow::{Context, Result, bail};
-use aya::programs::tp_btf::{BtfTracePoint, BtfTracePointLinkId};
 use aya::programs::Program;
+use aya::programs::tp_btf::{BtfTracePoint, BtfTracePointLinkId};
 use aya::{Btf, Ebpf};
 
-use super::{Detail, More};
+use super::{Detail, More, calls};
 use crate::capture::attach::family::Hook;
 use crate::capture::attach::{Attached, program};
 use crate::capture::offsets;
@@ -22,6 +22,8 @@ pub struct Details {
     /// Kept while their programs are loaded, also while they are not attached.
     loaded: Vec<Attached>,
     stretches: Vec<Detailed>,
+    /// How often `syscall` was raised.
+    raised_calls: u32,
     reasons: Vec<(u32, String)>,
 }
 
@@ -86,6 +88,10 @@ impl Details {
 
     fn raise(&mut self, ebpf: &mut Ebpf, more: More) -> Result<()> {
         match more {
+            More::Syscall => {
+                self.raised_calls += 1;
+                calls::choose(ebpf, self.raised_calls)?;
+            }
             More::Net => self.learn_reasons()?,
         }
         for hook in more.hooks() {

@@ -15,6 +15,7 @@ pub(super) fn broken(known: &Known<'_>, from: Point, to: Point, edge: &Edge) -> 
         EdgeKind::Bytes => bytes::broken(known, from, to, edge.proof),
         EdgeKind::Connection => connection(known, from.0, to.0, edge.proof),
         EdgeKind::Close => close(known, cause, effect, edge.proof),
+        EdgeKind::Task if cause.op == Op::Exit => waited(known, from, to),
         EdgeKind::Task => {
             (cause.op != Op::Fork || cause.target != effect.tid || cause.host != effect.host)
                 .then_some(("task", "it does not lead from a fork to what was forked"))
@@ -22,6 +23,37 @@ pub(super) fn broken(known: &Known<'_>, from: Point, to: Point, edge: &Edge) -> 
         EdgeKind::Signal => signal(known, cause, effect, edge.proof),
         EdgeKind::Fault => fault(known, from, to, edge.proof),
     }
+}
+
+/// From the end of a process to that of a call of its parent which told of it, with no other process of that number
+/// between them.
+fn waited(known: &Known<'_>, from: Point, to: Point) -> Broken {
+    let (exit, wait) = (known.event(from.0), known.event(to.0));
+    let told = wait.op == Op::Call
+        && exit.flags.has(Flags::LAST_THREAD)
+        && (exit.host, exit.pid) == (wait.host, wait.target)
+        && (from.1, to.1) == (Side::End, Side::End)
+        && exit.time_ns <= wait.time_ns;
+    let of_child = |event: &&Event| match event.op {
+        Op::Fork => (event.host, event.target) == (wait.host, wait.target),
+        Op::Exit => {
+            (event.host, event.pid) == (wait.host, wait.target)
+                && event.flags.has(Flags::LAST_THREAD)
+        }
+        _ => false,
+    };
+    let between = || known.history.events[from.0 as usize + 1..to.0 as usize].iter();
+    let parent = || {
+        let before = known.history.events[..from.0 as usize].iter().rev();
+        let fork = before.filter(|event| event.op == Op::Fork).find(of_child);
+        let listed = || {
+            let tasks = &known.history.hosts[usize::from(wait.host)].tasks;
+            tasks.iter().any(|task| task.pid == wait.target && task.parent == wait.pid)
+        };
+        fork.is_some_and(|fork| fork.pid == wait.pid) || listed()
+    };
+    let right = told && from.0 < to.0 && !between().any(|e| of_child(&e)) && parent();
+    (!right).then_some(("task", "it does not lead from an end to the parent that waited for it"))
 }
 
 fn interval(from: Point, to: Point, edge: &Edge) -> Broken {

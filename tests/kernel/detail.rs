@@ -1,0 +1,3 @@
+//! More than `flow`: what is recorded only while it is asked for.
+
+mod calls;
