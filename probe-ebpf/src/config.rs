@@ -37,6 +37,13 @@ pub mod fired {
     pub const COUNT: u32 = 9;
 }
 
+/// Who wakes threads of the recorder, as a program that tells wakes has it: indexes of the map `WOKEN`.
+pub mod woken {
+    pub const BY_THREAD: u32 = 0;
+    pub const BY_INTERRUPT: u32 = 1;
+    pub const COUNT: u32 = 2;
+}
+
 /// How many sockets are remembered by cookie for kprobes.
 pub const SOCKETS_BY_COOKIE: u32 = 1 << 16;
 
@@ -162,6 +169,15 @@ pub struct Offsets {
     pub task_compat: u32,
     pub task_thread_pid: u32,
     pub pid_level: u32,
+    pub task_on_rq: u32,
+    /// Asleep, and on a run queue only for the sake of fairness (since Linux 6.12).
+    pub task_sched_delayed: u32,
+    /// Where the kernel counts whether it is in an interrupt: in the thread or, where it is not there, among the CPU's
+    /// variables, as many bytes (with a sign) after the run queue that a scheduling entity leads to.
+    pub task_preempt_count: u32,
+    pub task_cfs_rq: u32,
+    pub cfs_rq_rq: u32,
+    pub preempt_count_from_rq: u32,
 }
 
 /// Offset of a field that the running kernel does not have.

@@ -20,6 +20,7 @@ pub struct Slot {
     /// TCP: 64-bit count whose low 32 bits may be torn; picks the epoch of `sequence`. For sends
     /// `bytes_acked + (write_seq − snd_una)`, for receives `bytes_received − (rcv_nxt − copied_seq)`.
     /// Unix sockets: bytes (of messages: messages) counted so far, these included.
+    /// Wakes: events that the woken thread had raised.
     /// UDP: number of the peer, see [`kind::PEER`]; 0 if it is not known. System calls: when it began.
     pub count: u64,
     /// `write_seq` after a send, `copied_seq` after a receive; a system call's descriptor, or [`NO_DESCRIPTOR`].
@@ -160,6 +161,8 @@ pub mod kind {
     pub const DROPPED: u8 = 17;
     /// A system call has returned that raised no other event.
     pub const SYSCALL: u8 = 18;
+    /// A thread woke another, `argument`, that was asleep.
+    pub const WAKE: u8 = 19;
     /// A fault fired: `result` is the negative errno or the signal, `argument` the rule. In the thread whose
     /// call it changes, or in a socket's lane.
     pub const FAULT: u8 = 32;

@@ -79,6 +79,7 @@ pub fn act(history: &History, event: &Event) -> String {
         Op::Socket => with_error("socket", event),
         Op::Poll => with_error("poll", event),
         Op::Call => call(history, event),
+        Op::Wake => format!("wake {}", event.target),
         Op::Fault => fault(history, event),
     }
 }
@@ -352,7 +353,8 @@ mod tests {
             packet dropped (reason 7) to [::1]:53122
             socket
             poll
-            epoll_wait(5) = 7 towards [::1]:53122"#]]
+            epoll_wait(5) = 7 towards [::1]:53122
+            wake 4301"#]]
         .assert_eq(&texts.join("\n"));
     }
 

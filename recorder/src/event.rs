@@ -39,7 +39,7 @@ pub struct Event {
     pub stream_start: u64,
     pub stream_end: u64,
     /// Bytes of a send or receive; exit status of an exit; number of the reason of a drop; what a system call returned
-    /// that did not fail; 0 otherwise.
+    /// that did not fail; how many events a thread that is woken had raised; 0 otherwise.
     pub result: i64,
     /// Initial sequence number of this end of the connection and of the other; see [`Event::proof`].
     pub iss: u32,
@@ -48,7 +48,7 @@ pub struct Event {
     pub pid: u32,
     /// Thread; 0 in a kernel lane.
     pub tid: u32,
-    /// The other thread: a fork's child, a signal's target, an OOM kill's victim; the process that a fault restarts, or
+    /// The other thread: a fork's child, a signal's target, an OOM kill's victim, who is woken; the process that a fault restarts, or
     /// whose end a wait has told.
     pub target: u32,
     /// How many events the thread has raised so far, this one included; 0 in kernel lanes.
@@ -227,10 +227,13 @@ pub enum Op {
     Poll,
     /// A thread made a system call that raised no other event: it waited, or did something about a socket or pipe.
     Call,
+    /// A thread woke another, `target`, that was asleep; `result` is how many events that one had raised before. Lies inside
+    /// of what its thread ends next.
+    Wake,
 }
 
 impl Op {
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Send,
         Self::Recv,
         Self::Connect,
@@ -257,6 +260,7 @@ impl Op {
         Self::Socket,
         Self::Poll,
         Self::Call,
+        Self::Wake,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -286,6 +290,7 @@ impl Op {
             Self::Socket => "socket",
             Self::Poll => "poll",
             Self::Call => "call",
+            Self::Wake => "wake",
             Self::Fault => "fault",
         }
     }
@@ -307,6 +312,7 @@ impl Op {
                 | Self::Socket
                 | Self::Poll
                 | Self::Call
+                | Self::Wake
                 | Self::Fault
         )
     }
@@ -392,7 +398,7 @@ impl Protocol {
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub enum Ring {
-    /// Sends, receives and system calls.
+    /// Sends, receives, system calls and wakes.
     Bulk,
     /// Everything else, so that a flood of bytes never evicts the culprit.
     Rare,

@@ -149,6 +149,7 @@ fn proof(history: &History, event: &Event, kind: EdgeKind, after: Option<EventIn
         EdgeKind::Task if event.op == Op::Exit => "its end was waited for".to_owned(),
         EdgeKind::Task => "starts it".to_owned(),
         EdgeKind::Signal => "the signal".to_owned(),
+        EdgeKind::Wake => "woke it".to_owned(),
         EdgeKind::Fault if event.is_hole() => "lost from then on".to_owned(),
         EdgeKind::Fault if event.flags.has(Flags::LOST) => "it was lost".to_owned(),
         EdgeKind::Fault if event.socket == 0 && event.in_kernel_lane() => {

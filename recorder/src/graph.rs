@@ -18,6 +18,7 @@ mod task;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod wake;
 #[cfg(test)]
 pub(crate) mod written;
 
@@ -89,10 +90,12 @@ pub enum EdgeKind {
     Signal,
     /// An injected fault, and what it changed.
     Fault,
+    /// A thread is woken by another.
+    Wake,
 }
 
 impl EdgeKind {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Interval,
         Self::Program,
         Self::Bytes,
@@ -101,6 +104,7 @@ impl EdgeKind {
         Self::Task,
         Self::Signal,
         Self::Fault,
+        Self::Wake,
     ];
 
     pub const fn as_str(self) -> &'static str {
@@ -113,6 +117,7 @@ impl EdgeKind {
             Self::Task => "task",
             Self::Signal => "signal",
             Self::Fault => "fault",
+            Self::Wake => "wake",
         }
     }
 }

@@ -116,6 +116,12 @@ pub static OFFSETS: Offsets = Offsets {
     task_compat: ABSENT,
     task_thread_pid: ABSENT,
     pid_level: ABSENT,
+    task_on_rq: ABSENT,
+    task_sched_delayed: ABSENT,
+    task_preempt_count: ABSENT,
+    task_cfs_rq: ABSENT,
+    cfs_rq_rq: ABSENT,
+    preempt_count_from_rq: ABSENT,
 };
 
 #[unsafe(no_mangle)]

@@ -59,6 +59,9 @@ mod signal;
 mod syscall;
 
 #[cfg(target_arch = "bpf")]
+mod wake;
+
+#[cfg(target_arch = "bpf")]
 mod iterate;
 
 #[cfg(target_arch = "bpf")]

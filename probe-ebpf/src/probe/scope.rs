@@ -138,6 +138,29 @@ impl Thread {
         }
         slot
     }
+
+    /// A slot for what the thread does inside of a call: neither does it tell that call, nor that the thread slept in it.
+    #[inline(always)]
+    pub fn beside(&self, kind: u8) -> Slot {
+        let mut slot = emit::slot(kind, self.pid, self.tid, self.time_ns);
+        if !self.state.is_null() {
+            // SAFETY: a live storage value; only the thread itself counts its events.
+            unsafe {
+                (*self.state).count += 1;
+                (*self.state).call.count += 1;
+                slot.task_count = (*self.state).count;
+            }
+        }
+        slot
+    }
+}
+
+/// How many events a thread has raised so far.
+#[inline(always)]
+pub fn events_of(task: *mut task_struct) -> u32 {
+    let state = task_state(task, false);
+    // SAFETY: NULL or a live storage value.
+    if state.is_null() { 0 } else { unsafe { (*state).count } }
 }
 
 /// The current thread if it is in scope, named.

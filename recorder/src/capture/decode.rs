@@ -227,6 +227,7 @@ impl Decoder {
                 }
             }
             Op::Fork | Op::OomKill => event.target = slot.argument,
+            Op::Wake => (event.target, event.result) = (slot.argument, slot.count as i64),
             Op::Closed | Op::Error | Op::ResetReceived => event.error = errno(slot.code),
             _ => {}
         }
@@ -302,6 +303,7 @@ impl Decoder {
         let seen_ns = match event.op {
             Op::Send | Op::Recv => raw.slot.begin_ns(),
             Op::Call => Some(raw.slot.count),
+            Op::Wake => Some(event.time_ns),
             _ => None,
         };
         let Some(known) = self.tasks.get_mut(&event.tid) else {
@@ -310,7 +312,10 @@ impl Decoder {
         event.comm = known.comm;
         event.cgroup = known.cgroup;
         begin(event, seen_ns, known.last_ns.min(event.time_ns));
-        known.last_ns = event.time_ns;
+        // It lies inside of what the thread ends next, which may have begun before.
+        if event.op != Op::Wake {
+            known.last_ns = event.time_ns;
+        }
         if event.task_count != 0 {
             if known.count != 0 && event.task_count != known.count.wrapping_add(1) {
                 event.flags = event.flags.with(Flags::AFTER_GAP);
@@ -424,6 +429,7 @@ fn operation(raw: &Raw) -> Option<Op> {
         kind::RETRANSMIT => Op::Retransmit,
         kind::DROPPED => Op::Dropped,
         kind::SYSCALL => Op::Call,
+        kind::WAKE => Op::Wake,
         kind::SOCKET_ERROR => Op::Error,
         kind::FORK => Op::Fork,
         kind::EXEC => Op::Exec,

@@ -2,6 +2,7 @@
 
 mod calls;
 mod raised;
+mod wakes;
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,17 +18,20 @@ pub use raised::Details;
 pub enum More {
     /// System calls in which a thread waits, or that are about sockets and pipes.
     Syscall,
+    /// Which thread woke which.
+    Sched,
     /// Packets that the kernel dropped.
     Net,
 }
 
 impl More {
-    pub const ALL: [Self; 2] = [Self::Syscall, Self::Net];
+    pub const ALL: [Self; 3] = [Self::Syscall, Self::Sched, Self::Net];
 
     /// As in `--detail`, and in the recording.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Syscall => "syscall",
+            Self::Sched => "sched",
             Self::Net => "net",
         }
     }
@@ -36,6 +40,7 @@ impl More {
     pub const fn gives(self) -> &'static str {
         match self {
             Self::Syscall => "system calls that wait, or are about sockets and pipes",
+            Self::Sched => "which thread woke which",
             Self::Net => "packets that the kernel drops",
         }
     }
@@ -44,6 +49,7 @@ impl More {
     pub const fn hooks(self) -> &'static [Hook] {
         match self {
             Self::Syscall => &family::SYSCALL,
+            Self::Sched => &family::SCHED,
             Self::Net => &family::NET,
         }
     }

@@ -162,7 +162,49 @@ fn offsets(btf: &Btf) -> Offsets {
         task_compat: at("task_struct", COMPAT.0),
         task_thread_pid: at("task_struct", "thread_pid"),
         pid_level: at("pid", "level"),
+        task_on_rq: at("task_struct", "on_rq"),
+        task_sched_delayed: at("task_struct", "se.sched_delayed"),
+        task_preempt_count: at("task_struct", "thread_info.preempt.count"),
+        task_cfs_rq: at("task_struct", "se.cfs_rq"),
+        cfs_rq_rq: at("cfs_rq", "rq"),
+        preempt_count_from_rq: preempt_count_from_rq(btf).unwrap_or(ABSENT),
     }
+}
+
+/// How far the counter of interrupts lies after the run queue among a CPU's variables, with a sign. From Linux 6.2 to
+/// 6.14 it was part of a structure.
+fn preempt_count_from_rq(btf: &Btf) -> Option<u32> {
+    let queue = variable(btf, "runqueues")?;
+    let within =
+        || Some(variable(btf, "pcpu_hot")? + field(btf, "pcpu_hot", "preempt_count").ok()?);
+    let counter = variable(btf, "__preempt_count").or_else(within)?;
+    Some(counter.wrapping_sub(queue))
+}
+
+/// Where in the section of the CPUs' variables one of them lies.
+fn variable(btf: &Btf, name: &str) -> Option<u32> {
+    let section = btf.resolve_types_by_name(".data..percpu").ok()?.pop()?;
+    let Type::Datasec(section) = section else { return None };
+    section.variables.iter().find_map(|place| {
+        let Ok(Type::Var(variable)) = btf.resolve_chained_type(place) else { return None };
+        let named = btf.resolve_name(&variable).is_ok_and(|found| found == name);
+        named.then(|| place.offset())
+    })
+}
+
+/// Why it cannot be told on this kernel whether a thread or an interrupt wakes another; nothing if it can.
+///
+/// # Errors
+/// When the kernel has no BTF.
+pub fn waker_unknown() -> Result<Option<String>> {
+    let offsets = offsets(&open()?);
+    let by_queue = [offsets.task_cfs_rq, offsets.cfs_rq_rq, offsets.preempt_count_from_rq];
+    let missing = by_queue.contains(&ABSENT) && offsets.task_preempt_count == ABSENT;
+    Ok(missing.then(|| {
+        "its types do not say where it counts interrupts (CONFIG_FAIR_GROUP_SCHED, variables of \
+         each CPU in BTF)"
+            .to_owned()
+    }))
 }
 
 fn arguments(btf: &Btf) -> Arguments {

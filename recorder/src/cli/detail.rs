@@ -16,8 +16,8 @@ use crate::quantity::{self, stretch};
 /// Have the daemon record more for a while, or no more than it does always
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// `+syscall` adds system calls in which threads wait, and those about sockets and pipes; `+net` the packets that
-    /// the kernel drops, and why; `flow` ends it
+    /// `+syscall` adds system calls in which threads wait, and those about sockets and pipes; `+sched` which thread
+    /// woke which; `+net` the packets that the kernel drops, and why; `flow` ends it
     #[arg(value_name = "DETAIL")]
     detail: Detail,
     /// For so long

@@ -57,7 +57,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FAMILY", value_parser = family_parser())]
     hooks: Option<Family>,
     /// Record more than `flow`: `+syscall` adds system calls in which threads wait, and those about sockets and pipes;
-    /// `+net` the packets that the kernel drops, and why; or both, `+syscall+net`
+    /// `+sched` which thread woke which; `+net` the packets that the kernel drops, and why; or several, `+syscall+sched`
     #[arg(long, value_name = "DETAIL", default_value = "flow")]
     detail: Detail,
     /// Show the probes' own diagnostics

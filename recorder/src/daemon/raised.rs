@@ -15,7 +15,7 @@ use crate::trigger::Raise;
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DetailRequest {
-    /// `flow`, or with more: `flow+syscall`, `flow+net`, `flow+syscall+net`.
+    /// `flow`, or with more: any of `+syscall`, `+sched` and `+net`, as in `flow+syscall+net`.
     #[schemars(with = "String")]
     pub detail: Detail,
     /// For how long, ms; default: ten minutes.
@@ -34,7 +34,7 @@ const MOST: Duration = Duration::from_secs(86_400);
 /// What is recorded now, and how much longer.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DetailStatus {
-    /// `flow`, or with more: `flow+syscall`, `flow+net`, `flow+syscall+net`.
+    /// `flow`, or with more: any of `+syscall`, `+sched` and `+net`, as in `flow+syscall+net`.
     #[schemars(with = "String")]
     pub detail: Detail,
     /// Until it is `flow` again, s.

@@ -114,7 +114,8 @@ text { font-family: ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace
 .connection { stroke: #0f8a7e; } .connection-head { fill: #0f8a7e; }
 .close { stroke: #c76a00; } .close-head { fill: #c76a00; }
 .task { stroke: #8250df; } .task-head { fill: #8250df; }
-.signal { stroke: #d1242f; } .signal-head { fill: #d1242f; }
+.signal, .fault { stroke: #d1242f; } .signal-head, .fault-head { fill: #d1242f; }
+.wake { stroke: #8250df; } .wake-head { fill: #8250df; }
 g.mark:hover .label { font-weight: bold; }
 .arrow:hover { stroke-width: 3.5; }
 @media (prefers-color-scheme: dark) {
@@ -133,7 +134,8 @@ text { fill: #dfe5ec; }
 .connection { stroke: #3fbdae; } .connection-head { fill: #3fbdae; }
 .close { stroke: #f0a04b; } .close-head { fill: #f0a04b; }
 .task { stroke: #b995ff; } .task-head { fill: #b995ff; }
-.signal { stroke: #ff6b60; } .signal-head { fill: #ff6b60; }
+.signal, .fault { stroke: #ff6b60; } .signal-head, .fault-head { fill: #ff6b60; }
+.wake { stroke: #b995ff; } .wake-head { fill: #b995ff; }
 }
 </style>
 "#;

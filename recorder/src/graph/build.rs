@@ -3,7 +3,7 @@
 use petgraph::graph::DiGraph;
 
 use super::{Edge, EdgeKind, Graph, Proof, Side, node};
-use super::{bytes, close, connection, datagram, endpoint, fault, signal, task, thread};
+use super::{bytes, close, connection, datagram, endpoint, fault, signal, task, thread, wake};
 use crate::event::{Event, EventIndex, History, Op};
 
 /// One side of one event, as rules name it.
@@ -35,13 +35,14 @@ pub(super) fn build(history: &History) -> Graph {
     close::edges(history, &rare, &notable, &mut graph);
     signal::edges(history, &rare, &mut graph);
     fault::edges(history, &rare, &notable, &mut graph);
+    wake::edges(history, &mut graph);
     graph.holes.sort_by_key(|hole| hole.before);
     graph
 }
 
-/// All events but sends, receives and system calls: few, and what most rules are about.
+/// All events but sends, receives, system calls and wakes: few, and what most rules are about.
 fn rare(history: &History) -> Vec<EventIndex> {
-    let rare = |event: &Event| !matches!(event.op, Op::Send | Op::Recv | Op::Call);
+    let rare = |event: &Event| !matches!(event.op, Op::Send | Op::Recv | Op::Call | Op::Wake);
     let events = history.events.iter().enumerate();
     events.filter(|(_, event)| rare(event)).map(|(index, _)| index as EventIndex).collect()
 }

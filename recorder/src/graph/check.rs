@@ -6,6 +6,7 @@
 mod bytes;
 mod early;
 mod flow;
+mod order;
 mod refuted;
 mod rules;
 mod streams;
@@ -118,8 +119,7 @@ fn describe(history: &History, from: EventIndex, to: EventIndex, edge: &Edge, wh
 /// The history, and what the rules ask of it.
 struct Known<'a> {
     history: &'a History,
-    /// The next event of each event's thread; the event itself where there is none.
-    next_in_thread: Vec<EventIndex>,
+    order: order::Order,
     users: HashMap<bytes::Way, bytes::Users>,
     /// Directions in which something was moved that may not have been counted.
     unsure: HashSet<bytes::Way>,
@@ -142,20 +142,6 @@ struct Known<'a> {
 
 impl<'a> Known<'a> {
     fn new(history: &'a History) -> Self {
-        let mut next_in_thread: Vec<EventIndex> = (0..history.events.len() as EventIndex).collect();
-        let mut threads: HashMap<(u16, u32), Vec<EventIndex>> = HashMap::new();
-        for (index, event) in history.events.iter().enumerate() {
-            if event.tid != 0 {
-                threads.entry((event.host, event.tid)).or_default().push(index as EventIndex);
-            }
-        }
-        for events in threads.values_mut() {
-            let event = |&e: &EventIndex| &history.events[e as usize];
-            events.sort_by_key(|e| (event(e).time_ns, event(e).task_count, *e));
-            for pair in events.windows(2) {
-                next_in_thread[pair[0] as usize] = pair[1];
-            }
-        }
         let (users, floors) = bytes::users(&history.events);
         let calls = streams::as_the_peer_counts(&history.events, &floors);
         let bypassed = bytes::bypassed(&history.events, &floors, &calls);
@@ -197,7 +183,7 @@ impl<'a> Known<'a> {
         let unsure = unsure.map(bytes::way).collect();
         Self {
             history,
-            next_in_thread,
+            order: order::Order::new(history),
             users,
             unsure,
             floors,

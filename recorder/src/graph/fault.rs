@@ -37,7 +37,9 @@ pub(super) fn edges(history: &History, rare: &[EventIndex], notable: &Notable, g
         let next = graph.lives_of(fault.host, fault.tid).iter().find_map(|life| {
             let events = graph.events_of_thread(life);
             let place = events.binary_search(&index).ok()?;
-            events.get(place + 1).copied()
+            // A signal wakes its target before it is noted.
+            let acts = |&&e: &&EventIndex| history.events[e as usize].op != Op::Wake;
+            events[place + 1..].iter().find(acts).copied()
         });
         if let Some(next) = next.filter(|&next| changed(fault, &history.events[next as usize])) {
             // A signal is the fault's from its begin on, where its own effects start; a call had begun before.

@@ -6,7 +6,7 @@ use super::build::lossless;
 use super::{EdgeKind, Graph, Proof, Side, complete};
 use crate::event::{Event, EventIndex, Flags, History, Op, Ring};
 
-/// From each fork to the first event of the life that it began.
+/// From each fork to the first event of the life that it began, and beyond wakes, which order no begin, to the first other.
 pub(super) fn edges(history: &History, rare: &[EventIndex], graph: &mut Graph) {
     for (place, &index) in rare.iter().enumerate() {
         let fork = &history.events[index as usize];
@@ -14,11 +14,14 @@ pub(super) fn edges(history: &History, rare: &[EventIndex], graph: &mut Graph) {
             continue;
         }
         let born = graph.lives_of(fork.host, fork.target).iter().find_map(|life| {
-            let first = graph.events_of_thread(life)[0];
+            let events = graph.events_of_thread(life);
+            let wakes = |&&e: &&EventIndex| history.events[e as usize].op == Op::Wake;
+            let act = events.iter().find(|e| !wakes(e)).copied().filter(|&act| act != events[0]);
             // The fork's hook fires before the child can run.
-            (history.events[first as usize].time_ns > fork.time_ns).then_some(first)
+            let begun = history.events[events[0] as usize].time_ns > fork.time_ns;
+            begun.then_some((events[0], act))
         });
-        let Some(first) = born else { continue };
+        let Some((first, act)) = born else { continue };
         // Forked again before it did anything: the event belongs to the later fork.
         let between = rare[place + 1..].iter().take_while(|&&other| other < first);
         let mut between = between.map(|&other| &history.events[other as usize]);
@@ -27,9 +30,10 @@ pub(super) fn edges(history: &History, rare: &[EventIndex], graph: &mut Graph) {
             let born = history.events[first as usize].begin_ns;
             let proven =
                 lossless(history, fork.host) || (fork.begin_ns..=fork.time_ns).contains(&born);
-            let (from, to) = ((index, Side::Begin), (first, Side::Begin));
             let proof = if proven { Proof::Must } else { Proof::May };
-            graph.push(from, to, EdgeKind::Task, proof);
+            for to in [Some(first), act].into_iter().flatten() {
+                graph.push((index, Side::Begin), (to, Side::Begin), EdgeKind::Task, proof);
+            }
         }
     }
 }

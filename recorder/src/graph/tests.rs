@@ -473,6 +473,69 @@ fn fork() {
     );
 }
 
+#[test]
+fn program_order_goes_round_wakes() {
+    let kinds = [EdgeKind::Program];
+    check_kinds(
+        "a exec count=1 / a wake target=b count=2 / a wake target=b count=3 / a send 1 0..9 count=4 / a exit count=5",
+        &kinds,
+        expect![[r#"
+            a exec → a wake  must program end→begin
+            a wake → a wake  must program end→begin
+            a exec → a send 1 0..9  must program end→begin
+            a wake → a send 1 0..9  must program end→end
+            a send 1 0..9 → a exit  must program end→begin
+        "#]],
+    );
+    // Whoever waits for a thread is woken when its exit has been noted; the same thread still.
+    check_kinds(
+        "a exit / a wake target=b / a signal target=b",
+        &kinds,
+        expect![[r#"
+            a exit → a wake  must program end→begin
+            a exit → a signal  must program end→begin
+            a wake → a signal  must program end→end
+        "#]],
+    );
+    // A fork precedes all that its child does, whether or not that wakes somebody first.
+    check_kinds(
+        "b fork target=a / a wake target=b / a exec",
+        &[EdgeKind::Task],
+        expect![[r#"
+            b fork → a wake  must task begin→begin
+            b fork → a exec  must task begin→begin
+        "#]],
+    );
+}
+
+#[test]
+fn a_wake_precedes_the_end_of_what_comes_next() {
+    let kinds = [EdgeKind::Wake];
+    check_kinds(
+        "b exec count=7 / a wake target=b result=7 / b call syscall=futex begin=100 count=8 / b exit count=9",
+        &kinds,
+        expect![[r#"
+            a wake → b call  must wake end→end
+        "#]],
+    );
+    // The next event may be a wake itself.
+    check_kinds(
+        "a wake target=b result=0 / b wake target=c count=1 / b call count=2",
+        &kinds,
+        expect![[r#"
+            a wake → b wake  must wake end→end
+        "#]],
+    );
+    // What it did next is missing, or was another thread's of that number.
+    check_kinds("a wake target=b result=7 / b call count=9", &kinds, expect![""]);
+    check_kinds("b call count=8 / a wake target=b result=7 / b call count=9", &kinds, expect![""]);
+    check_kinds(
+        "a wake target=b result=7 / b exec count=1 / b send 1 0..1 count=8",
+        &kinds,
+        expect![""],
+    );
+}
+
 /// A wait's end has told which process ended: its target.
 #[test]
 fn a_process_ends_before_a_wait_for_it() {

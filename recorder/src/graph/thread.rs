@@ -73,25 +73,43 @@ fn begins_anew(history: &History, life: &[EventIndex], born: &[u64]) -> bool {
     born.get(first).is_some_and(|&ns| ns < event.time_ns)
 }
 
-/// What a thread still does when its exit has been noted: closing its files, telling its parent.
+/// What a thread still does when its exit has been noted: closing its files, telling its parent, waking who waits for it.
 fn after_exit(event: &Event) -> bool {
-    matches!(event.op, Op::Close | Op::Abort | Op::Unlisten | Op::Signal)
+    matches!(event.op, Op::Close | Op::Abort | Op::Unlisten | Op::Signal | Op::Wake)
 }
 
-/// One edge from each event's end to the next one's begin. A lost event between them does not make the
-/// order less certain, unless the thread may have ended and its number been used again meanwhile.
+/// One edge from each event's end to the next one's begin; round a wake, which lies inside of what its thread ends next:
+///
+/// ```text
+///   send ──────────────────▶ begin ··· end of the next
+///      └───▶ wake ──▶ wake ────────────▲
+/// ```
 pub(super) fn edges(history: &History, graph: &mut Graph) {
     for thread in 0..graph.threads.len() {
-        let range = graph.threads[thread].events.clone();
-        for place in range.start as usize + 1..range.end as usize {
-            let (from, to) = (graph.thread_events[place - 1], graph.thread_events[place]);
-            let (previous, event) = (&history.events[from as usize], &history.events[to as usize]);
-            // A begin is known from the end before, or from when the thread began.
-            let began = event.flags.has(Flags::AFTER_GAP) && event.begin_ns > previous.time_ns;
-            let proof = if began { Proof::May } else { Proof::Must };
-            graph.push((from, Side::End), (to, Side::Begin), EdgeKind::Program, proof);
+        let (mut act, mut wake) = (None, None);
+        for place in graph.threads[thread].events.clone() {
+            let to = graph.thread_events[place as usize];
+            if history.events[to as usize].op == Op::Wake {
+                join(history, graph, wake.or(act), (to, Side::Begin));
+                wake = Some(to);
+            } else {
+                join(history, graph, act, (to, Side::Begin));
+                join(history, graph, wake.take(), (to, Side::End));
+                act = Some(to);
+            }
         }
     }
+}
+
+/// A lost event between two does not make their order less certain, unless the thread may have ended and its number been
+/// used again meanwhile.
+fn join(history: &History, graph: &mut Graph, from: Option<EventIndex>, to: (EventIndex, Side)) {
+    let Some(from) = from else { return };
+    let (previous, event) = (&history.events[from as usize], &history.events[to.0 as usize]);
+    // A begin is known from the end before, or from when the thread began.
+    let began = event.flags.has(Flags::AFTER_GAP) && event.begin_ns > previous.time_ns;
+    let proof = if began { Proof::May } else { Proof::Must };
+    graph.push((from, Side::End), to, EdgeKind::Program, proof);
 }
 
 /// Whether events of the thread are known to be missing between two neighbours in its program order.

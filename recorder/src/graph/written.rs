@@ -53,7 +53,11 @@ fn event(names: &mut Names, line: &str, number: u64, earlier: &[Event]) -> Event
     (event.pid, event.tid) = task(thread);
     event.position = number + 1;
     event.time_ns = (number + 1) * STEP_NS;
-    event.ring = if matches!(op, Op::Send | Op::Recv | Op::Call) { Ring::Bulk } else { Ring::Rare };
+    event.ring = if matches!(op, Op::Send | Op::Recv | Op::Call | Op::Wake) {
+        Ring::Bulk
+    } else {
+        Ring::Rare
+    };
     let mut begin = None;
     for word in words {
         if let Ok(socket) = word.parse() {

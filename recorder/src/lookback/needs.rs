@@ -104,7 +104,8 @@ impl<'a> Needs<'a> {
             // That it is its thread's first event, to begin with.
             let lives = self.graph.lives_of(event.host, event.tid).iter();
             let mut lives = lives.map(|life| self.graph.events_of_thread(life));
-            if lives.any(|life| life[0] == symptom) {
+            let acts = |&&e: &&EventIndex| self.history.events[e as usize].op != Op::Wake;
+            if lives.any(|life| life.iter().find(acts) == Some(&symptom) || life[0] == symptom) {
                 self.thread(symptom, symptom, true);
             }
             let forks = |part: &Part| has(part.ops, &[Op::Fork]) && targets(part, event.tid);
@@ -144,6 +145,7 @@ impl<'a> Needs<'a> {
             Op::Deliver | Op::Signal => self.signal(index, event),
             _ => {}
         }
+        self.wakes(index, event);
         let own = event.op == Op::Signal && event.target == event.tid;
         // What a cut made happen, and the cut's beginning.
         let cut = event.op == Op::Retransmit
@@ -191,6 +193,24 @@ impl<'a> Needs<'a> {
         if event.in_kernel_lane() {
             self.lane(index, event);
         }
+    }
+
+    /// Who woke the thread, since its event before.
+    fn wakes(&mut self, index: EventIndex, event: &Event) {
+        if event.in_kernel_lane() {
+            return;
+        }
+        let lives = self.graph.lives_of(event.host, event.tid).iter();
+        let mut lives = lives.map(|life| self.graph.events_of_thread(life));
+        let before = lives.find_map(|life| {
+            let place = life.binary_search(&index).ok()?;
+            Some(if place == 0 { 0 } else { self.of(life[place - 1]).time_ns })
+        });
+        let from_ns = before.unwrap_or(0);
+        let woken = |part: &Part| has(part.ops, &[Op::Wake]) && targets(part, event.tid);
+        self.all(event.host, |part| {
+            woken(part) && part.from_ns <= event.time_ns && from_ns <= part.to_ns
+        });
     }
 
     /// What the kernel did before at the same endpoint.

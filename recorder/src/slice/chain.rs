@@ -127,6 +127,9 @@ fn cause(history: &History, graph: &Graph, at: Node, symptom: bool) -> Option<Ed
         .map(|(_, _, edge)| edge)
 }
 
+/// A lock that was let go wakes as well as an answer that is there: taken where nothing else is known.
+const WAKE: u8 = 5;
+
 /// How telling a cause is: the least is the most. `None`: not worth a step.
 fn rank(history: &History, kind: EdgeKind, event: EventIndex, symptom: bool) -> Option<u8> {
     let event = &history.events[event as usize];
@@ -137,9 +140,11 @@ fn rank(history: &History, kind: EdgeKind, event: EventIndex, symptom: bool) -> 
         EdgeKind::Close => Some(1),
         EdgeKind::Bytes => Some(2),
         EdgeKind::Connection => Some(3),
+        EdgeKind::Task if event.op == Op::Call && event.target != 0 => symptom.then_some(4),
+        EdgeKind::Wake => Some(WAKE),
         // Every thread was made by another: that explains nothing but a symptom without other causes.
-        EdgeKind::Task => symptom.then_some(4),
-        EdgeKind::Program if event.in_kernel_lane() => Some(5),
+        EdgeKind::Task => symptom.then_some(WAKE + 1),
+        EdgeKind::Program if event.in_kernel_lane() => Some(WAKE + 1),
         EdgeKind::Interval | EdgeKind::Program => None,
     }
 }
@@ -171,12 +176,13 @@ fn thread_cause(
         let then = &history.events[earlier as usize];
         let request = then.op == Op::Recv && then.socket == here.socket && kind == EdgeKind::Bytes;
         if request {
+            let best = best.filter(|&(rank, ..)| rank != WAKE);
             return best.map_or(Some((earlier, edge)), |(_, event, edge)| Some((event, edge)));
         }
         if best.is_none_or(|(least, ..)| rank < least) {
             best = Some((rank, earlier, edge));
         }
-        if here.op != Op::Send {
+        if here.op != Op::Send && kind != EdgeKind::Wake {
             return best.map(|(_, event, edge)| (event, edge));
         }
     }

@@ -6,11 +6,12 @@ use std::thread;
 use std::time::Duration;
 
 use recorder::capture::Scope;
+use recorder::capture::attach::Settings;
 use recorder::capture::detail::{Detail, More};
 use recorder::event::{Event, Flags, History, Op, Protocol};
 use recorder::graph::{EdgeKind, Graph, Proof, event_of};
 
-use crate::recorded::{Recorder, of, printed, python_command};
+use crate::recorded::{Recorder, SMALL, of, printed, python_command};
 
 pub const SYSCALL: Detail = Detail::of(More::Syscall);
 
@@ -84,8 +85,14 @@ pub fn notes(said: &str) -> Vec<Note> {
     lines.map(note).collect()
 }
 
-fn play(detail: Detail, script: &str) -> (History, String) {
-    let mut recorder = Recorder::start(Scope::Command(String::new()));
+/// Plays a script with some detail; what was recorded, and what it said.
+pub fn play(detail: Detail, script: &str) -> (History, String) {
+    play_in(SMALL, detail, script)
+}
+
+/// The same in rings of a certain size.
+pub fn play_in(settings: Settings, detail: Detail, script: &str) -> (History, String) {
+    let mut recorder = Recorder::with(Scope::Command(String::new()), settings);
     recorder.detail(detail);
     let script = format!("{NOTED}{script}");
     let mut child = recorder.spawn(python_command(&script).stdout(Stdio::piped()));

@@ -14,10 +14,11 @@ use super::table::{Budget, Table};
 const CALLS: u32 = 1_000_000;
 
 /// What is recorded meanwhile, and what that may cost.
-const DETAILS: [(&str, &str, Budget); 2] = [
+const DETAILS: [(&str, &str, Budget); 3] = [
     // Within noise: what a pair without any recorder differs by.
     ("flow", "a syscall nobody records, on top", Budget::AtMost(2.0)),
     ("+syscall", "the same while `+syscall` is raised", Budget::None),
+    ("+sched", "the same while `+sched` is raised", Budget::None),
 ];
 
 /// `getppid`, which does next to nothing, without and with the recorder.

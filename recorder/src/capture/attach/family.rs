@@ -134,6 +134,9 @@ const fn named(target: &'static str, program: &'static str, gives: &'static str)
     Hook { program, ..wanted(target, gives) }
 }
 
+/// Detail `sched`, attached while that is asked for.
+pub static SCHED: [Hook; 1] = [wanted("sched_waking", "which thread woke which")];
+
 /// Detail `net`, attached while that is asked for.
 pub static NET: [Hook; 1] = [wanted("kfree_skb", "packets that the kernel drops")];
 

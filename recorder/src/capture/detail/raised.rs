@@ -8,7 +8,7 @@ use aya::programs::Program;
 use aya::programs::tp_btf::{BtfTracePoint, BtfTracePointLinkId};
 use aya::{Btf, Ebpf};
 
-use super::{Detail, More, calls};
+use super::{Detail, More, calls, wakes};
 use crate::capture::attach::family::Hook;
 use crate::capture::attach::{Attached, program};
 use crate::capture::offsets;
@@ -92,6 +92,7 @@ impl Details {
                 self.raised_calls += 1;
                 calls::choose(ebpf, self.raised_calls)?;
             }
+            More::Sched => wakes::possible()?,
             More::Net => self.learn_reasons()?,
         }
         for hook in more.hooks() {
@@ -99,7 +100,10 @@ impl Details {
             let told = || format!("attach {hook} ({}, detail `{}`)", hook.gives, more.as_str());
             self.links.push((hook, link.with_context(told)?));
         }
-        Ok(())
+        match more {
+            More::Sched => wakes::prove(ebpf),
+            More::Syscall | More::Net => Ok(()),
+        }
     }
 
     fn attach(&mut self, ebpf: &mut Ebpf, hook: &'static Hook) -> Result<BtfTracePointLinkId> {

@@ -22,6 +22,7 @@ pub(super) fn broken(known: &Known<'_>, from: Point, to: Point, edge: &Edge) -> 
         }
         EdgeKind::Signal => signal(known, cause, effect, edge.proof),
         EdgeKind::Fault => fault(known, from, to, edge.proof),
+        EdgeKind::Wake => woken(known, from, to, edge.proof),
     }
 }
 
@@ -64,25 +65,54 @@ fn interval(from: Point, to: Point, edge: &Edge) -> Broken {
 
 fn program(known: &Known<'_>, from: Point, to: Point) -> Broken {
     let (cause, effect) = (known.event(from.0), known.event(to.0));
-    if from.1 != Side::End || to.1 != Side::Begin {
+    // What a wake precedes may have begun before it.
+    let leaves_wake = cause.op == Op::Wake && effect.op != Op::Wake;
+    let side = if leaves_wake { Side::End } else { Side::Begin };
+    if from.1 != Side::End || to.1 != side {
         return Some(("program", "it does not lead from an end to a begin"));
     }
     if cause.tid == 0 {
         let same = effect.tid == 0 && (cause.host, cause.socket) == (effect.host, effect.socket);
         return (!same).then_some(("program", "it joins two kernel lanes"));
     }
-    let neighbours = known.next_in_thread[from.0 as usize] == to.0;
+    let acts = cause.op != Op::Wake && effect.op != Op::Wake;
+    let next = if acts { &known.order.next_act } else { &known.order.next };
+    let neighbours = next[from.0 as usize] == to.0;
     (!neighbours || cause.pid != effect.pid)
         .then_some(("program", "the two are not neighbours in one thread"))
 }
 
-/// Two neighbours whose own counters say that nothing is between them are joined.
+/// From a wake to the end of the next event of the thread that was woken, which its own counter tells.
+fn woken(known: &Known<'_>, from: Point, to: Point, proof: Proof) -> Broken {
+    let (wake, next) = (known.event(from.0), known.event(to.0));
+    let before = known.order.before[to.0 as usize];
+    let earlier = known.event(before);
+    let first = before == to.0 || earlier.pid != next.pid || earlier.time_ns < wake.time_ns;
+    let right = wake.op == Op::Wake
+        && (wake.host, wake.target) == (next.host, next.tid)
+        && (from.1, to.1) == (Side::End, Side::End)
+        && wake.result == i64::from(next.task_count) - 1
+        && wake.time_ns <= next.time_ns
+        && first;
+    let host = known.history.hosts.get(usize::from(wake.host));
+    let whole = host.is_none_or(|host| host.lost == 0 && host.gaps.is_empty());
+    let proven = whole || proof == Proof::May;
+    (!right || !proven).then_some(("wake", "it does not lead to what the woken thread did next"))
+}
+
+/// Two neighbours whose own counters say that nothing is between them are joined, and two with nothing but wakes between.
 pub(super) fn missing_program_edges(known: &Known<'_>, graph: &Graph) -> Vec<Violation> {
     let mut violations = Vec::new();
-    for (from, &to) in known.next_in_thread.iter().enumerate() {
+    for (from, &to) in known.order.next.iter().enumerate() {
         let from = from as EventIndex;
         let (one, other) = (known.event(from), known.event(to));
         // After an exit, or a death, the number may be another thread's.
+        let act = known.order.next_act[from as usize];
+        let across = act != to && act != from && one.op != Op::Wake && is_run(known, from, act);
+        if across && !causes(graph, act, EdgeKind::Program).any(|cause| cause == from) {
+            let text = format!("events {from} and {act} of one thread are not joined");
+            violations.push(Violation { edge: None, rule: "program", text });
+        }
         let next = from != to
             && one.pid == other.pid
             && !matches!(one.op, Op::Exit | Op::Deliver)
@@ -94,6 +124,21 @@ pub(super) fn missing_program_edges(known: &Known<'_>, graph: &Graph) -> Vec<Vio
         }
     }
     violations
+}
+
+/// Whether the counters say that all events of a thread between two of them are there.
+fn is_run(known: &Known<'_>, from: EventIndex, to: EventIndex) -> bool {
+    let (mut at, mut count) = (from, known.event(from).task_count);
+    let ends = matches!(known.event(from).op, Op::Exit | Op::Deliver);
+    while at != to {
+        let next = known.order.next[at as usize];
+        count = count.wrapping_add(1);
+        if known.event(next).task_count != count || known.event(next).pid != known.event(from).pid {
+            return false;
+        }
+        at = next;
+    }
+    !ends && known.event(from).task_count != 0
 }
 
 fn connection(known: &Known<'_>, from: EventIndex, to: EventIndex, proof: Proof) -> Broken {
@@ -176,7 +221,7 @@ fn fault(known: &Known<'_>, from: Point, to: Point, proof: Proof) -> Broken {
     }
     let late = if effect.op == Op::Signal { Side::Begin } else { Side::End };
     let sides = (from.1, to.1) == (Side::End, late);
-    let next = known.next_in_thread[from.0 as usize] == to.0;
+    let next = known.order.next_act[from.0 as usize] == to.0;
     let deed = match effect.op {
         Op::Signal => {
             let victim = if cause.takes_place() { cause.target } else { cause.pid };
