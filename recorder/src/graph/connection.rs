@@ -58,7 +58,9 @@ fn returned(history: &History, graph: &mut Graph, connect: EventIndex, error: Ev
     let next = graph.lives_of(asker.host, asker.tid).iter().find_map(|life| {
         let events = graph.events_of_thread(life);
         let place = events.binary_search(&connect).ok()?;
-        events.get(place + 1).copied()
+        let failed_ns = history.events[error as usize].time_ns;
+        let after = |e: &&EventIndex| history.events[**e as usize].time_ns >= failed_ns;
+        events[place + 1..].iter().find(after).copied()
     });
     if let Some(next) = next {
         graph.push_may(history, (error, Side::Begin), (next, Side::End), EdgeKind::Connection);

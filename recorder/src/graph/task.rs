@@ -1,6 +1,6 @@
 //! Tasks: a fork precedes all that the new thread does, and a process's end the end of the call that tells of it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::build::lossless;
 use super::{EdgeKind, Graph, Proof, Side, complete};
@@ -60,6 +60,8 @@ pub(super) fn wait_edges(history: &History, rare: &[EventIndex], graph: &mut Gra
 struct Lives {
     forks: HashMap<(u16, u32), Vec<EventIndex>>,
     exits: HashMap<(u16, u32), Vec<EventIndex>>,
+    /// Host, process and its parent, as the hosts list them.
+    parents: HashSet<(u16, u32, u32)>,
 }
 
 impl Lives {
@@ -74,7 +76,10 @@ impl Lives {
             };
             of.entry((event.host, number)).or_default().push(index);
         }
-        Self { forks, exits }
+        let listed = (0..).zip(&history.hosts).flat_map(|(host, listed)| {
+            listed.tasks.iter().map(move |task| (host, task.pid, task.parent))
+        });
+        Self { forks, exits, parents: listed.collect() }
     }
 
     /// The end that a wait told: the last one before it of its child. The number is given to nobody else until then, so
@@ -89,14 +94,8 @@ impl Lives {
         let exited_ns = event(exit).time_ns;
         let fork = last(&self.forks, wait.time_ns).map(event);
         let again = fork.is_some_and(|fork| fork.time_ns > exited_ns);
-        let own = fork.is_some_and(|fork| fork.pid == wait.pid) || is_parent(history, wait);
+        let own = fork.is_some_and(|fork| fork.pid == wait.pid)
+            || self.parents.contains(&(wait.host, wait.target, wait.pid));
         (own && !again).then_some(exit)
     }
-}
-
-/// Whether the host knows a wait's child as one of the process that waited.
-fn is_parent(history: &History, wait: &Event) -> bool {
-    let host = history.hosts.get(usize::from(wait.host));
-    let mut tasks = host.iter().flat_map(|host| &host.tasks);
-    tasks.any(|task| (task.pid, task.parent) == (wait.target, wait.pid))
 }

@@ -367,6 +367,15 @@ fn connection_refused() {
             k error 1 ECONNREFUSED → a exit  may connection begin→end
         "#]],
     );
+    // What the asker ended before it was refused knew nothing of it.
+    check_kinds(
+        "a connect 1 unknown / a call count=2 / k error 1 unknown error=ECONNREFUSED / a exit count=3",
+        &[EdgeKind::Connection],
+        expect![[r#"
+            a connect 1 → k error 1 ECONNREFUSED  must connection begin→begin
+            k error 1 ECONNREFUSED → a exit  may connection begin→end
+        "#]],
+    );
     // Nobody was ever seen to listen.
     check(
         "a connect 1 unknown / k error 1 unknown error=ECONNREFUSED",

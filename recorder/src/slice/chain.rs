@@ -31,8 +31,10 @@ pub enum Link {
     Thread,
 }
 
-/// How far a thread's earlier events are looked through.
+/// How far a thread's earlier events are looked through: those that are always recorded, and with what more detail adds
+/// between them.
 const LOOK_BACK: usize = 256;
+const LOOK_BACK_IN_DETAIL: usize = 4096;
 /// No chain is longer; one of that length may go on.
 pub const STEPS_MAX: usize = 256;
 
@@ -167,7 +169,13 @@ fn thread_cause(
     let mut best: Option<(u8, EventIndex, EdgeIndex<u32>)> = None;
     looks.push(Look { from: event, events: Vec::new(), exhausted: false });
     let look = looks.last_mut()?;
-    for &earlier in life[..place].iter().rev().take(LOOK_BACK) {
+    let mut always = 0;
+    for &earlier in life[..place].iter().rev() {
+        let op = history.events[earlier as usize].op;
+        always += usize::from(!matches!(op, Op::Call | Op::Wake));
+        if always > LOOK_BACK || look.events.len() == LOOK_BACK_IN_DETAIL {
+            return best.map(|(_, event, edge)| (event, edge));
+        }
         look.events.push(earlier);
         let at = node(earlier, Side::End);
         let Some(edge) = cause(history, graph, at, false) else { continue };
@@ -186,6 +194,6 @@ fn thread_cause(
             return best.map(|(_, event, edge)| (event, edge));
         }
     }
-    look.exhausted = look.events.len() < LOOK_BACK;
+    look.exhausted = true;
     best.map(|(_, event, edge)| (event, edge))
 }

@@ -48,8 +48,9 @@ fn waited(known: &Known<'_>, from: Point, to: Point) -> Broken {
         let before = known.history.events[..from.0 as usize].iter().rev();
         let fork = before.filter(|event| event.op == Op::Fork).find(of_child);
         let listed = || {
-            let tasks = &known.history.hosts[usize::from(wait.host)].tasks;
-            tasks.iter().any(|task| task.pid == wait.target && task.parent == wait.pid)
+            let host = known.history.hosts.get(usize::from(wait.host));
+            let mut tasks = host.iter().flat_map(|host| &host.tasks);
+            tasks.any(|task| task.pid == wait.target && task.parent == wait.pid)
         };
         fork.is_some_and(|fork| fork.pid == wait.pid) || listed()
     };
