@@ -39,6 +39,7 @@ pub struct Config {
     /// Whether it is learnt what is usual, and at what cost; default: no.
     pub profile: Profile,
     /// Other hosts, which keep the same interval.
+    #[serde(deserialize_with = "Peers::introduced")]
     pub peers: Option<Peers>,
     /// What alerts mean.
     pub alert: Vec<AlertRule>,
@@ -360,6 +361,16 @@ mod tests {
             2 | tcp = { listen = '0.0.0.0:80' }
               |       ^^^^^^^^^^^^^^^^^^^^^^^^^
             whoever can connect could read all that is recorded: `tcp` needs `token_file`, or `tls` with `clients`
+        "#]],
+        );
+        refused(
+            "[peers]\nhosts = ['a:1']\ntls = { servers = '/ca.pem' }",
+            expect![[r#"
+            TOML parse error at line 1, column 1
+              |
+            1 | [peers]
+              | ^^^^^^^
+            no peer lets in whom it does not know: `peers` needs `token_file`, or `tls` with `certificate` and `key`
         "#]],
         );
         refused(

@@ -12,13 +12,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::api::DumpRequest;
-use super::{Daemon, tls};
+use super::{Daemon, store, tls};
 use crate::describe::printable;
 use crate::quantity::{Size, Time};
 use crate::trigger::Firing;
@@ -38,6 +39,23 @@ pub struct Peers {
     /// What one may send.
     #[serde(default = "most")]
     pub most: Size,
+}
+
+impl Peers {
+    /// Only with something that lets this host in.
+    fn let_in(&self) -> bool {
+        self.token_file.is_some() || self.tls.as_ref().is_some_and(|tls| tls.certificate.is_some())
+    }
+
+    pub(super) fn introduced<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Self>, D::Error> {
+        let peers = Self::deserialize(from)?;
+        if !peers.let_in() {
+            return Err(D::Error::custom(
+                "no peer lets in whom it does not know: `peers` needs `token_file`, or `tls` with `certificate` and `key`",
+            ));
+        }
+        Ok(Some(peers))
+    }
 }
 
 const fn wait() -> Time {
@@ -230,7 +248,7 @@ impl Daemon {
             symptom: firing.symptoms.first().cloned(),
             missing: firing.missing.clone(),
             asked_by: Some(host.to_string_lossy().into_owned()),
-            incident: Some(name.to_owned()),
+            incident: Some(store::incident(name)),
         };
         let own = self.config.api.tcp.as_ref().map(|tcp| tcp.listen);
         let (patience, most_bytes) = (peers.wait.0, peers.most.0);

@@ -117,6 +117,9 @@ impl Daemon {
         self.triggers.watch(&config.trigger);
         self.triggers.arm(&mut self.capture);
         super::give_back_memory();
+        if live.tls.is_none() && self.live.borrow().tls.is_some() {
+            log::warn!("api.tcp: no TLS is spoken from now on");
+        }
         self.live.send_replace(live);
         self.config = config;
         Ok(Reloaded { needs_restart })

@@ -20,6 +20,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 
 use super::Ask;
 use super::api::{self, Asker};
@@ -117,16 +118,37 @@ struct Doors {
 impl Doors {
     fn open<P: Send + 'static>(&self, stream: TcpStream, place: P, closing: watch::Receiver<()>) {
         let Some(tls) = self.live.borrow().tls.clone() else {
-            return talk(stream, self.others.clone(), place, closing);
+            return talk(stream, self.others.clone(), place, self.until(None, closing));
         };
         let Self { known, others, .. } = self.clone();
+        let until = self.until(Some(Arc::clone(&tls)), closing);
         tokio::spawn(async move {
             let greeted = timeout(PATIENCE, TlsAcceptor::from(tls).accept(stream)).await;
             // Who does not speak TLS, or has no certificate that is taken, has been told by it.
             let Ok(Ok(stream)) = greeted else { return };
             let is_known = stream.get_ref().1.peer_certificates().is_some();
-            talk(stream, if is_known { known } else { others }, place, closing);
+            talk(stream, if is_known { known } else { others }, place, until);
         });
+    }
+
+    /// When a connection is to be ended: with the server, and when certificates are read again, by which it might not
+    /// have been let in.
+    fn until(
+        &self,
+        tls: Option<Arc<ServerConfig>>,
+        mut closing: watch::Receiver<()>,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let mut live = self.live.clone();
+        let same = move |live: &Live| match (&live.tls, &tls) {
+            (Some(now), Some(then)) => Arc::ptr_eq(now, then),
+            (now, then) => now.is_none() && then.is_none(),
+        };
+        async move {
+            tokio::select! {
+                _ = closing.changed() => {}
+                _ = live.wait_for(|live| !same(live)) => {}
+            }
+        }
     }
 }
 
@@ -140,7 +162,9 @@ async fn take_in(listener: Listener, mut closing: watch::Receiver<()>) {
             let closing = until.clone();
             match &listener {
                 Listener::Unix(listener, router) => {
-                    listener.accept().await.map(|(s, _)| talk(s, router.clone(), place, closing))
+                    let mut closing = closing;
+                    let end = async move { drop(closing.changed().await) };
+                    listener.accept().await.map(|(s, _)| talk(s, router.clone(), place, end))
                 }
                 Listener::Tcp(listener, doors) => {
                     listener.accept().await.map(|(s, _)| doors.open(s, place, closing))
@@ -162,8 +186,8 @@ async fn pause(error: &io::Error) {
     tokio::time::sleep(Duration::from_millis(200)).await;
 }
 
-/// Serves one connection; `place` is given back when it ends.
-fn talk<S, P>(stream: S, router: Router, place: P, mut closing: watch::Receiver<()>)
+/// Serves one connection until then; `place` is given back when it ends.
+fn talk<S, P>(stream: S, router: Router, place: P, until: impl Future<Output = ()> + Send + 'static)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     P: Send + 'static,
@@ -177,7 +201,7 @@ where
         // A client that breaks off has no one to be told.
         tokio::select! {
             _ = connection.as_mut() => return,
-            _ = closing.changed() => connection.as_mut().graceful_shutdown(),
+            () = until => connection.as_mut().graceful_shutdown(),
         }
         let _ = connection.await;
     });

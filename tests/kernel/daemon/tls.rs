@@ -2,10 +2,10 @@
 //! one, and hosts ask each other so.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use recorder::recording::read;
@@ -27,12 +27,17 @@ impl Papers {
                  -keyout {authority}.key -out {authority}.pem"
             ));
         }
-        for (name, authority) in
-            [("host", "ours"), ("renewed", "ours"), ("client", "ours"), ("stranger", "theirs")]
-        {
+        for (name, authority) in [
+            ("host", "ours"),
+            ("renewed", "ours"),
+            ("client", "ours"),
+            ("stranger", "theirs"),
+            ("neighbour", "ours"),
+        ] {
+            let address = if name == "neighbour" { "127.0.0.9" } else { "127.0.0.1" };
             papers.openssl(&format!(
                 "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN={name} \
-                 -addext subjectAltName=IP:127.0.0.1 -keyout {name}.key -out {name}.csr"
+                 -addext subjectAltName=IP:{address} -keyout {name}.key -out {name}.csr"
             ));
             papers.openssl(&format!(
                 "x509 -req -in {name}.csr -CA {authority}.pem -CAkey {authority}.key -CAcreateserial \
@@ -154,6 +159,38 @@ fn a_certificate_is_renewed_by_a_reload_and_a_broken_one_changes_nothing() {
     assert_eq!(papers.curl(daemon.port, &CLIENT), "200");
 }
 
+/// Whoever was let in by an authority that is not trusted any more asks nothing more on a connection that is still there.
+#[test]
+fn a_connection_does_not_outlive_what_let_it_in() {
+    let (papers, daemon) = (Papers::make(), Running::with_tcp_and_scope(""));
+    let plain = TcpStream::connect(("127.0.0.1", daemon.port)).expect("it listens");
+    let is_open = |mut stream: &TcpStream| {
+        let asked =
+            format!("GET /healthz HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\n\r\n");
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a time");
+        stream.write_all(asked.as_bytes()).is_ok()
+            && stream.read(&mut [0; 1000]).is_ok_and(|length| length > 0)
+    };
+    assert!(is_open(&plain));
+    speak_tls(&daemon, &papers.serving("host"), true);
+    assert!(!is_open(&plain), "it would go on in the clear");
+    let script = "(while sleep 0.2; do printf 'GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n'; done) | \
+        openssl s_client -quiet -connect $0 -cert client.pem -key client.key -CAfile ours.pem 2>&1";
+    let mut client = Command::new("sh");
+    client.args(["-c", script, &format!("127.0.0.1:{}", daemon.port)]);
+    client.current_dir(papers.0.path()).stdout(Stdio::piped());
+    let mut client = client.spawn().expect("a shell starts");
+    let said = BufReader::new(client.stdout.take().expect("it is piped"));
+    let mut answers = said.lines().map_while(Result::ok).filter(|line| line.contains("200 OK"));
+    assert!(answers.next().is_some(), "it is let in");
+    let (ours, theirs) = (papers.path("ours.pem"), papers.path("theirs.pem"));
+    fs::copy(theirs, ours).expect("it is ours");
+    daemon.ask(&["reload"]);
+    // What was asked before is answered; then it ends.
+    assert!(answers.count() < 10, "it goes on");
+    client.wait().expect("it is our child");
+}
+
 #[test]
 fn who_says_nothing_or_nonsense_holds_up_nobody() {
     let (papers, daemon) = (Papers::make(), Running::with_tcp_and_scope(""));
@@ -176,6 +213,12 @@ fn who_says_nothing_or_nonsense_holds_up_nobody() {
             Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset),
         }
     }
+}
+
+/// Gives it another's papers.
+fn daemon_speaks(daemon: &Running, papers: &Papers, before: &str, now: &str) {
+    daemon.edit(|text| text.replace(&papers.serving(before), &papers.serving(now)));
+    daemon.ask(&["reload"]);
 }
 
 fn with_peers(peers: &[u16], tls: &str) -> Running {
@@ -210,6 +253,10 @@ fn a_peer_that_is_not_who_it_should_be_gets_and_gives_nothing() {
     let daemon = with_peers(&[other.port], &papers.asking("client"));
     let why = part(&daemon.dump(&[])).expect_err("it is a stranger");
     assert!(why.contains("speak TLS") && why.contains("UnknownIssuer"), "{why}");
+    // One of ours, and of another name.
+    daemon_speaks(&other, &papers, "stranger", "neighbour");
+    let why = part(&daemon.dump(&[])).expect_err("it is another");
+    assert!(why.contains("certificate not valid for name"), "{why}");
     assert!(other.dumps().is_empty(), "it was asked for nothing");
     // And asks as a stranger.
     let (host, stranger) = (Running::with_tcp_and_scope(""), papers.asking("stranger"));

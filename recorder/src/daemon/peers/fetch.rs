@@ -29,8 +29,8 @@ pub struct Fetched {
     pub uploads_to: Option<String>,
 }
 
-/// An address that is longer is none of ours.
-const MOST_ADDRESS: usize = 4096;
+/// An address that is longer is none of ours. (All peers' go through a pipe to the worker.)
+const MOST_ADDRESS: usize = 512;
 
 /// Has a peer keep its part, and fetches it.
 pub async fn part(
