@@ -275,6 +275,8 @@ impl Daemon {
     fn want(&mut self, mut firing: Firing, reply: oneshot::Sender<Result<Dumped, Refusal>>) {
         let now = Instant::now();
         firing.hide(&self.config.hide);
+        // Where its time went with the rest, it names none any more.
+        firing.incident = firing.incident.filter(|name| store::is_name(name));
         self.counts.triggered += 1;
         // Also where no dump is made: it is the next time that matters.
         if let Some(Err(error)) = firing.raise.map(|raise| self.raise(raise)) {
@@ -407,10 +409,11 @@ impl Daemon {
         self.note_unwritten();
         let kept = match done {
             Ok(done) => {
-                let incident = wanted.firing.incident.as_ref().unwrap_or(&wanted.name);
+                let own = || store::incident(&wanted.name);
+                let incident = wanted.firing.incident.clone().unwrap_or_else(own);
                 let uploads = self.uploads.as_ref();
                 let note =
-                    uploads.map(|uploads| uploads.note(&draft.folder, incident, &done.peers));
+                    uploads.map(|uploads| uploads.note(&draft.folder, &incident, &done.peers));
                 self.store.keep(draft, &wanted.firing).map(|folder| (folder, done, note))
             }
             Err(error) => {

@@ -244,9 +244,13 @@ fn firing(request: DumpRequest) -> Result<Firing, String> {
     for pattern in [&request.symptom, &request.missing].into_iter().flatten() {
         pattern.parse::<Pattern>().map_err(|error| error.to_string())?;
     }
-    if request.incident.as_ref().is_some_and(|name| !store::is_plain(name) || !store::is_name(name))
-    {
-        return Err("`incident` is no dump's name".to_owned());
+    if let Some(name) = &request.incident {
+        if !store::is_plain(name) || !store::is_name(name) {
+            return Err("`incident` is no dump's name".to_owned());
+        }
+        if request.asked_by.is_none() {
+            return Err("`incident` is for hosts that ask: it wants `asked_by`".to_owned());
+        }
     }
     let name = request.name.as_deref().unwrap_or("asked");
     let source = if request.asked_by.is_some() { PEER } else { "api" };

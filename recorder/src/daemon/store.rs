@@ -226,6 +226,16 @@ pub fn plain(name: &str) -> String {
     if name.is_empty() { "dump".to_owned() } else { name }
 }
 
+/// What a dump of this host is called where several hosts' dumps lie: two may be told of something in the same second.
+pub fn incident(dump: &str) -> String {
+    format!("{dump}-{}", host())
+}
+
+/// This host's name, as a plain part of a path.
+pub fn host() -> String {
+    plain(&nix::unistd::gethostname().unwrap_or_default().to_string_lossy())
+}
+
 /// Whether a name is a plain part of a path as it is.
 pub fn is_plain(name: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);

@@ -115,10 +115,9 @@ impl Uploads {
     /// When the folder of dumps cannot be listed.
     pub fn of(dumps: &Dumps, store: &Store) -> Result<Option<Self>> {
         let Some(target) = dumps.upload.clone() else { return Ok(None) };
-        let host = nix::unistd::gethostname().unwrap_or_default();
         let mut uploads = Self {
             target,
-            host: store::plain(&host.to_string_lossy()),
+            host: store::host(),
             waiting: Vec::new(),
             at_work: None,
             due: Instant::now(),
@@ -137,8 +136,11 @@ impl Uploads {
     /// Notes in the folder of a dump that it is to be uploaded.
     pub fn note(&self, folder: &Path, incident: &str, peers: &[Part]) -> Note {
         let prefix = self.place(incident).incident_url();
-        let elsewhere =
-            |part: &&Part| part.uploads_to.as_ref().is_some_and(|to| to.starts_with(&prefix));
+        // A folder of that name may be another one there.
+        let shared = matches!(self.target, Target::S3 { .. });
+        let elsewhere = |part: &&Part| {
+            shared && part.uploads_to.as_ref().is_some_and(|to| to.starts_with(&prefix))
+        };
         let elsewhere = peers.iter().filter(elsewhere).filter_map(|part| part.file.clone());
         let (incident, elsewhere) = (incident.to_owned(), elsewhere.collect());
         let note = Note { incident, elsewhere, state: State::Waiting };

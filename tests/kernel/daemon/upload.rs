@@ -46,9 +46,14 @@ fn name(folder: &Path) -> String {
     folder.file_name().expect("a name").to_string_lossy().into_owned()
 }
 
+/// What a host's dump is called where others' are.
+fn incident(folder: &Path, host: &str) -> String {
+    format!("{}-{host}", name(folder))
+}
+
 /// Where in a store the files of a dump have to be.
 fn expected(below: &str, folder: &Path, host: &str) -> BTreeMap<String, Vec<u8>> {
-    let incident = name(folder);
+    let incident = incident(folder, host);
     let mut expected = files(folder);
     assert!(expected.remove("upload.json").is_some(), "how it stands is noted");
     let place = |(file, bytes): (String, Vec<u8>)| match file.as_str() {
@@ -86,7 +91,8 @@ fn a_dump_is_copied_to_a_folder_once_the_configuration_says_so() {
     daemon.ask(&["reload"]);
     let said = daemon.ask(&["dump", "comm=client op=recv"]);
     let folder = PathBuf::from(said.lines().next().expect("a folder"));
-    let url = format!("file://{}/{}/{}.parquet", store.path().display(), name(&folder), own_name());
+    let (below, host) = (incident(&folder, &own_name()), own_name());
+    let url = format!("file://{}/{below}/{host}.parquet", store.path().display());
     assert!(said.ends_with(&format!("\nupload   to {url}\n")), "{said}");
     daemon.wait_for_uploads(1);
     assert_same(&files(store.path()), &expected("", &folder, &own_name()));
@@ -184,17 +190,23 @@ fn a_dump_that_makes_room_is_not_uploaded_and_counted() {
 
 #[test]
 fn hosts_of_one_incident_upload_to_one_place_each_its_own() {
-    let (scratch, store) = (tempfile::tempdir(), tempfile::tempdir());
-    let (scratch, store) = (scratch.expect("a folder"), store.expect("a folder"));
-    let upload = format!("upload = 'file://{}'\n", store.path().display());
+    let (scratch, store) = (tempfile::tempdir().expect("a folder"), S3::start());
+    let upload = "upload = 's3://dumps/kept'\n";
     let start = |host: &str, more: &str, listen: Option<SocketAddr>| {
         let place = |command: &mut Command| as_a_host_of_its_own(command, scratch.path(), host);
-        let cgroup = Some(new_cgroup());
-        Running::with(Setup { more, listen, cgroup, place: &place, ..Setup::default() })
+        let (cgroup, environment) = (Some(new_cgroup()), store.environment());
+        Running::with(Setup {
+            more,
+            listen,
+            cgroup,
+            environment,
+            place: &place,
+            ..Setup::default()
+        })
     };
     let (app_at, db_at) = (free_address(), free_address());
     // One that uploads, and one that does not.
-    let (app, db) = (start("app", &upload, Some(app_at)), start("db", "", Some(db_at)));
+    let (app, db) = (start("app", upload, Some(app_at)), start("db", "", Some(db_at)));
     let peers = format!("[peers]\nhosts = ['{app_at}', '{db_at}']\ntoken_file = 'TOKEN'\n");
     let web = start("web", &format!("{upload}{peers}"), None);
     for daemon in [&web, &app, &db] {
@@ -203,10 +215,10 @@ fn hosts_of_one_incident_upload_to_one_place_each_its_own() {
     let folder = web.dump(&["--name", "Broken", "comm=client op=recv"]);
     web.wait_for_uploads(1);
     app.wait_for_uploads(1);
-    let incident = name(&folder);
-    let found = files(store.path());
+    let incident = format!("dumps/kept/{}", incident(&folder, "web"));
+    let found = store.objects();
     let peer = |at: SocketAddr| format!("peer-{}.parquet", at.to_string().replace(':', "_"));
-    let mut wanted = expected("", &folder, "web");
+    let mut wanted = expected("dumps/kept/", &folder, "web");
     let of_db = wanted.remove(&format!("{incident}/web/{}", peer(db_at))).expect("db's part");
     wanted.insert(format!("{incident}/{}", peer(db_at)), of_db);
     let of_app = wanted.remove(&format!("{incident}/web/{}", peer(app_at))).expect("app's part");
@@ -219,7 +231,7 @@ fn hosts_of_one_incident_upload_to_one_place_each_its_own() {
     }
     assert_same(&found, &wanted);
     assert!(found[&format!("{incident}/app.parquet")] == of_app, "app sent what it uploaded");
-    let all = store.path().join(&incident).to_string_lossy().into_owned();
+    let all = store.folder().join(&incident).to_string_lossy().into_owned();
     let checked = running::wherefore(&["check", &all]);
     assert!(checked.contains("every edge holds"), "{checked}");
     for host in ["web: ", "app: ", "db: "] {
@@ -255,6 +267,8 @@ fn no_name_leads_out_of_the_prefix() {
             let answer = daemon.post("/v1/dump", &asked);
             assert!(answer.contains("`incident` is no dump's name"), "{answer}");
         }
+        let answer = daemon.post("/v1/dump", r#"{"incident": "2026-01-01T00-00-00Z-x"}"#);
+        assert!(answer.contains("it wants `asked_by`"), "{answer}");
         daemon.wait_for_uploads(2 * (number as u64 + 1));
     }
     let found = files(home.path());

@@ -2,7 +2,7 @@
 //! what a host has to say about it in a folder of its name.
 //!
 //! ```text
-//!   2026-11-20T12-00-01Z-HighErrorRate/
+//!   2026-11-20T12-00-01Z-HighErrorRate-web-1/
 //!       web-1.parquet                 what web-1 recorded
 //!       app-1.parquet                 what app-1 recorded, which uploads by itself
 //!       peer-10.0.0.3_9799.parquet    what a host sent that does not

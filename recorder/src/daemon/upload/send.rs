@@ -125,7 +125,35 @@ fn told(error: object_store::Error) -> anyhow::Error {
         last = cause;
     }
     let last = last.to_string();
-    if first.contains(&last) { anyhow!(first) } else { anyhow!("{first}: {last}") }
+    let told = if first.contains(&last) { first } else { format!("{first}: {last}") };
+    anyhow!(without_body(&told))
+}
+
+/// Of a store's own words, which may name the key that was used, only which error it was and what it says of it.
+fn without_body(told: &str) -> String {
+    let Some((before, body)) = told.split_once('<') else { return told.to_owned() };
+    let part = |name: &str| {
+        let (_, rest) = body.split_once(&format!("<{name}>"))?;
+        rest.split_once("</").map(|(text, _)| text)
+    };
+    let parts: Vec<&str> = ["Code", "Message"].into_iter().filter_map(part).collect();
+    format!("{}: {}", before.trim_end_matches([' ', ':']), parts.join(": "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_a_store_says_its_keys_are_left_out() {
+        let body = "<?xml version=\"1.0\"?><Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message>\
+                    <Token-0>FwoGZXIvYXdz</Token-0></Error>";
+        let told =
+            without_body(&format!("Server returned non-2xx status code: 400 Bad Request: {body}"));
+        let wanted = "Server returned non-2xx status code: 400 Bad Request: ExpiredToken: The provided token has expired.";
+        assert_eq!(told, wanted);
+        assert_eq!(without_body("connection refused"), "connection refused");
+    }
 }
 
 fn piece(file: &mut File) -> Result<Vec<u8>> {

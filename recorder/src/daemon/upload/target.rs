@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub enum Target {
     /// A bucket, and what all keys begin with.
     S3 { bucket: String, prefix: Path },
-    /// A folder, which has to be there: where it is mounted and is not, nothing goes elsewhere.
+    /// A folder, which has to be there: where it lies in a file system that is not mounted, nothing goes elsewhere.
     Folder(PathBuf),
 }
 

@@ -78,20 +78,24 @@ fn what_waits_is_found_again_and_what_is_gone_is_counted() {
 }
 
 #[test]
-fn what_another_host_uploads_itself_is_left_to_it() {
+fn what_another_host_puts_into_the_same_bucket_is_left_to_it() {
     let directory = tempfile::tempdir().expect("a folder");
-    let uploads = uploads(directory.path());
     let part = |file: &str, to: Option<&str>| Part {
         peer: String::new(),
         file: Some(file.to_owned()),
         missing: None,
         uploads_to: to.map(str::to_owned),
     };
-    let parts = [
-        part("a", Some("file:///srv/store/x/a.parquet")),
-        part("b", None),
-        part("c", Some("s3://elsewhere/x/c.parquet")),
-        part("d", Some("file:///srv/store/x2/d.parquet")),
-    ];
-    assert_eq!(uploads.note(directory.path(), "x", &parts).elsewhere, ["a"]);
+    // A folder of that name may be another one there.
+    for (target, elsewhere) in [("s3://dumps", &["a"][..]), (TARGET, &[])] {
+        let mut uploads = uploads(directory.path());
+        uploads.target = Target::try_from(target.to_owned()).expect("it is right");
+        let parts = [
+            part("a", Some(&format!("{target}/x/a.parquet"))),
+            part("b", None),
+            part("c", Some("s3://elsewhere/x/c.parquet")),
+            part("d", Some(&format!("{target}/x2/d.parquet"))),
+        ];
+        assert_eq!(uploads.note(directory.path(), "x", &parts).elsewhere, elsewhere, "{target}");
+    }
 }

@@ -87,7 +87,12 @@ impl S3 {
 
     /// All that it has, by `bucket/key`.
     pub fn objects(&self) -> BTreeMap<String, Vec<u8>> {
-        files(&self.folder.path().join("objects"))
+        files(&self.folder())
+    }
+
+    /// Where they lie.
+    pub fn folder(&self) -> PathBuf {
+        self.folder.path().join("objects")
     }
 }
 
