@@ -354,6 +354,23 @@ mod tests {
         "#]],
         );
         refused(
+            "[[alert]]\nsymptom = 'colour=red'",
+            expect![[r#"
+                TOML parse error at line 2, column 11
+                  |
+                2 | symptom = 'colour=red'
+                  |           ^^^^^^^^^^^^
+                bad pattern: there is no key `colour`
+                    colour=red
+                    ^
+                hint: keys: host pid tid comm cgroup container pod op protocol local remote netns socket iss irs stream_start stream_end result error signal target fault syscall fd cpu ring position time begin_ns time_ns duration lane flag
+            "#]],
+        );
+    }
+
+    #[test]
+    fn nobody_is_let_in_whom_nothing_shows() {
+        refused(
             "[api]\ntcp = { listen = '0.0.0.0:80' }",
             expect![[r#"
             TOML parse error at line 2, column 7
@@ -372,19 +389,6 @@ mod tests {
               | ^^^^^^^
             no peer lets in whom it does not know: `peers` needs `token_file`, or `tls` with `certificate` and `key`
         "#]],
-        );
-        refused(
-            "[[alert]]\nsymptom = 'colour=red'",
-            expect![[r#"
-                TOML parse error at line 2, column 11
-                  |
-                2 | symptom = 'colour=red'
-                  |           ^^^^^^^^^^^^
-                bad pattern: there is no key `colour`
-                    colour=red
-                    ^
-                hint: keys: host pid tid comm cgroup container pod op protocol local remote netns socket iss irs stream_start stream_end result error signal target fault syscall fd cpu ring position time begin_ns time_ns duration lane flag
-            "#]],
         );
     }
 }

@@ -140,6 +140,12 @@ fn without_body(told: &str) -> String {
     format!("{}: {}", before.trim_end_matches([' ', ':']), parts.join(": "))
 }
 
+fn piece(file: &mut File) -> Result<Vec<u8>> {
+    let mut piece = Vec::new();
+    file.take(PIECE as u64).read_to_end(&mut piece)?;
+    Ok(piece)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,10 +160,4 @@ mod tests {
         assert_eq!(told, wanted);
         assert_eq!(without_body("connection refused"), "connection refused");
     }
-}
-
-fn piece(file: &mut File) -> Result<Vec<u8>> {
-    let mut piece = Vec::new();
-    file.take(PIECE as u64).read_to_end(&mut piece)?;
-    Ok(piece)
 }
