@@ -4,6 +4,7 @@
 //! since causes act on begins and effects are seen at ends. Every edge points from cause to effect and
 //! says which rule made it and whether it is proven.
 
+mod births;
 mod build;
 mod bytes;
 pub mod check;

@@ -2,6 +2,7 @@
 
 use petgraph::graph::DiGraph;
 
+use super::births::Births;
 use super::{Edge, EdgeKind, Graph, Proof, Side, node};
 use super::{bytes, close, connection, datagram, endpoint, fault, signal, task, thread, wake};
 use crate::event::{Event, EventIndex, History, Op};
@@ -25,7 +26,8 @@ pub(super) fn build(history: &History) -> Graph {
         graph.push((event, Side::Begin), (event, Side::End), EdgeKind::Interval, Proof::Must);
     }
     thread::edges(history, &mut graph);
-    task::edges(history, &rare, &mut graph);
+    let births = Births::new(history, &rare);
+    task::edges(history, &rare, &births, &mut graph);
     task::wait_edges(history, &rare, &mut graph);
     endpoint::connect(history, &mut graph);
     endpoint::lane_edges(history, &notable, &mut graph);
@@ -35,7 +37,7 @@ pub(super) fn build(history: &History) -> Graph {
     close::edges(history, &rare, &notable, &mut graph);
     signal::edges(history, &rare, &mut graph);
     fault::edges(history, &rare, &notable, &mut graph);
-    wake::edges(history, &mut graph);
+    wake::edges(history, &births, &mut graph);
     graph.holes.sort_by_key(|hole| hole.before);
     graph
 }

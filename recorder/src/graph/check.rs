@@ -130,6 +130,8 @@ struct Known<'a> {
     streams: streams::Streams,
     /// Per socket, an event for each pair of initial numbers that it had.
     numbered: HashMap<(u16, u64), Vec<EventIndex>>,
+    /// When each thread number was given to a thread, as far as is known.
+    given: HashMap<(u16, u32), Vec<u64>>,
     /// The processes that each thread number was seen in.
     processes: HashMap<(u16, u32), HashSet<u32>>,
     /// Host, target and time of each SIGKILL.
@@ -172,6 +174,16 @@ impl<'a> Known<'a> {
                 processes.entry((number as u16, task.tid)).or_default().insert(task.pid);
             }
         }
+        let forks = history.events.iter().filter(|event| event.op == Op::Fork);
+        let mut given: HashMap<(u16, u32), Vec<u64>> = HashMap::new();
+        for fork in forks {
+            given.entry((fork.host, fork.target)).or_default().push(fork.time_ns);
+        }
+        for (number, host) in history.hosts.iter().enumerate() {
+            for task in &host.tasks {
+                given.entry((number as u16, task.tid)).or_default().push(task.start_ns);
+            }
+        }
         let signals = history.events.iter().filter(|event| event.op == Op::Signal);
         let kills = signals
             .filter(|event| {
@@ -191,11 +203,18 @@ impl<'a> Known<'a> {
             refuted,
             streams,
             numbered,
+            given,
             processes,
             kills,
             deaths: deaths(history),
             sockets,
         }
+    }
+
+    /// Whether a thread's number went to another after one event and before another had ended.
+    fn is_given_between(&self, number: (u16, u32), one: &Event, other: &Event) -> bool {
+        let between = |&ns: &u64| one.time_ns < ns && ns <= other.time_ns;
+        self.given.get(&number).is_some_and(|given| given.iter().any(between))
     }
 
     /// Events of a socket that say which connections it had; of all with an event's addresses, if it has no

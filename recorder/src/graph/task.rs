@@ -2,13 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::births::Births;
 use super::build::lossless;
 use super::{EdgeKind, Graph, Proof, Side, complete};
 use crate::event::{Event, EventIndex, Flags, History, Op, Ring};
 
 /// From each fork to the first event of the life that it began, and beyond wakes, which order no begin, to the first other.
-pub(super) fn edges(history: &History, rare: &[EventIndex], graph: &mut Graph) {
-    for (place, &index) in rare.iter().enumerate() {
+pub(super) fn edges(history: &History, rare: &[EventIndex], births: &Births, graph: &mut Graph) {
+    for &index in rare {
         let fork = &history.events[index as usize];
         if fork.op != Op::Fork {
             continue;
@@ -22,10 +23,9 @@ pub(super) fn edges(history: &History, rare: &[EventIndex], graph: &mut Graph) {
             begun.then_some((events[0], act))
         });
         let Some((first, act)) = born else { continue };
-        // Forked again before it did anything: the event belongs to the later fork.
-        let between = rare[place + 1..].iter().take_while(|&&other| other < first);
-        let mut between = between.map(|&other| &history.events[other as usize]);
-        if !between.any(|e| e.op == Op::Fork && e.target == fork.target) {
+        // Forked again before it did anything: the event belongs to the later fork, which may not be recorded.
+        let did_ns = history.events[first as usize].time_ns;
+        if !births.between((fork.host, fork.target), fork.time_ns, did_ns) {
             // Where forks may be lost, the thread must have begun while this one was under way.
             let born = history.events[first as usize].begin_ns;
             let proven =
@@ -45,10 +45,11 @@ pub(super) fn wait_edges(history: &History, rare: &[EventIndex], graph: &mut Gra
         if wait.op != Op::Call || wait.target == 0 {
             continue;
         }
-        if let Some(exit) = lives.ended(history, wait) {
+        if let Some((exit, alone)) = lives.ended(history, wait) {
             let exited_ns = history.events[exit as usize].time_ns;
             let host = history.hosts.get(usize::from(wait.host));
-            let proven = host.is_none_or(|h| complete(h, Ring::Rare, exited_ns, wait.time_ns));
+            let whole = host.is_none_or(|h| complete(h, Ring::Rare, exited_ns, wait.time_ns));
+            let proven = whole && alone;
             let (from, to) = ((exit, Side::End), (index as EventIndex, Side::End));
             let proof = if proven { Proof::Must } else { Proof::May };
             graph.push(from, to, EdgeKind::Task, proof);
@@ -82,9 +83,10 @@ impl Lives {
         Self { forks, exits, parents: listed.collect() }
     }
 
-    /// The end that a wait told: the last one before it of its child. The number is given to nobody else until then, so
-    /// that if it has been, that end is in no recording.
-    fn ended(&self, history: &History, wait: &Event) -> Option<EventIndex> {
+    /// The end that a wait told: the last one before it of its child, and whether it can be no other. The number is given to
+    /// nobody else until the wait has taken note of it. But then the call may last: a process of that number that began while
+    /// it was under way need not be the one that it was about.
+    fn ended(&self, history: &History, wait: &Event) -> Option<(EventIndex, bool)> {
         let event = |index: EventIndex| &history.events[index as usize];
         let last = |of: &HashMap<(u16, u32), Vec<EventIndex>>, until_ns: u64| {
             let all = of.get(&(wait.host, wait.target))?;
@@ -96,6 +98,9 @@ impl Lives {
         let again = fork.is_some_and(|fork| fork.time_ns > exited_ns);
         let own = fork.is_some_and(|fork| fork.pid == wait.pid)
             || self.parents.contains(&(wait.host, wait.target, wait.pid));
-        (own && !again).then_some(exit)
+        let began_meanwhile = fork.is_some_and(|fork| fork.time_ns > wait.begin_ns);
+        let exits = &self.exits[&(wait.host, wait.target)];
+        let alone = !began_meanwhile || exits.first() == Some(&exit);
+        (own && !again).then_some((exit, alone))
     }
 }

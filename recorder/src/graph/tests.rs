@@ -543,6 +543,8 @@ fn a_wake_precedes_the_end_of_what_comes_next() {
         &kinds,
         expect![""],
     );
+    // Another thread has been given the number since.
+    check_kinds("a wake target=b result=0 / d fork target=b / b exit count=1", &kinds, expect![""]);
 }
 
 /// A wait's end has told which process ended: its target.
@@ -576,6 +578,22 @@ fn a_process_ends_before_a_wait_for_it() {
         expect![[r#"
             d fork → b exit  must task begin→begin
         "#]],
+    );
+    // The number was given again while the call was under way, which may have been about either.
+    check(
+        "a fork target=b / b exit last / a.x fork target=b / b exit last / a call begin=100 target=b",
+        expect![[r#"
+            a fork → b exit  must task begin→begin
+            a.x fork → b exit  must task begin→begin
+            b exit → a call  may task end→end
+        "#]],
+    );
+    check(
+        "a.x fork target=b / b exit last / a call begin=100 target=b",
+        expect![[r#"
+        a.x fork → b exit  must task begin→begin
+        b exit → a call  must task end→end
+    "#]],
     );
 }
 

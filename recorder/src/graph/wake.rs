@@ -3,16 +3,21 @@
 //! A wake says how many events the woken thread had raised. It was asleep, so that this was still so when it was woken:
 //! the event after these is its next, and ends after the wake, wherever it began.
 
+use super::births::Births;
 use super::{EdgeKind, Graph, Proof, Side, complete};
 use crate::event::{Event, EventIndex, History, Op, Ring};
 
-pub(super) fn edges(history: &History, graph: &mut Graph) {
+pub(super) fn edges(history: &History, births: &Births, graph: &mut Graph) {
     for (index, wake) in history.events.iter().enumerate() {
         if wake.op != Op::Wake {
             continue;
         }
         let Some(next) = next(history, graph, wake) else { continue };
         let until_ns = history.events[next as usize].time_ns;
+        // Who has the number since then was not asleep then.
+        if births.between((wake.host, wake.target), wake.time_ns, until_ns) {
+            continue;
+        }
         // Where events are missing, the number may have been given to another thread.
         let proven = history.hosts.get(usize::from(wake.host)).is_none_or(|host| {
             [Ring::Bulk, Ring::Rare]

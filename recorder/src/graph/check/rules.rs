@@ -15,10 +15,13 @@ pub(super) fn broken(known: &Known<'_>, from: Point, to: Point, edge: &Edge) -> 
         EdgeKind::Bytes => bytes::broken(known, from, to, edge.proof),
         EdgeKind::Connection => connection(known, from.0, to.0, edge.proof),
         EdgeKind::Close => close(known, cause, effect, edge.proof),
-        EdgeKind::Task if cause.op == Op::Exit => waited(known, from, to),
+        EdgeKind::Task if cause.op == Op::Exit => waited(known, from, to, edge.proof),
         EdgeKind::Task => {
-            (cause.op != Op::Fork || cause.target != effect.tid || cause.host != effect.host)
-                .then_some(("task", "it does not lead from a fork to what was forked"))
+            let forked = (cause.host, cause.target);
+            (cause.op != Op::Fork
+                || forked != (effect.host, effect.tid)
+                || known.is_given_between(forked, cause, effect))
+            .then_some(("task", "it does not lead from a fork to what was forked"))
         }
         EdgeKind::Signal => signal(known, cause, effect, edge.proof),
         EdgeKind::Fault => fault(known, from, to, edge.proof),
@@ -28,7 +31,7 @@ pub(super) fn broken(known: &Known<'_>, from: Point, to: Point, edge: &Edge) -> 
 
 /// From the end of a process to that of a call of its parent which told of it, with no other process of that number
 /// between them.
-fn waited(known: &Known<'_>, from: Point, to: Point) -> Broken {
+fn waited(known: &Known<'_>, from: Point, to: Point, proof: Proof) -> Broken {
     let (exit, wait) = (known.event(from.0), known.event(to.0));
     let told = wait.op == Op::Call
         && exit.flags.has(Flags::LAST_THREAD)
@@ -54,7 +57,21 @@ fn waited(known: &Known<'_>, from: Point, to: Point) -> Broken {
         };
         fork.is_some_and(|fork| fork.pid == wait.pid) || listed()
     };
-    let right = told && from.0 < to.0 && !between().any(|e| of_child(&e)) && parent();
+    // An earlier end may be what a wait told whose child's number was given again meanwhile.
+    let events = &known.history.events;
+    let doubted = || {
+        let given = known.given.get(&(wait.host, wait.target));
+        let meanwhile = |&ns: &u64| wait.begin_ns < ns && ns <= wait.time_ns;
+        let before = || events[..from.0 as usize].iter().filter(of_child);
+        given.is_some_and(|given| given.iter().any(meanwhile))
+            && before().any(|e| e.op == Op::Exit)
+            && before().any(|e| e.op == Op::Fork && e.time_ns > wait.begin_ns)
+    };
+    let right = told
+        && from.0 < to.0
+        && !between().any(|e| of_child(&e))
+        && parent()
+        && (proof == Proof::May || !doubted());
     (!right).then_some(("task", "it does not lead from an end to the parent that waited for it"))
 }
 
@@ -94,6 +111,7 @@ fn woken(known: &Known<'_>, from: Point, to: Point, proof: Proof) -> Broken {
         && (from.1, to.1) == (Side::End, Side::End)
         && wake.result == i64::from(next.task_count) - 1
         && wake.time_ns <= next.time_ns
+        && !known.is_given_between((next.host, next.tid), wake, next)
         && first;
     let host = known.history.hosts.get(usize::from(wake.host));
     let whole = host.is_none_or(|host| host.lost == 0 && host.gaps.is_empty());
@@ -109,14 +127,15 @@ pub(super) fn missing_program_edges(known: &Known<'_>, graph: &Graph) -> Vec<Vio
         let (one, other) = (known.event(from), known.event(to));
         // After an exit, or a death, the number may be another thread's.
         let act = known.order.next_act[from as usize];
+        let ended = may_have_ended(known, from);
         let across = act != to && act != from && one.op != Op::Wake && is_run(known, from, act);
-        if across && !causes(graph, act, EdgeKind::Program).any(|cause| cause == from) {
+        if across && !ended && !causes(graph, act, EdgeKind::Program).any(|cause| cause == from) {
             let text = format!("events {from} and {act} of one thread are not joined");
             violations.push(Violation { edge: None, rule: "program", text });
         }
         let next = from != to
             && one.pid == other.pid
-            && !matches!(one.op, Op::Exit | Op::Deliver)
+            && !ended
             && one.task_count != 0
             && other.task_count == one.task_count.wrapping_add(1);
         if next && !causes(graph, to, EdgeKind::Program).any(|cause| cause == from) {
@@ -127,10 +146,23 @@ pub(super) fn missing_program_edges(known: &Known<'_>, graph: &Graph) -> Vec<Vio
     violations
 }
 
+/// Whether a thread may be gone after an event: its exit or death, or what it still does when that has been noted.
+fn may_have_ended(known: &Known<'_>, mut at: EventIndex) -> bool {
+    loop {
+        let (event, before) = (known.event(at), known.order.before[at as usize]);
+        match event.op {
+            Op::Exit | Op::Deliver => return true,
+            Op::Close | Op::Abort | Op::Unlisten | Op::Signal | Op::Wake if before != at => {
+                at = before;
+            }
+            _ => return false,
+        }
+    }
+}
+
 /// Whether the counters say that all events of a thread between two of them are there.
 fn is_run(known: &Known<'_>, from: EventIndex, to: EventIndex) -> bool {
     let (mut at, mut count) = (from, known.event(from).task_count);
-    let ends = matches!(known.event(from).op, Op::Exit | Op::Deliver);
     while at != to {
         let next = known.order.next[at as usize];
         count = count.wrapping_add(1);
@@ -139,7 +171,7 @@ fn is_run(known: &Known<'_>, from: EventIndex, to: EventIndex) -> bool {
         }
         at = next;
     }
-    !ends && known.event(from).task_count != 0
+    known.event(from).task_count != 0
 }
 
 fn connection(known: &Known<'_>, from: EventIndex, to: EventIndex, proof: Proof) -> Broken {
