@@ -230,7 +230,7 @@ fn a_crowd_keeps_every_rule() {
         BOTH,
         "
 rename('crowd')
-ends = time.monotonic() + 5
+ends = time.monotonic() + 3
 condition, turn = threading.Condition(), [0]
 def take_turns(own, all):
     with condition:
