@@ -327,10 +327,10 @@ while True:
         pass
 ";
 
-/// Who was stopped by a recorder that then comes to nothing goes on.
+/// Who was stopped by a recorder that then comes to nothing goes on. The recorder is stopped long before so many receives.
 #[test]
 fn a_recorder_that_cannot_restart_whom_it_stopped_leaves_nobody_stopped() {
-    let inject = Inject::start(&["comm=service op=recv => restart, nth=1000"], &script(KEEP));
+    let inject = Inject::start(&["comm=service op=recv => restart, nth=20000"], &script(KEEP));
     wait_for("the service", || inject.has("service"));
     let recorder = Pid::from_raw(inject.child.id() as i32);
     kill(recorder, Signal::SIGSTOP).expect("it is at work");
