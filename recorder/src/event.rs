@@ -233,6 +233,19 @@ pub enum Op {
 }
 
 impl Op {
+    /// Where the probes write such events.
+    pub const fn ring(self) -> Ring {
+        match self {
+            Self::Send | Self::Recv | Self::Call | Self::Wake => Ring::Bulk,
+            _ => Ring::Rare,
+        }
+    }
+
+    /// Whether it is what more detail than `flow` adds to what a thread does.
+    pub const fn is_detail(self) -> bool {
+        matches!(self, Self::Call | Self::Wake)
+    }
+
     pub const ALL: [Self; 27] = [
         Self::Send,
         Self::Recv,

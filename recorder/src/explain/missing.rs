@@ -162,11 +162,7 @@ impl Stop {
                 let &last = events.last()?;
                 // What it waited in before says nothing of whom it asked.
                 let event = |&e: &EventIndex| &history.events[e as usize];
-                let asked = events
-                    .iter()
-                    .rev()
-                    .map(event)
-                    .find(|e| !matches!(e.op, Op::Call | Op::Wake))?;
+                let asked = events.iter().rev().map(event).find(|e| !e.op.is_detail())?;
                 let stop = Self::of(history, graph, thread, last, last);
                 (!stop.ended && waits_for_others(asked)).then_some(stop)
             })

@@ -5,7 +5,7 @@ use petgraph::graph::DiGraph;
 use super::births::Births;
 use super::{Edge, EdgeKind, Graph, Proof, Side, node};
 use super::{bytes, close, connection, datagram, endpoint, fault, signal, task, thread, wake};
-use crate::event::{Event, EventIndex, History, Op};
+use crate::event::{EventIndex, History, Op, Ring};
 
 /// One side of one event, as rules name it.
 pub(super) type Point = (EventIndex, Side);
@@ -14,7 +14,8 @@ pub(super) fn build(history: &History) -> Graph {
     let mut graph = Graph::default();
     let events = history.events.len();
     let rare = rare(history);
-    thread::index(history, &rare, &mut graph);
+    let births = Births::of_forks(history, &rare);
+    thread::index(history, &births, &mut graph);
     let notable = endpoint::index(history, &mut graph);
     // Interval and program edges are one per event each; bytes about one per call. What is reserved and
     // not used costs no memory, since it is never touched.
@@ -26,7 +27,7 @@ pub(super) fn build(history: &History) -> Graph {
         graph.push((event, Side::Begin), (event, Side::End), EdgeKind::Interval, Proof::Must);
     }
     thread::edges(history, &mut graph);
-    let births = Births::new(history, &rare);
+    let births = births.and_listed(history);
     task::edges(history, &rare, &births, &mut graph);
     task::wait_edges(history, &rare, &mut graph);
     endpoint::connect(history, &mut graph);
@@ -44,9 +45,11 @@ pub(super) fn build(history: &History) -> Graph {
 
 /// All events but sends, receives, system calls and wakes: few, and what most rules are about.
 fn rare(history: &History) -> Vec<EventIndex> {
-    let rare = |event: &Event| !matches!(event.op, Op::Send | Op::Recv | Op::Call | Op::Wake);
     let events = history.events.iter().enumerate();
-    events.filter(|(_, event)| rare(event)).map(|(index, _)| index as EventIndex).collect()
+    events
+        .filter(|(_, event)| event.op.ring() == Ring::Rare)
+        .map(|(index, _)| index as EventIndex)
+        .collect()
 }
 
 impl Graph {

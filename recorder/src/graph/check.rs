@@ -165,6 +165,10 @@ impl<'a> Known<'a> {
                 }
             }
         }
+        let mut given: HashMap<(u16, u32), Vec<u64>> = HashMap::new();
+        for fork in history.events.iter().filter(|event| event.op == Op::Fork) {
+            given.entry((fork.host, fork.target)).or_default().push(fork.time_ns);
+        }
         let mut processes: HashMap<(u16, u32), HashSet<u32>> = HashMap::new();
         for event in history.events.iter().filter(|event| event.tid != 0) {
             processes.entry((event.host, event.tid)).or_default().insert(event.pid);
@@ -172,15 +176,6 @@ impl<'a> Known<'a> {
         for (number, host) in history.hosts.iter().enumerate() {
             for task in &host.tasks {
                 processes.entry((number as u16, task.tid)).or_default().insert(task.pid);
-            }
-        }
-        let forks = history.events.iter().filter(|event| event.op == Op::Fork);
-        let mut given: HashMap<(u16, u32), Vec<u64>> = HashMap::new();
-        for fork in forks {
-            given.entry((fork.host, fork.target)).or_default().push(fork.time_ns);
-        }
-        for (number, host) in history.hosts.iter().enumerate() {
-            for task in &host.tasks {
                 given.entry((number as u16, task.tid)).or_default().push(task.start_ns);
             }
         }

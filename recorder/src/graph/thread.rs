@@ -1,24 +1,18 @@
 //! Program order: a thread does one thing after another.
 
-use std::collections::HashMap;
-
+use super::births::{Births, next};
 use super::group::group;
 use super::{EdgeKind, Graph, Proof, Side, Thread};
 use crate::event::{Event, EventIndex, Flags, History, Op};
 
 /// Finds the threads and their events. A tid that is used again is another thread.
-pub(super) fn index(history: &History, rare: &[EventIndex], graph: &mut Graph) {
+pub(super) fn index(history: &History, births: &Births, graph: &mut Graph) {
     let (groups, mut members) =
         group(&history.events, |e| (!e.in_kernel_lane()).then_some((e.host, e.tid)));
-    let mut births: HashMap<(u16, u32), Vec<u64>> = HashMap::new();
-    let rare = rare.iter().map(|&e| &history.events[e as usize]);
-    for fork in rare.filter(|e| e.op == Op::Fork) {
-        births.entry((fork.host, fork.target)).or_default().push(fork.time_ns);
-    }
     for ((host, tid), range) in groups {
         let events = &mut members[range.start as usize..range.end as usize];
         order_ties(history, events);
-        let born = births.get(&(host, tid)).map_or(&[][..], Vec::as_slice);
+        let born = births.of((host, tid));
         let mut start = 0;
         for end in 1..=events.len() {
             if end < events.len() && !begins_anew(history, &events[start..=end], born) {
@@ -69,8 +63,7 @@ fn begins_anew(history: &History, life: &[EventIndex], born: &[u64]) -> bool {
         return true;
     }
     // Forked again in between: the thread before has ended, whether or not that was seen.
-    let first = born.partition_point(|&ns| ns <= previous.time_ns);
-    born.get(first).is_some_and(|&ns| ns < event.time_ns)
+    next(born, previous.time_ns).is_some_and(|ns| ns < event.time_ns)
 }
 
 /// What a thread still does when its exit has been noted: closing its files, telling its parent, waking who waits for it.

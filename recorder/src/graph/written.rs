@@ -8,7 +8,7 @@
 
 use nix::errno::Errno;
 
-use crate::event::{Address, Event, Flags, History, Host, Names, Op, Proof, Protocol, Ring};
+use crate::event::{Address, Event, Flags, History, Host, Names, Op, Proof, Protocol};
 use crate::graph::{Edge, EdgeKind, Graph, event_of};
 
 /// Nanoseconds between two lines.
@@ -53,11 +53,7 @@ fn event(names: &mut Names, line: &str, number: u64, earlier: &[Event]) -> Event
     (event.pid, event.tid) = task(thread);
     event.position = number + 1;
     event.time_ns = (number + 1) * STEP_NS;
-    event.ring = if matches!(op, Op::Send | Op::Recv | Op::Call | Op::Wake) {
-        Ring::Bulk
-    } else {
-        Ring::Rare
-    };
+    event.ring = op.ring();
     let mut begin = None;
     for word in words {
         if let Ok(socket) = word.parse() {

@@ -129,7 +129,7 @@ pub const EOF: &str = "EOF";
 
 /// What happened, in a word or two; nothing for calls that found nothing to do, nor for what is recorded only at times.
 fn act(event: &Event) -> Option<String> {
-    if matches!(event.op, Op::Call | Op::Wake) {
+    if event.op.is_detail() {
         return None;
     }
     let idle = [Errno::EAGAIN, Errno::EINTR, Errno::EINPROGRESS, Errno::EALREADY, Errno::EISCONN];

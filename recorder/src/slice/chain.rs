@@ -171,8 +171,7 @@ fn thread_cause(
     let look = looks.last_mut()?;
     let mut always = 0;
     for &earlier in life[..place].iter().rev() {
-        let op = history.events[earlier as usize].op;
-        always += usize::from(!matches!(op, Op::Call | Op::Wake));
+        always += usize::from(!history.events[earlier as usize].op.is_detail());
         if always > LOOK_BACK || look.events.len() == LOOK_BACK_IN_DETAIL {
             return best.map(|(_, event, edge)| (event, edge));
         }

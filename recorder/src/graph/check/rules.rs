@@ -127,7 +127,7 @@ pub(super) fn missing_program_edges(known: &Known<'_>, graph: &Graph) -> Vec<Vio
         let (one, other) = (known.event(from), known.event(to));
         // After an exit, or a death, the number may be another thread's.
         let act = known.order.next_act[from as usize];
-        let ended = may_have_ended(known, from);
+        let ended = known.order.is_last[from as usize];
         let across = act != to && act != from && one.op != Op::Wake && is_run(known, from, act);
         if across && !ended && !causes(graph, act, EdgeKind::Program).any(|cause| cause == from) {
             let text = format!("events {from} and {act} of one thread are not joined");
@@ -144,20 +144,6 @@ pub(super) fn missing_program_edges(known: &Known<'_>, graph: &Graph) -> Vec<Vio
         }
     }
     violations
-}
-
-/// Whether a thread may be gone after an event: its exit or death, or what it still does when that has been noted.
-fn may_have_ended(known: &Known<'_>, mut at: EventIndex) -> bool {
-    loop {
-        let (event, before) = (known.event(at), known.order.before[at as usize]);
-        match event.op {
-            Op::Exit | Op::Deliver => return true,
-            Op::Close | Op::Abort | Op::Unlisten | Op::Signal | Op::Wake if before != at => {
-                at = before;
-            }
-            _ => return false,
-        }
-    }
 }
 
 /// Whether the counters say that all events of a thread between two of them are there.
