@@ -47,9 +47,12 @@ pub fn kind(file: Untyped) -> Kind {
 /// The socket that a file is.
 #[inline(always)]
 pub fn socket(file: Untyped) -> Option<Untyped> {
-    if kind(file) != Kind::Socket {
-        return None;
-    }
+    if kind(file) == Kind::Socket { socket_of(file) } else { None }
+}
+
+/// The same of a file that is known to be one.
+#[inline(always)]
+pub fn socket_of(file: Untyped) -> Option<Untyped> {
     let sk = file.follow(offset!(file_private_data)).follow(offset!(socket_sk));
     (!sk.0.is_null()).then_some(sk)
 }

@@ -114,7 +114,7 @@ fn describe(call: &mut Call, task: *mut task_struct) -> Kind {
         call.protocol = protocol::PIPE as u32;
     }
     if kind == Kind::Socket
-        && let Some(sk) = file::socket(file)
+        && let Some(sk) = file::socket_of(file)
     {
         call.protocol = kernel::protocol(sk) as u32;
         // (Of MPTCP's sockets the cookie does not tell which it is.)

@@ -38,11 +38,7 @@ impl More {
 
     /// What it adds.
     pub const fn gives(self) -> &'static str {
-        match self {
-            Self::Syscall => "system calls that wait, or are about sockets and pipes",
-            Self::Sched => "which thread woke which",
-            Self::Net => "packets that the kernel drops",
-        }
+        self.hooks()[0].gives
     }
 
     /// Where its programs meet the kernel, in the order in which they are attached.

@@ -95,10 +95,10 @@ impl Details {
             More::Sched => wakes::possible()?,
             More::Net => self.learn_reasons()?,
         }
+        self.load(ebpf, more)?;
         for hook in more.hooks() {
-            let link = self.attach(ebpf, hook);
-            let told = || format!("attach {hook} ({}, detail `{}`)", hook.gives, more.as_str());
-            self.links.push((hook, link.with_context(told)?));
+            let link = tracepoint(ebpf, hook)?.attach();
+            self.links.push((hook, link.with_context(|| told(hook, more))?));
         }
         match more {
             More::Sched => wakes::prove(ebpf),
@@ -106,13 +106,23 @@ impl Details {
         }
     }
 
-    fn attach(&mut self, ebpf: &mut Ebpf, hook: &'static Hook) -> Result<BtfTracePointLinkId> {
-        if !self.loaded.iter().any(|loaded| loaded.name == hook.to_string()) {
-            let btf = Btf::from_sys_fs().context("read the kernel's types")?;
-            tracepoint(ebpf, hook)?.load(hook.target, &btf)?;
+    /// Once: what was loaded stays.
+    fn load(&mut self, ebpf: &mut Ebpf, more: More) -> Result<()> {
+        let is_loaded = |hook: &&Hook| {
+            let name = hook.to_string();
+            self.loaded.iter().any(|loaded| loaded.name == name)
+        };
+        let missing: Vec<&Hook> = more.hooks().iter().filter(|hook| !is_loaded(hook)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let btf = Btf::from_sys_fs().context("read the kernel's types")?;
+        for hook in missing {
+            let loaded = tracepoint(ebpf, hook)?.load(hook.target, &btf);
+            loaded.with_context(|| told(hook, more))?;
             self.loaded.push(Attached::there(ebpf, hook));
         }
-        Ok(tracepoint(ebpf, hook)?.attach()?)
+        Ok(())
     }
 
     fn lower(&mut self, ebpf: &mut Ebpf, more: More) -> Result<()> {
@@ -134,6 +144,10 @@ impl Details {
         }
         Ok(())
     }
+}
+
+fn told(hook: &Hook, more: More) -> String {
+    format!("attach {hook} ({}, detail `{}`)", hook.gives, more.as_str())
 }
 
 fn tracepoint<'a>(ebpf: &'a mut Ebpf, hook: &Hook) -> Result<&'a mut BtfTracePoint> {
