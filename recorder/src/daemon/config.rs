@@ -65,7 +65,7 @@ pub struct Tcp {
     pub listen: SocketAddr,
     /// A file whose first line is what `Authorization: Bearer` has to say.
     pub token_file: Option<PathBuf>,
-    pub tls: Option<tls::Serving>,
+    pub tls: Option<tls::ServerTls>,
 }
 
 impl Tcp {

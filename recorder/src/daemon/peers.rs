@@ -32,7 +32,7 @@ pub struct Peers {
     /// A file whose first line is their token.
     pub token_file: Option<PathBuf>,
     /// What they speak; default: nothing but HTTP.
-    pub tls: Option<tls::Asking>,
+    pub tls: Option<tls::ClientTls>,
     /// How long one may take to keep its part and send it.
     #[serde(default = "wait")]
     pub wait: Time,

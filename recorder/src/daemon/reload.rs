@@ -46,7 +46,7 @@ impl Live {
         let (tcp, peers) = (config.api.tcp.as_ref(), config.peers.as_ref());
         let token = read(tcp.and_then(|tcp| tcp.token_file.as_ref()))?;
         let tls = tcp.and_then(|tcp| tcp.tls.as_ref()).map(|tls| tls.config(token.is_some()));
-        let peers_tls = peers.and_then(|peers| peers.tls.as_ref()).map(tls::Asking::config);
+        let peers_tls = peers.and_then(|peers| peers.tls.as_ref()).map(tls::ClientTls::config);
         Ok(Self {
             rules: Arc::from(config.alert.clone()),
             token,

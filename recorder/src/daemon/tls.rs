@@ -14,7 +14,7 @@ use serde::Deserialize;
 /// How this host is known to its clients. All files are PEM.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Serving {
+pub struct ServerTls {
     /// Its own, and those between it and its authority.
     pub certificate: PathBuf,
     pub key: PathBuf,
@@ -25,7 +25,7 @@ pub struct Serving {
 /// How this host knows others, and is known to them. All files are PEM.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Asking {
+pub struct ClientTls {
     /// Authorities, by whose certificates others are known.
     pub servers: PathBuf,
     /// What this host shows of itself, with its key; by default nothing.
@@ -33,7 +33,7 @@ pub struct Asking {
     pub key: Option<PathBuf>,
 }
 
-impl Serving {
+impl ServerTls {
     /// What is offered to whoever connects. Without a token nobody gets in who shows no certificate.
     ///
     /// # Errors
@@ -56,7 +56,7 @@ impl Serving {
     }
 }
 
-impl Asking {
+impl ClientTls {
     /// What is asked of whoever is connected to.
     ///
     /// # Errors

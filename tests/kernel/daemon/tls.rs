@@ -15,6 +15,17 @@ use super::KILLED;
 use super::peers::parts;
 use super::running::{Running, TOKEN};
 
+/// Has it done in a folder, in which its files are.
+pub fn openssl(folder: &Path, words: &str) {
+    let mut command = Command::new("openssl");
+    let output = command.args(words.split_whitespace()).current_dir(folder).output();
+    let output = output.expect("setup installs openssl");
+    assert!(output.status.success(), "{words}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A new key, and what is asked of it.
+pub const NEW_KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+
 /// Two authorities, and two hosts and a client that are certified by one of them; and one by the other.
 struct Papers(TempDir);
 
@@ -22,10 +33,13 @@ impl Papers {
     fn make() -> Self {
         let papers = Self(tempfile::tempdir().expect("a folder"));
         for authority in ["ours", "theirs"] {
-            papers.openssl(&format!(
-                "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN={authority} \
+            openssl(
+                papers.0.path(),
+                &format!(
+                    "req -x509 {NEW_KEY} -days 2 -subj /CN={authority} \
                  -keyout {authority}.key -out {authority}.pem"
-            ));
+                ),
+            );
         }
         for (name, authority) in [
             ("host", "ours"),
@@ -35,23 +49,22 @@ impl Papers {
             ("neighbour", "ours"),
         ] {
             let address = if name == "neighbour" { "127.0.0.9" } else { "127.0.0.1" };
-            papers.openssl(&format!(
-                "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN={name} \
+            openssl(
+                papers.0.path(),
+                &format!(
+                    "req {NEW_KEY} -subj /CN={name} \
                  -addext subjectAltName=IP:{address} -keyout {name}.key -out {name}.csr"
-            ));
-            papers.openssl(&format!(
-                "x509 -req -in {name}.csr -CA {authority}.pem -CAkey {authority}.key -CAcreateserial \
+                ),
+            );
+            openssl(
+                papers.0.path(),
+                &format!(
+                    "x509 -req -in {name}.csr -CA {authority}.pem -CAkey {authority}.key -CAcreateserial \
                  -copy_extensions copy -days 2 -out {name}.pem"
-            ));
+                ),
+            );
         }
         papers
-    }
-
-    fn openssl(&self, words: &str) {
-        let mut command = Command::new("openssl");
-        let output = command.args(words.split_whitespace()).current_dir(self.0.path()).output();
-        let output = output.expect("openssl starts");
-        assert!(output.status.success(), "{words}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::running::{
     self, Running, Setup, as_a_host_of_its_own, children, free_address, new_cgroup,
 };
+use super::tls::{NEW_KEY, openssl};
 use super::triggers::until;
 use super::{KILLED, alert};
 
@@ -290,13 +291,13 @@ fn is_of_this_host(below: &str) -> bool {
 /// A certificate for this machine that nobody has vouched for, and its key.
 fn certificate(folder: &Path) -> (PathBuf, PathBuf) {
     let (certificate, key) = (folder.join("certificate.pem"), folder.join("key.pem"));
-    let mut openssl = Command::new("openssl");
-    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
-    openssl.args(["-nodes", "-days", "2", "-subj", "/CN=store"]);
-    openssl.args(["-addext", "subjectAltName=IP:127.0.0.1"]);
-    openssl.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
-    let output = openssl.arg("-out").arg(&certificate).arg("-keyout").arg(&key).output();
-    assert!(output.expect("setup installs openssl").status.success());
+    openssl(
+        folder,
+        &format!(
+            "req -x509 {NEW_KEY} -days 2 -subj /CN=store -addext subjectAltName=IP:127.0.0.1 \
+             -addext basicConstraints=critical,CA:FALSE -out certificate.pem -keyout key.pem"
+        ),
+    );
     (certificate, key)
 }
 
