@@ -28,9 +28,16 @@ fn fetch_lists() -> Result<()> {
 
 /// Installs those of the packages that are not there.
 pub fn install_missing(packages: &[&str]) -> Result<()> {
-    let is_there = |package: &str| succeeds(Command::new("dpkg-query").args(["--show", package]));
-    let missing: Vec<_> = packages.iter().copied().filter(|p| !is_there(p)).collect();
+    let missing: Vec<_> =
+        packages.iter().copied().filter(|package| !is_installed(package)).collect();
     if missing.is_empty() { Ok(()) } else { install(&missing) }
+}
+
+/// dpkg also knows packages that are not installed, if others have named them.
+fn is_installed(package: &str) -> bool {
+    let mut query = Command::new("dpkg-query");
+    query.args(["--show", "--showformat=${db:Status-Status}", package]);
+    query.output().is_ok_and(|output| output.stdout == b"installed")
 }
 
 /// Installs the packages without starting, or leaving enabled, the services some of them bring.
