@@ -1,6 +1,7 @@
 //! Following the rings: reads what was written since the last time, puts it in order, and decodes it.
 
 use std::thread::sleep;
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -26,6 +27,10 @@ pub struct Following {
 /// the rings a second time.
 const AT_ONCE: u64 = 1 << 16;
 
+/// How long what comes after a slot is held back whose writer is not done: where the kernel preempts programs, it is done
+/// when its thread gets a CPU again.
+const PREEMPTED: Duration = Duration::from_secs(1);
+
 impl Following {
     pub fn new(rings: Rings, follower: Follower, decoder: Decoder, from_ns: u64) -> Self {
         let (window_to_ns, behind, waiting) = (from_ns, false, Batch::default());
@@ -38,10 +43,14 @@ impl Following {
     /// # Errors
     /// Those of `sink`.
     pub fn drain(&mut self, sink: &mut Sink<'_>) -> Result<u64> {
-        let until_ns = clock::monotonic_ns().saturating_sub(IN_FLIGHT.as_nanos() as u64);
-        let read_to_ns = self.follower.drain(&self.rings, AT_ONCE, &mut self.waiting);
-        self.behind = read_to_ns.is_some();
-        let read_to_ns = read_to_ns.map_or(until_ns, |read_to_ns| read_to_ns.min(until_ns));
+        let before = |now_ns: u64, span: Duration| now_ns.saturating_sub(span.as_nanos() as u64);
+        let now_ns = clock::monotonic_ns();
+        let drained = self.follower.drain(&self.rings, AT_ONCE, &mut self.waiting);
+        self.behind = drained.more;
+        let mut read_to_ns = drained.until_ns.min(before(now_ns, IN_FLIGHT));
+        if !drained.more {
+            read_to_ns = read_to_ns.max(before(now_ns, PREEMPTED));
+        }
         let count = self.hand_out(read_to_ns, sink)?;
         self.window_to_ns = read_to_ns.max(self.window_to_ns);
         self.decoder.places.look();

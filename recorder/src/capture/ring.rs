@@ -142,7 +142,7 @@ impl Rings {
         (0..self.cpus).map(|cpu| self.heads(cpu).dropped).sum()
     }
 
-    /// Calls that second programs recorded, since the first had been skipped.
+    /// What programs recorded that stood by, since those before them had been skipped.
     pub fn taken_over(&self) -> u64 {
         (0..self.cpus).map(|cpu| self.heads(cpu).taken_over).sum()
     }
@@ -195,6 +195,23 @@ pub struct Follower {
     last_ns: Vec<[u64; 2]>,
 }
 
+/// What was read of the rings.
+pub struct Drained {
+    /// Up to when everything was; `u64::MAX`: all there is.
+    pub until_ns: u64,
+    /// There is more than was to be read.
+    pub more: bool,
+}
+
+/// What stands where reading a ring ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Nothing,
+    More,
+    /// A slot whose writer is not done: others wait behind it, among them names of events that are read already.
+    Unfinished,
+}
+
 /// Most gaps that are named one by one; what is lost is counted all the same.
 pub const MOST_GAPS: usize = 10_000;
 
@@ -239,23 +256,22 @@ impl Follower {
 
     /// Appends what has been written since the last time, of each ring at most so many slots. `bulk` before
     /// `rare`, since an event's names are written before it: whoever has the event finds its names.
-    ///
-    /// Returns up to when everything was read, if that is not all there is.
-    pub fn drain(&mut self, rings: &Rings, most: u64, out: &mut Batch) -> Option<u64> {
-        let mut until_ns: Option<u64> = None;
+    pub fn drain(&mut self, rings: &Rings, most: u64, out: &mut Batch) -> Drained {
+        let mut drained = Drained { until_ns: u64::MAX, more: false };
         for ring in [Ring::Bulk, Ring::Rare] {
             for cpu in 0..rings.cpus {
-                if self.drain_one(rings, cpu, ring, most, out) {
+                let end = self.drain_one(rings, cpu, ring, most, out);
+                if end != End::Nothing {
                     let last_ns = self.last_ns[cpu as usize][ring as usize];
                     let known_ns = last_ns.saturating_sub(IN_FLIGHT.as_nanos() as u64);
-                    until_ns = Some(until_ns.map_or(known_ns, |until_ns| until_ns.min(known_ns)));
+                    drained.until_ns = drained.until_ns.min(known_ns);
                 }
+                drained.more |= end == End::More;
             }
         }
-        until_ns
+        drained
     }
 
-    /// Whether more is there than was to be read.
     fn drain_one(
         &mut self,
         rings: &Rings,
@@ -263,7 +279,7 @@ impl Follower {
         ring: Ring,
         most: u64,
         out: &mut Batch,
-    ) -> bool {
+    ) -> End {
         let slots = rings.slots(ring);
         let head = rings.head(cpu, ring);
         self.heads[cpu as usize][ring as usize] = head;
@@ -271,7 +287,7 @@ impl Follower {
         while self.next[cpu as usize][ring as usize] < head {
             if left == 0 {
                 self.heads[cpu as usize][ring as usize] = self.next[cpu as usize][ring as usize];
-                return true;
+                return End::More;
             }
             left -= 1;
             let position = self.next[cpu as usize][ring as usize];
@@ -284,10 +300,10 @@ impl Follower {
             } else if now > position + u64::from(slots) {
                 self.skip(rings, cpu, ring, now);
             } else {
-                break; // Its writer is not done.
+                return End::Unfinished;
             }
         }
-        false
+        End::Nothing
     }
 
     /// Goes on at the oldest slot that will survive for a while, and notes what lies between.
