@@ -43,7 +43,8 @@ class Truth:
     problems: list  # what is wrong with the logs themselves
 
 
-def load(directory):
+def load(directory, begun_before=True):
+    """`begun_before`: whether the tracer sees calls that it did not see begin."""
     records = []
     for name in sorted(os.listdir(directory)):
         if name.endswith(".jsonl"):
@@ -62,7 +63,7 @@ def load(directory):
         call = Call(record["op"], record["pid"], record["tid"], record["endpoint"], record["before"], record["after"],
                     record["ranges"], record.get("result", 0), record.get("error"), record.get("peek", False),
                     record.get("eof", False), record.get("split", False), record.get("attempts", False),
-                    record["after"] >= recorded_from and not record.get("unseen", False),
+                    record["after" if begun_before else "before"] >= recorded_from and not record.get("unseen", False),
                     ends[record["endpoint"]]["local"], ends[record["endpoint"]]["remote"],
                     ends[record["endpoint"]].get("protocol", "tcp"))
         if "writer" in record:
@@ -241,11 +242,15 @@ def _map(truth, events, racing, problems):
     for call in truth.calls:
         kind = "end" if call.op in ("close", "abort") else call.op
         calls_by_place[call.pid, call.tid, call.local, call.remote, kind].append(call)
+    # What is done for io_uring on the side interrupts whatever call its thread is in; the kernel makes that call again.
+    interrupted = any(call.attempts for call in truth.calls)
     mapped = {}
     for place, calls in calls_by_place.items():
         events = by_place.pop(place, [])
         if any(call.attempts for call in calls):
-            events = [event for event in events if event["error"] not in ("EAGAIN", "EINTR")]
+            events = [event for event in events if event["error"] != "EAGAIN"]
+        if interrupted:
+            events = [event for event in events if event["error"] != "EINTR"]
         found, extra = _within(calls, events)
         for call, group in zip(calls, found):
             _check_call(call, group, racing, problems)

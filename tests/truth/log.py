@@ -413,7 +413,7 @@ def spawn(function, *args, inside=None):
         return pid
     status = 1
     try:
-        _die_with_parent()
+        die_with_parent()
         _records.clear()
         if inside:
             inside()
@@ -428,7 +428,7 @@ def spawn(function, *args, inside=None):
         os._exit(status)
 
 
-def _die_with_parent():
+def die_with_parent():
     """A case that is stopped leaves no process behind."""
     parent_death_signal = 1
     ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGKILL)

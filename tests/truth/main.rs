@@ -3,10 +3,12 @@
 //! Needs root and Python 3.9. The programs, the comparison and the format they agree on are in README.md.
 #![expect(clippy::print_stdout, reason = "the table of precision and recall is what a run is for")]
 
+use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
+use recorder::capture::attach::family::Family;
 use tests::command::{family, missing_family, wherefore};
 
 /// One case at a time: each loads its own probes, and some fill a core.
@@ -79,6 +81,9 @@ cases! {
     zero_copy
 }
 
+/// Cases that move so much that each is run alone.
+const LONG: [&str; 2] = ["older_past_4gib", "past_4gib"];
+
 #[test]
 fn every_case_has_its_test() {
     let listed = run(Command::new("python3").arg(script()).arg("--list"));
@@ -96,21 +101,63 @@ fn the_comparison_finds_every_flaw() {
 fn check(case: &str) {
     let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     assert!(nix::unistd::geteuid().is_root(), "the truth suite loads probes: run it as root");
-    if let Some(why) = missing_family() {
+    if let Some(why) = missing_family().or_else(|| unseen(case)) {
+        println!("{case}  skipped: {why}");
+    } else if env::var_os("WHEREFORE_TRUTH_TOGETHER").is_some() && !LONG.contains(&case) {
+        check_of_all(case);
+    } else {
+        println!("{}", run(suite().args(["--case", case])));
+    }
+}
+
+/// Why the family to test with cannot see all of a case. That it does not is shown by
+/// `family::kprobes_do_not_see_everything` of the kernel tests.
+fn unseen(case: &str) -> Option<String> {
+    let cannot = case.starts_with("unix_") || case == "fast_open";
+    let family = family().filter(|family| *family == Family::Kprobe && cannot)?;
+    Some(format!("{family}: {}", family.cannot()))
+}
+
+/// Where starting a recorder takes seconds, one records all cases, one after the other.
+fn check_of_all(case: &str) {
+    static ALL: OnceLock<serde_json::Value> = OnceLock::new();
+    let all = ALL.get_or_init(|| {
+        let cases = CASES.iter().filter(|case| !LONG.contains(case) && unseen(case).is_none());
+        let mut suite = suite();
+        suite.args(["--together", "--json"]).args(cases.flat_map(|case| ["--case", case]));
+        let output = suite.output().expect("python3 is in PATH");
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)))
+    });
+    let of = &all["cases"][case];
+    if let Some(why) = of["skipped"].as_str() {
         println!("{case}  skipped: {why}");
         return;
     }
+    let problems = of["problems"].as_array().expect("every case was judged");
+    let lines: Vec<_> = problems.iter().filter_map(|problem| problem.as_str()).collect();
+    assert!(lines.is_empty(), "{}", lines.join("\n"));
+    println!("{case}  {} calls, {} true edges", of["calls"], of["true_edges"]);
+}
+
+/// The suite, told how to use `wherefore`.
+fn suite() -> Command {
     let wherefore = wherefore();
     let command = |rest: &str| format!("'{}' {rest}", wherefore.display());
     let hooks = family().map_or(String::new(), |family| format!("--hooks {family} "));
-    let table = run(Command::new("python3")
-        .arg(script())
-        .args(["--case", case])
+    let mut suite = Command::new("python3");
+    // What a function has begun it is not seen to end.
+    if matches!(family(), Some(Family::Trampoline | Family::Kprobe)) {
+        suite.arg(script()).arg("--sees-begun-only");
+    } else {
+        suite.arg(script());
+    }
+    suite
         .args(["--record", &command(&format!("record {hooks}-o {{out}} -- {{cmd}}"))])
         .args(["--record-all", &command(&format!("record {hooks}-o {{out}} --all"))])
         .args(["--ready", "^recording all"])
-        .args(["--graph", &command("graph {out} --to json")]));
-    println!("{table}");
+        .args(["--graph", &command("graph {out} --to json")]);
+    suite
 }
 
 /// What the command printed; panics with it when it failed.

@@ -28,6 +28,18 @@ def needs():
     return None
 
 
+def needs_links():
+    """Why namespaces cannot be joined here, or None."""
+    if reason := needs():
+        return reason
+    try:
+        with Net("a", "b") as net:
+            net.link("a", "10.79.0.1", "b", "10.79.0.2")
+    except (OSError, RuntimeError) as error:
+        return f"no veth: {error}"
+    return None
+
+
 def needs_nft():
     """Why nft rules cannot be had in a namespace here, or None."""
     if reason := needs():

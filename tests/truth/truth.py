@@ -53,7 +53,12 @@ def arguments():
     parser.add_argument("--ready", metavar="REGEX", help="what --record-all prints on stderr when it is recording")
     parser.add_argument("--settle", type=float, default=2.0, metavar="SECONDS",
                         help="without --ready: how long --record-all takes to start (default: %(default)s)")
+    parser.add_argument("--sees-begun-only", action="store_true",
+                        help="the tracer does not see calls that were under way when it started")
+    parser.add_argument("--together", action="store_true",
+                        help="one recording of all cases, one after the other, but for those that need their own")
     parser.add_argument("--run", nargs=2, metavar=("CASE", "FOLDER"), help=argparse.SUPPRESS)
+    parser.add_argument("--run-all", nargs="+", metavar=("FOLDER", "CASE"), help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -68,6 +73,29 @@ def run_program(name, folder):
     log.flush()
     with open(os.path.join(folder, "done"), "w", encoding="utf-8"):
         pass
+
+
+def run_programs(base, *names):
+    """Inside the recorded process: runs cases in turn, each in a process and a folder of its own."""
+    for name in names:
+        folder = os.path.join(base, name)
+        os.makedirs(folder)
+        child = os.fork()
+        if child == 0:
+            try:
+                log.die_with_parent()
+                run_program(name, folder)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(0)
+        deadline = time.monotonic() + TIME_LIMIT_S
+        while os.waitpid(child, os.WNOHANG) == (0, 0):
+            if time.monotonic() > deadline:
+                os.kill(child, signal.SIGKILL)
+                deadline = float("inf")
+            time.sleep(0.01)
 
 
 def case(name):
@@ -115,27 +143,36 @@ def start(words, **kwargs):
         raise Failed(f"{words[0]}: {error.strerror}") from None
 
 
+def itself(*words):
+    return [sys.executable, os.path.abspath(__file__), *words]
+
+
 def record(name, module, folder, options):
     """Runs a case under the recorder (or, without options, alone)."""
-    command = [sys.executable, os.path.abspath(__file__), "--run", name, folder]
+    command = itself("--run", name, folder)
     out = os.path.join(folder, "recording")
     if getattr(module, "OLDER", False):
-        program = start(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        running = start(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         try:
-            record_from_the_middle(program, folder, out, options)
+            record_from_the_middle(running, folder, out, options)
         finally:
-            if program.poll() is None:
-                program.terminate()
-                program.wait()
+            if running.poll() is None:
+                running.terminate()
+                running.wait()
     else:
-        words = fill(options.record, out=out, cmd=command) if options else command
-        program = start(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        _, errors = finish(program, "the recorded program" if options else "the program", TIME_LIMIT_S)
+        errors = run_to_end(fill(options.record, out=out, cmd=command) if options else command, TIME_LIMIT_S)
         if not os.path.exists(os.path.join(folder, "done")):
             raise Failed(f"the program did not end well: {tail(errors)}")
-        if program.returncode != 0:
-            raise Failed(f"{shlex.join(words[:3])}… exited with {program.returncode}: {tail(errors)}")
     return out
+
+
+def run_to_end(words, limit_s):
+    """Runs a command; what it said on stderr."""
+    process = start(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    _, errors = finish(process, "the program", limit_s)
+    if process.returncode != 0:
+        raise Failed(f"{shlex.join(words[:3])}… exited with {process.returncode}: {tail(errors)}")
+    return errors
 
 
 def record_from_the_middle(program, folder, out, options):
@@ -210,10 +247,44 @@ def judge(name, folder, options):
     if reason := reason_to_skip(module):
         return None, reason, []
     out = record(name, module, folder, options)
-    truth = compare.load(folder)
-    report = compare.compare(truth, graph_of(out, folder, options), getattr(module, "RACING", False),
-                             getattr(module, "MUST_SHARE", 1.0), getattr(module, "BLIND", False))
+    return compared(module, compare.load(folder, not options.sees_begun_only), graph_of(out, folder, options))
+
+
+def compared(module, truth, graph):
+    report = compare.compare(truth, graph, getattr(module, "RACING", False), getattr(module, "MUST_SHARE", 1.0),
+                             getattr(module, "BLIND", False))
     return report, None, report.problems
+
+
+def judge_together(names, options):
+    """Those of the cases that one recording can hold, as by `judge`; the others are left out."""
+    modules = {name: case(name) for name in names if not getattr(case(name), "OLDER", False)}
+    reasons = {name: reason_to_skip(module) for name, module in modules.items()}
+    results = {name: (None, reason, []) for name, reason in reasons.items() if reason}
+    names = [name for name, reason in reasons.items() if not reason]
+    with tempfile.TemporaryDirectory(prefix="truth-") as base:
+        out = os.path.join(base, "recording")
+        try:
+            command = itself("--run-all", base, *names)
+            errors = run_to_end(fill(options.record, out=out, cmd=command), TIME_LIMIT_S * len(names))
+            graph = graph_of(out, base, options)
+        except Failed as error:
+            return results | {name: (None, None, [str(error)]) for name in names}
+        for name in names:
+            folder = os.path.join(base, name)
+            if os.path.exists(os.path.join(folder, "done")):
+                results[name] = compared(modules[name], compare.load(folder), part_of(graph, folder))
+            else:
+                results[name] = None, None, [f"the program did not end well: {tail(errors)}"]
+    return results
+
+
+def part_of(graph, folder):
+    """What a recording of several cases has of the one that has logged there: its processes' events."""
+    pids = {int(entry[:-6]) for entry in os.listdir(folder) if entry.endswith(".jsonl")}
+    events = [event for event in graph["events"] if event["pid"] in pids]
+    own = {event["id"] for event in events}
+    return {"events": events, "edges": [edge for edge in graph["edges"] if edge["from"] in own and edge["to"] in own]}
 
 
 def self_test(name, folder):
@@ -291,11 +362,16 @@ def main():
     if options.run:
         run_program(*options.run)
         return 0
+    if options.run_all:
+        run_programs(*options.run_all)
+        return 0
     results, off, skipped = {}, 0, 0
     if not options.json:
         print(table_line(COLUMNS))
-    for name in options.case or CASES:
-        report, skip, problems = run_case(name, options)
+    names = options.case or CASES
+    together = judge_together(names, options) if options.together else {}
+    for name in names:
+        report, skip, problems = together.get(name) or run_case(name, options)
         off += bool(problems)
         skipped += bool(skip)
         results[name] = {"skipped": skip, "problems": problems, **(asdict(report) if report else {})}

@@ -13,7 +13,7 @@ A, A2, B, B2 = "10.79.1.1", "10.79.2.1", "10.79.1.2", "10.79.2.2"
 
 
 def needs():
-    if reason := netns.needs():
+    if reason := netns.needs_links():
         return reason
     try:
         socket.socket(socket.AF_INET, socket.SOCK_STREAM, MPTCP).close()

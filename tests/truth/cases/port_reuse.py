@@ -1,6 +1,8 @@
 """The same two addresses, again and again: only what happens tells one connection from the next."""
 
+import errno
 import socket
+import time
 
 import log
 from message import ask, recv_message, send_message
@@ -26,12 +28,24 @@ def fixed_port(port):
     return prepare
 
 
+def connect_from(port, address):
+    """The last connection's end may still wait for the answer to its FIN."""
+    for _ in range(200):
+        try:
+            return log.connect(address, fixed_port(port))
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL:
+                raise
+        time.sleep(0.01)
+    return log.connect(address, fixed_port(port))
+
+
 def run():
     listener = log.listen()
     server = log.spawn(serve, listener, 30)
     port = 0
     for number in range(30):
-        connection = log.connect(listener.getsockname(), fixed_port(port))
+        connection = connect_from(port, listener.getsockname())
         port = connection.getsockname()[1]
         for i in range(number % 6 + 1):
             ask(connection, b"connection %d, question %d" % (number, i))

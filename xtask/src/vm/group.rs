@@ -19,6 +19,8 @@ struct Group {
     cpus: u32,
     /// Run once for each family of hooks.
     by_family: bool,
+    /// Variables of the environment, beside those of all groups.
+    variables: &'static [(&'static str, &'static str)],
     /// Words for the kernel's command line.
     parameters: &'static str,
     limit: Duration,
@@ -45,6 +47,7 @@ const PLAIN: Group = Group {
     without: &[],
     cpus: 1,
     by_family: false,
+    variables: &[],
     parameters: "",
     limit: Duration::from_secs(900),
 };
@@ -113,6 +116,7 @@ const GROUPS: [Group; 13] = [
             ("past_4gib", "4 GiB take minutes in an emulated machine"),
         ],
         by_family: true,
+        variables: &[("WHEREFORE_TRUTH_TOGETHER", "1")],
         ..PLAIN
     },
     Group { name: "races", binary: "truth", only: &RACES, cpus: 2, by_family: true, ..PLAIN },
@@ -131,7 +135,7 @@ pub struct Job {
     pub image: Image,
     pub group: &'static str,
     pub family: Option<&'static str>,
-    /// Whether this kernel has the family: only then may tests say that they cannot run.
+    /// Whether this kernel has the family: then not all tests may say that they cannot run.
     pub must_run: bool,
     pub cpus: u32,
     pub parameters: &'static str,
@@ -180,6 +184,9 @@ pub fn jobs(images: &[Image], tests: &dyn Fn(&str) -> Result<PathBuf>) -> Result
 impl Group {
     fn script(&self, binary: &Path, family: Option<&str>) -> String {
         let mut script = String::from("export WHEREFORE_TEST_SLOWNESS=20\n");
+        for (name, value) in self.variables {
+            writeln!(script, "export {name}={value}").expect("strings grow");
+        }
         if let Some(family) = family {
             writeln!(script, "export WHEREFORE_HOOKS={family}").expect("strings grow");
         }

@@ -44,6 +44,9 @@ fi
 [ -e /dev/fd ] || ln -s /proc/self/fd /dev/fd
 ip link set lo up
 hostname guest
+# A thread gets as much done before another has its turn as on a machine that computes twenty times faster.
+slice=/sys/kernel/debug/sched/base_slice_ns
+[ ! -w $slice ] || echo $(($(cat $slice) * 20)) >$slice
 for port in /sys/class/virtio-ports/*; do
     read -r name <"$port/name"
     case $name in

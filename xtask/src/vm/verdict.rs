@@ -34,16 +34,17 @@ impl Report {
     /// `end` is the exit status, or why the guest did not come to its end.
     pub fn of(job: Job, output: &str, end: Result<i32, String>, took: Took) -> Self {
         let tests = verdicts(output);
+        let passed = tests.values().filter(|verdict| **verdict == Verdict::Passed).count();
         let evasion = tests.iter().find_map(|(name, verdict)| match verdict {
-            Verdict::Impossible(why) if job.must_run => Some((name, why)),
+            Verdict::Impossible(why) if job.must_run && passed == 0 => Some((name, why)),
             _ => None,
         });
         let problem = match (end, evasion) {
             (Err(problem), _) => Some(problem),
             (Ok(0), _) if tests.is_empty() => Some(format!("no test has run\n{output}")),
-            (Ok(0), Some((name, why))) => {
-                Some(format!("{name} did not run, although this kernel has what it needs: {why}"))
-            }
+            (Ok(0), Some((name, why))) => Some(format!(
+                "no test could run, {name} for one, although this kernel has the hooks: {why}"
+            )),
             (Ok(0), None) => None,
             (Ok(status), _) => Some(format!("exit status {status}\n{output}")),
         };
