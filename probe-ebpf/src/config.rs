@@ -67,7 +67,8 @@ pub struct Config {
     pub log: u32,
     /// 1: kprobes see sends and receives, and need what is remembered about sockets by cookie.
     pub kprobes: u32,
-    pub reserved: u32,
+    /// 1: others stand by where calls are recorded.
+    pub standbys: u32,
 }
 
 /// Byte offsets of the kernel's fields, read from the running kernel's BTF. [`ABSENT`] where the

@@ -22,9 +22,12 @@ pub struct Heads {
     pub bulk: u64,
     /// Events that had to be dropped because a map operation failed (storage busy, no memory).
     pub dropped: u64,
-    /// Calls that a second program recorded, since the first had been skipped.
+    /// Calls that a program recorded that stood by, since those before it had been skipped.
     pub taken_over: u64,
-    pub reserved: [u64; 5],
+    /// Where others stand by: the threads for whose send, and for whose receive, the first program has begun last; the
+    /// process's number above the thread's.
+    pub begun_for: [u64; 2],
+    pub reserved: [u64; 3],
     pub rare: u64,
     /// Detail `net`: in which 16 ms dropped packets were counted last, how many there were, and how many of all
     /// were not told.

@@ -3,12 +3,20 @@
 
 use bytemuck::{Pod, Zeroable};
 
-/// Which of the programs that are there twice.
+/// What programs at one hook leave word of, for those that come after them. Whether any do is known by hook, so that hooks
+/// of one kind have bits of their own.
 pub mod seen {
-    /// Those that record.
-    pub const RECORDED: u32 = 1;
-    /// Those at which faults are met.
-    pub const MET: u32 = 2;
+    /// So many stand by where a program records what a thread does.
+    pub const STANDBYS: u32 = 3;
+    const EACH: u32 = (1 << STANDBYS) - 1;
+    /// The end of a call: a bit for each that stands by, which takes it away.
+    pub const CALL: u32 = EACH;
+    /// Threads that begin, change and end: the same.
+    pub const TASK: u32 = EACH << STANDBYS;
+    /// A connection that was given to the thread: the same.
+    pub const ACCEPT: u32 = EACH << (2 * STANDBYS);
+    /// A fault was met; one program stands by.
+    pub const MET: u32 = 1 << (3 * STANDBYS);
 }
 
 /// What is remembered about a thread.
@@ -28,8 +36,7 @@ pub struct TaskState {
     pub entered_ns: u64,
     pub entered: u64,
     pub entered_flags: u32,
-    /// Bits of [`seen`]: the first of two programs at a hook has seen the call that ends, so that the second has nothing
-    /// to do.
+    /// Bits of [`seen`].
     pub seen: u32,
     /// Detail `syscall`: the system call that it is in.
     pub call: Call,

@@ -31,7 +31,8 @@ use aya::{Btf, Ebpf};
 
 use crate::event::{Event, Gap, Host, Names, Ring, Window};
 use attach::family::Family;
-use attach::{Attached, Loaded, Settings, preempt};
+use attach::returns::Returns;
+use attach::{Attached, Loaded, Probes, Settings, preempt};
 use cgroup::Cgroups;
 pub use coverage::{Cost, Counting, Coverage};
 use decode::Decoder;
@@ -45,6 +46,7 @@ use snapshot::{Cut, Source};
 pub struct Capture {
     /// Keeps programs, maps and links: dropping it detaches everything.
     ebpf: Ebpf,
+    _returns: Returns,
     hooks: Vec<Attached>,
     details: Details,
     family: Family,
@@ -74,10 +76,12 @@ impl Capture {
     pub fn start(scope: Scope, settings: Settings) -> Result<Self> {
         let btf =
             Btf::from_sys_fs().context("read the kernel's types from /sys/kernel/btf/vmlinux")?;
-        let Loaded { mut ebpf, family, mut hooks } = attach::load_family(&btf, &scope, &settings)?;
-        let rings = Rings::map(&ebpf, &settings)?;
-        let marked = scope.mark(attach::map_fd(&ebpf, "TASKS")?.as_fd())?;
-        hooks.extend(attach::attach_common(&mut ebpf, &btf, family)?);
+        let Loaded { mut probes, family, mut hooks } =
+            attach::load_family(&btf, &scope, &settings)?;
+        let rings = Rings::map(&probes.ebpf, &settings)?;
+        let marked = scope.mark(attach::map_fd(&probes.ebpf, "TASKS")?.as_fd())?;
+        hooks.extend(attach::attach_common(&mut probes, &btf, family)?);
+        let Probes { ebpf, returns } = probes;
         let attached_ns = clock::monotonic_ns();
         let follower = Follower::new(&rings);
         let mut decoder = Decoder::new(Cgroups::read());
@@ -87,6 +91,7 @@ impl Capture {
         decoder.know(procfs::tasks(), |tid| scope == Scope::All || marked.contains(&tid));
         Ok(Self {
             ebpf,
+            _returns: returns,
             hooks,
             details: Details::default(),
             family,
@@ -251,7 +256,7 @@ impl Capture {
             hooks: self
                 .hooks
                 .iter()
-                .filter(|h| h.missing.is_none())
+                .filter(|h| h.missing.is_none() && !h.stands_by())
                 .map(|h| h.name.clone())
                 .collect(),
             missing_hooks: self

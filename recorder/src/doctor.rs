@@ -5,11 +5,11 @@ pub mod measure;
 use std::path::Path;
 
 use anyhow::Result;
-use aya::{Btf, Ebpf};
+use aya::Btf;
 use serde::Serialize;
 
-use crate::capture::attach::family::{ACCEPT, COMMON, Family, Hook, Need};
-use crate::capture::attach::{self, Settings, root_cause};
+use crate::capture::attach::family::{ACCEPT, COMMON, Family, Hook, NUMBERED, Need};
+use crate::capture::attach::{self, Probes, Settings, root_cause};
 use crate::capture::detail::More;
 use crate::capture::{Scope, procfs};
 use crate::fault::ability;
@@ -131,19 +131,19 @@ fn kernel_half(checks: &mut Vec<Check>) {
         note,
     };
     match loaded {
-        Ok((btf, mut ebpf)) => {
+        Ok((btf, mut probes)) => {
             checks.push(maps(Answer::Yes, None));
             checks.extend(COMMON.iter().chain(beyond_flow()).map(|hook| {
-                let tried = attach::attach_hook(&mut ebpf, &btf, hook);
+                let tried = attach::attach_hook(&mut probes, &btf, hook);
                 check(hook, tried)
             }));
             checks.extend(ACCEPT.iter().map(|hook| {
-                let tried = attach::attach_alone(&mut ebpf, &btf, hook);
-                check(hook, tried)
+                let tried = attach::attach_alone(&mut probes, &btf, hook);
+                check(hook, tried.map(drop))
             }));
             checks.extend(Family::ALL.map(|family| {
-                let tried = attach::attach_family(&mut ebpf, &btf, family);
-                check_family(family, tried.map(drop))
+                let tried = attach::attach_family(&mut probes, &btf, family, true);
+                check_family(family, tried.map(drop), &probes)
             }));
         }
         Err(error) => {
@@ -156,17 +156,18 @@ fn kernel_half(checks: &mut Vec<Check>) {
     }
 }
 
-/// The hooks of all details.
+/// The hooks of all details, and what only kprobes need.
 fn beyond_flow() -> impl Iterator<Item = &'static Hook> {
-    More::ALL.into_iter().flat_map(More::hooks)
+    More::ALL.into_iter().flat_map(More::hooks).chain([&NUMBERED])
 }
 
-fn load() -> Result<(Btf, Ebpf)> {
+fn load() -> Result<(Btf, Probes)> {
+    attach::clear_leftovers();
     let btf = Btf::from_sys_fs()?;
     let settings =
         Settings { ring_bytes: 1 << 20, probe_log: false, record_self: false, family: None };
     let ebpf = attach::load(&btf, &Scope::Command(String::new()), &settings, Family::Kprobe)?;
-    Ok((btf, ebpf))
+    Ok((btf, ebpf.into()))
 }
 
 const HOOKS: &str = "hooks";
@@ -206,8 +207,12 @@ fn untried_family(family: Family) -> Check {
     }
 }
 
-fn check_family(family: Family, tried: Result<()>) -> Check {
+fn check_family(family: Family, tried: Result<()>, probes: &Probes) -> Check {
     let note = match &tried {
+        Ok(()) if family == Family::Kprobe => {
+            let places = probes.returns.places(attach::cpus().unwrap_or(0));
+            format!("{}; places for each function: {places}", family.cannot())
+        }
         Ok(()) => family.cannot().to_owned(),
         Err(error) if error.chain().len() == 1 => error.to_string(),
         Err(error) => format!("{error}: {}", root_cause(error)),

@@ -53,7 +53,7 @@ pub fn exists(command: libc::c_long, id: u32) -> bool {
 pub const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
 pub const BPF_MAP_GET_FD_BY_ID: libc::c_long = 14;
 
-fn wait_for(what: &str, ready: impl Fn() -> bool) {
+pub fn wait_for(what: &str, ready: impl Fn() -> bool) {
     let begun = Instant::now();
     while !ready() {
         assert!(begun.elapsed() < patience::seconds(20), "{what} took too long");

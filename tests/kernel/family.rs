@@ -12,6 +12,8 @@ use tests::command::wherefore;
 
 use crate::recorded::{Recorder, Run, SMALL, python, python_command, require_root};
 
+mod returns;
+
 /// What `doctor` says of a hook or a family: the answer, and the reason or the limits.
 fn doctor(name: &str) -> (bool, String) {
     let output = Command::new(wherefore()).args(["doctor", "--json"]).output().expect("it starts");
@@ -216,4 +218,24 @@ say(4 * pairs * rounds)
         let missing = called - recorded;
         assert!(missing <= lost && missing <= called / 200, "{family}: {missing}, {lost} lost");
     }
+}
+
+/// What `doctor` says that kprobes do not see, and the truth suite leaves out with them.
+#[test]
+fn kprobes_do_not_see_everything() {
+    let unix = "
+one, other = socket.socketpair()
+child('unix', lambda: one.send(b'x'))
+os.wait()
+other.recv(1)
+";
+    let run = match with(Family::Kprobe, unix) {
+        Ok(run) => run,
+        Err(reason) => return refused(Family::Kprobe, &reason),
+    };
+    assert!(run.events("unix", Op::Send).is_empty());
+    assert!(doctor(Family::Kprobe.as_str()).1.contains("Unix sockets"));
+    // Trampolines do.
+    let run = with(Family::Trampoline, unix).expect("a kernel that has kprobes has these");
+    assert_eq!(run.events("unix", Op::Send).len(), 1);
 }

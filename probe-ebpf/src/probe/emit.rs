@@ -83,7 +83,7 @@ pub fn dropped() {
     }
 }
 
-/// Counts a call that a second program records in the place of the first.
+/// Counts a call that a program records in the place of one that was skipped.
 #[inline(always)]
 pub fn taken_over() {
     if let Some(heads) = heads() {

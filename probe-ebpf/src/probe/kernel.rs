@@ -22,7 +22,7 @@ pub static CONFIG: Config = Config {
     cgroup_level: 0,
     log: 0,
     kprobes: 0,
-    reserved: 0,
+    standbys: 0,
 };
 
 #[unsafe(no_mangle)]

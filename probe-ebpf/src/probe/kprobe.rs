@@ -3,8 +3,9 @@
 //! What a kprobe is given are addresses, so that every field is read by a helper, and what is remembered about a
 //! socket is found by its cookie. At a function's return its arguments are gone: they were noted at its entry.
 
-use aya_ebpf::macros::{kprobe, kretprobe};
-use aya_ebpf::programs::{ProbeContext, RetProbeContext};
+use aya_ebpf::helpers::generated::bpf_get_socket_cookie;
+use aya_ebpf::macros::{cgroup_sock, kprobe, kretprobe};
+use aya_ebpf::programs::{ProbeContext, RetProbeContext, SockContext};
 use probe_ebpf::config::fired;
 use probe_ebpf::event::kind;
 
@@ -76,5 +77,14 @@ pub fn return_inet_csk_accept(ctx: RetProbeContext) -> Option<()> {
     if sk.is_null() {
         return fire::here(fired::ACCEPT);
     }
-    socket::accepted(Untyped(sk))
+    socket::accepted(Untyped(sk), Turn::First)
+}
+
+/// Gives a socket that is being made its cookie, by which the others know it, and which they cannot give.
+#[cgroup_sock(sock_create)]
+pub fn socket_numbered(ctx: SockContext) -> i32 {
+    const GO_ON: i32 = 1;
+    // SAFETY: a helper on the hook's own context.
+    unsafe { bpf_get_socket_cookie(ctx.sock.cast()) };
+    GO_ON
 }

@@ -34,15 +34,14 @@ pub fn may_be_older() -> bool {
 
 /// Counts what a call moved; where its direction stands after it, and bits of [`call`].
 #[inline(always)]
-pub fn count(sk: Pointer, spoken: u8, what: u8, result: i32, flags: u32) -> Option<(u64, u8)> {
+pub fn count(sk: Pointer, spoken: u8, what: u8, result: i32, flags: u32) -> (u64, u8) {
     let Some(state) = scope::any_socket(sk) else {
         // Bytes that are in no sum: no socket that is first seen after this can be told to be new.
         if let Some(counting) = COUNTING.get_ptr_mut(0) {
             // SAFETY: a live map value.
             unsafe { *counting = 0 };
         }
-        emit::dropped();
-        return None;
+        return (0, call::UNSURE);
     };
     let mut bits = 0;
     if what == kind::RECEIVE && result == 0 && ended(sk) {
@@ -75,7 +74,7 @@ pub fn count(sk: Pointer, spoken: u8, what: u8, result: i32, flags: u32) -> Opti
     if unsafe { (*state).unsure } != 0 {
         bits |= call::UNSURE;
     }
-    Some((before + by, bits))
+    (before + by, bits)
 }
 
 /// Whether nothing more will come.

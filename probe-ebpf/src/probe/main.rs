@@ -23,6 +23,9 @@ mod file;
 mod fire;
 
 #[cfg(target_arch = "bpf")]
+mod standby;
+
+#[cfg(target_arch = "bpf")]
 mod socket;
 
 #[cfg(target_arch = "bpf")]

@@ -18,7 +18,7 @@ use probe_ebpf::config::{ABSENT, NAMED_PER_CPU, scope};
 use probe_ebpf::event::{
     RareSlot, Slot, SocketName, TaskName, flag, kind, protocol, proven, state,
 };
-use probe_ebpf::storage::TaskState;
+use probe_ebpf::storage::{TaskState, seen};
 
 use crate::kernel::{self, Pointer, Structure, Untyped, config, field, offset};
 use crate::{emit, local, mptcp};
@@ -82,7 +82,8 @@ pub struct SocketState {
     pub proven: u32,
     /// Unix sockets: not 0 if what is counted may not be all there was.
     pub unsure: u32,
-    pub reserved: u32,
+    /// The state that its last recorded change led to.
+    pub told: u32,
     /// Unix sockets: bytes or messages that calls have moved since the socket is known.
     pub sent: u64,
     pub received: u64,
@@ -112,7 +113,7 @@ impl Thread {
         }
     }
 
-    /// Leaves word for the second program at this hook, if there is one, that the first saw the call; one of
+    /// Leaves word for those that stand by at this hook, where some do, of what was seen; one of
     /// [`seen`](probe_ebpf::storage::seen).
     #[inline(always)]
     pub fn leave_word(&self, of: u32) {
@@ -215,15 +216,14 @@ pub fn current_state() -> Option<(*mut task_struct, *mut TaskState)> {
     Some((task, state))
 }
 
-/// Whether the first of two programs at a hook was skipped for this call of a thread in scope; one of
-/// [`seen`](probe_ebpf::storage::seen).
+/// Whether the first of two programs was skipped where a thread in scope may meet a fault.
 #[inline(always)]
-pub fn passed_over(of: u32) -> Option<()> {
+pub fn unmet() -> Option<()> {
     let (_, state) = current_state()?;
     // SAFETY: a live storage value, which only the thread itself uses.
     unsafe {
-        if (*state).seen & of != 0 {
-            (*state).seen &= !of;
+        if (*state).seen & seen::MET != 0 {
+            (*state).seen &= !seen::MET;
             return None;
         }
     }
@@ -518,6 +518,7 @@ fn inherit(sk: impl Sock, state: *mut SocketState) {
                 _ => sk.cookie(),
             };
             (*state).named = 0;
+            (*state).told = 0;
             (*state).proven = proven::NO as u32;
             (*state).unsure = u32::from(local::may_be_older());
             ((*state).sent, (*state).received) = (0, 0);
@@ -552,8 +553,11 @@ pub fn named_lately(sk: impl Sock) -> Option<u64> {
 #[inline(always)]
 pub fn name_for(sk: impl Sock, thread: &Thread) -> Option<u64> {
     let state = socket(sk, thread.pid)?;
-    // Before it is established it is named every time: its port is chosen, its numbers are known later.
-    if opening(sk) || mptcp::unnamed(sk, state) {
+    // Before it is established it is named every time: its port is chosen, its numbers are known later. It may not have
+    // been seen to be established.
+    // SAFETY: a live storage value.
+    let unproven = kernel::is_tcp(sk) && unsafe { (*state).proven } == proven::NO as u32;
+    if opening(sk) || unproven || mptcp::unnamed(sk, state) {
         name_socket(sk, state, thread.time_ns);
     } else {
         named(sk, state, thread.time_ns);

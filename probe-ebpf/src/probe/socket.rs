@@ -6,9 +6,10 @@ use aya_ebpf::programs::BtfTracePointContext;
 use probe_ebpf::event::{RareSlot, kind, protocol};
 use probe_ebpf::storage::seen;
 
-use crate::kernel::{self, Pointer, diagnose};
+use crate::kernel::{self, Pointer, config, diagnose};
 use crate::scope::Sock;
-use crate::{datagram, emit, fire, local, mptcp, scope, tcp};
+use crate::standby::{standing_by, takes_call};
+use crate::{datagram, emit, fire, local, mptcp, scope, standby, tcp};
 
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn sock_send_length(ctx: BtfTracePointContext) -> Option<()> {
@@ -20,24 +21,16 @@ pub fn sock_recv_length(ctx: BtfTracePointContext) -> Option<()> {
     transfer(&ctx, kind::RECEIVE, Call::traced(&ctx, Turn::First))
 }
 
-#[btf_tracepoint(function = "sock_send_length")]
-pub fn sock_send_length_again(ctx: BtfTracePointContext) -> Option<()> {
-    take_over()?;
-    transfer(&ctx, kind::SEND, Call::traced(&ctx, Turn::Second))
+standing_by! {
+    #[btf_tracepoint(function = "sock_send_length")]
+    [sock_send_length_1 1, sock_send_length_2 2, sock_send_length_3 3]
+    |ctx: BtfTracePointContext, turn| takes_call(kind::SEND, ctx.arg(0), turn) => transfer(&ctx, kind::SEND, Call::traced(&ctx, Turn::Later))
 }
 
-#[btf_tracepoint(function = "sock_recv_length")]
-pub fn sock_recv_length_again(ctx: BtfTracePointContext) -> Option<()> {
-    take_over()?;
-    transfer(&ctx, kind::RECEIVE, Call::traced(&ctx, Turn::Second))
-}
-
-/// Records the call that the first program at this hook was skipped for, if it was.
-#[inline(always)]
-pub fn take_over() -> Option<()> {
-    scope::passed_over(seen::RECORDED)?;
-    emit::taken_over();
-    Some(())
+standing_by! {
+    #[btf_tracepoint(function = "sock_recv_length")]
+    [sock_recv_length_1 1, sock_recv_length_2 2, sock_recv_length_3 3]
+    |ctx: BtfTracePointContext, turn| takes_call(kind::RECEIVE, ctx.arg(0), turn) => transfer(&ctx, kind::RECEIVE, Call::traced(&ctx, Turn::Later))
 }
 
 /// A call that has returned, as any hook that sees it can tell.
@@ -53,12 +46,12 @@ pub struct Call<S> {
     pub turn: Turn,
 }
 
-/// Which program at a hook this is. Where programs may be preempted, the kernel skips one that is at work for another
-/// thread of its CPU; then a second one, which otherwise does nothing, records in its place.
+/// Which program at a hook this is.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Turn {
     First,
-    Second,
+    /// One that stands by, and has left word itself ([`standby`](crate::standby)).
+    Later,
 }
 
 /// When a call began.
@@ -86,18 +79,21 @@ impl Call<Pointer> {
 /// Records a call: what all protocols have in common, then what its own protocol knows of the place of its bytes.
 #[inline(always)]
 pub fn transfer(ctx: &impl EbpfContext, what: u8, call: Call<impl Sock>) -> Option<()> {
+    if call.turn == Turn::First && config!(standbys) != 0 {
+        standby::begins(what);
+    }
     let protocol = kernel::protocol(call.sk);
     if protocol == 0 {
         return None;
     }
     let counted = if kernel::is_local(protocol) {
-        local::count(call.sk.typed()?, protocol, what, call.result, call.flags)?
+        local::count(call.sk.typed()?, protocol, what, call.result, call.flags)
     } else {
         (0, 0)
     };
     let Some(thread) = scope::current() else { return fire::here(call.hook?) };
-    if call.turn == Turn::First {
-        thread.leave_word(seen::RECORDED);
+    if call.turn == Turn::First && config!(standbys) != 0 {
+        thread.leave_word(seen::CALL);
     }
     // (Of MPTCP's sockets the cookie does not tell which it is.)
     let lately = if protocol == protocol::MPTCP { None } else { scope::named_lately(call.sk) };
@@ -131,11 +127,14 @@ pub fn transfer(ctx: &impl EbpfContext, what: u8, call: Call<impl Sock>) -> Opti
 
 /// Records that the current thread was given a connection.
 #[inline(always)]
-pub fn accepted(sk: impl Sock) -> Option<()> {
+pub fn accepted(sk: impl Sock, turn: Turn) -> Option<()> {
     if !kernel::is_tcp(sk) {
         return None;
     }
     let thread = scope::current()?;
+    if turn == Turn::First {
+        thread.leave_word(seen::ACCEPT);
+    }
     let state = scope::socket(sk, thread.pid)?;
     scope::named(sk, state, thread.time_ns);
     let mut slot = thread.slot(kind::ACCEPT);

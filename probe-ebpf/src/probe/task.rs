@@ -6,17 +6,34 @@ use aya_ebpf::macros::btf_tracepoint;
 use aya_ebpf::programs::BtfTracePointContext;
 use probe_ebpf::config::ABSENT;
 use probe_ebpf::event::{RareSlot, flag, kind};
+use probe_ebpf::storage::seen;
 
 use crate::kernel::{Pointer, argument, field};
+use crate::scope::Thread;
+use crate::standby::{standing_by, takes_task};
 use crate::{emit, scope};
 
 #[btf_tracepoint(function = "sched_process_fork")]
 pub fn sched_process_fork(ctx: BtfTracePointContext) -> Option<()> {
-    let parent: *mut task_struct = ctx.arg(0);
-    let child: *mut task_struct = ctx.arg(1);
     // Before anything else: the recorder itself is never recorded, but what it starts while it is marked is.
-    scope::adopt(parent, child);
+    scope::adopt(ctx.arg(0), ctx.arg(1));
     let thread = scope::current()?;
+    thread.leave_word(seen::TASK);
+    forked(&ctx, &thread)
+}
+
+standing_by! {
+    #[btf_tracepoint(function = "sched_process_fork")]
+    [sched_process_fork_1 1, sched_process_fork_2 2, sched_process_fork_3 3]
+    |ctx: BtfTracePointContext, turn| {
+        scope::adopt(ctx.arg(0), ctx.arg(1));
+        takes_task(turn)
+    } => forked(&ctx, &scope::current()?)
+}
+
+#[inline(always)]
+fn forked(ctx: &BtfTracePointContext, thread: &Thread) -> Option<()> {
+    let child: *mut task_struct = ctx.arg(1);
     let mut slot = thread.slot(kind::FORK);
     slot.argument = field!(child, task_pid, u32);
     emit::rare(&RareSlot { slot, detail: scope::task_name(child) });
@@ -25,8 +42,20 @@ pub fn sched_process_fork(ctx: BtfTracePointContext) -> Option<()> {
 
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn sched_process_exec(ctx: BtfTracePointContext) -> Option<()> {
-    let task: *mut task_struct = ctx.arg(0);
     let thread = scope::current()?;
+    thread.leave_word(seen::TASK);
+    executes(&ctx, &thread)
+}
+
+standing_by! {
+    #[btf_tracepoint(function = "sched_process_exec")]
+    [sched_process_exec_1 1, sched_process_exec_2 2, sched_process_exec_3 3]
+    |ctx: BtfTracePointContext, turn| takes_task(turn) => executes(&ctx, &scope::current()?)
+}
+
+#[inline(always)]
+fn executes(ctx: &BtfTracePointContext, thread: &Thread) -> Option<()> {
+    let task: *mut task_struct = ctx.arg(0);
     let slot = thread.slot(kind::EXEC);
     emit::rare(&RareSlot { slot, detail: scope::task_name(task) });
     None
@@ -34,11 +63,23 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> Option<()> {
 
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn sched_process_exit(ctx: BtfTracePointContext) -> Option<()> {
-    let task: *mut task_struct = ctx.arg(0);
     let thread = scope::current()?;
+    thread.leave_word(seen::TASK);
+    ends(&ctx, &thread)
+}
+
+standing_by! {
+    #[btf_tracepoint(function = "sched_process_exit")]
+    [sched_process_exit_1 1, sched_process_exit_2 2, sched_process_exit_3 3]
+    |ctx: BtfTracePointContext, turn| takes_task(turn) => ends(&ctx, &scope::current()?)
+}
+
+#[inline(always)]
+fn ends(ctx: &BtfTracePointContext, thread: &Thread) -> Option<()> {
+    let task: *mut task_struct = ctx.arg(0);
     let mut slot = thread.slot(kind::EXIT);
     slot.result = field!(task, task_exit_code, i32);
-    if is_last(&ctx, task) {
+    if is_last(ctx, task) {
         slot.flags |= flag::LAST_THREAD;
     }
     emit::rare(&RareSlot { slot, detail: [0; 8] });

@@ -13,10 +13,37 @@ use probe_ebpf::event::{RareSlot, Slot, call, flag, kind, protocol};
 
 use crate::kernel::{self, Pointer, Structure, argument, diagnose, field, offset};
 use crate::scope::{Sock, SocketState};
+use crate::standby::standing_by;
 use crate::{emit, mptcp, scope};
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> Option<()> {
+    changed(&ctx)
+}
+
+standing_by! {
+    #[btf_tracepoint(function = "inet_sock_set_state")]
+    [inet_sock_set_state_1 1, inet_sock_set_state_2 2, inet_sock_set_state_3 3]
+    |ctx: BtfTracePointContext, _turn| untold(&ctx) => {
+        changed(&ctx)?;
+        emit::taken_over();
+        None
+    }
+}
+
+/// Whether the programs before were skipped for this change. A change may happen in an interrupt, so that the socket has
+/// the word of it and not the thread; a socket's changes come one at a time, and lead to another state each.
+#[inline(always)]
+fn untold(ctx: &BtfTracePointContext) -> Option<()> {
+    let state = scope::known_socket(ctx.arg(0));
+    // SAFETY: NULL or a live storage value.
+    let told = if state.is_null() { 0 } else { unsafe { (*state).told } };
+    (told != ctx.arg::<i32>(2) as u32).then_some(())
+}
+
+/// Records a change; nothing where it is out of scope, or matters to nobody.
+#[inline(always)]
+fn changed(ctx: &BtfTracePointContext) -> Option<()> {
     let sk: Pointer = ctx.arg(0);
     let old = ctx.arg::<i32>(1) as u8;
     let new = ctx.arg::<i32>(2) as u8;
@@ -42,7 +69,10 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> Option<()> {
         (state, lane_slot(kind::STATE, state))
     };
     // SAFETY: a live storage value.
-    slot.socket = unsafe { (*state).cookie };
+    unsafe {
+        slot.socket = (*state).cookie;
+        (*state).told = new.into();
+    }
     slot.aux = [old, new];
     slot.code = error;
     if protocol == protocol::MPTCP {
@@ -50,9 +80,9 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> Option<()> {
     } else {
         sequences(sk, &mut slot);
     }
-    diagnose!(&ctx, "socket {}: state {} after {}", slot.socket, new, old);
+    diagnose!(ctx, "socket {}: state {} after {}", slot.socket, new, old);
     emit::rare(&RareSlot { slot, detail: [0; 8] });
-    None
+    Some(())
 }
 
 /// Which changes are recorded: those a later event may be the consequence of.

@@ -3,6 +3,7 @@
 pub mod family;
 pub mod preempt;
 pub(crate) mod prove;
+pub(crate) mod returns;
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::Path;
@@ -12,11 +13,13 @@ use aya::maps::{Map, MapData};
 use aya::programs::{Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
 use probe_ebpf::config::{Arguments, Config, NAMED_PER_CPU, Offsets, SOCKETS_BY_COOKIE};
+use probe_ebpf::storage::seen::STANDBYS;
 use serde::{Deserialize, Serialize};
 
 use crate::capture::scope::Scope;
 use crate::capture::{offsets, sockets};
-use family::{ACCEPT, COMMON, Family, Hook, Need, Site};
+use family::{ACCEPT, COMMON, Family, Hook, NUMBERED, Need, Site};
+use returns::Returns;
 
 /// The probes, built for the kernel's instruction set by the build script.
 static PROBE: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/probe"));
@@ -60,17 +63,24 @@ pub struct Attached {
 /// What is missing where the kernel skips a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Role {
-    /// An event, unless a second program of this name records it.
+    /// An event, unless a program of this name that stands by records it.
     Events,
-    /// Nothing that the first program of this name has seen.
-    Second,
+    /// Nothing that another program of this name records.
+    Standby,
+    /// The last that stands by under this name: what nobody has recorded.
+    Last,
     /// When a call began, which is then bounded only.
     Begins,
 }
 
 impl Attached {
     pub fn there(ebpf: &Ebpf, hook: &Hook) -> Self {
-        let program = ebpf.program(hook.program).and_then(|program| program.fd().ok());
+        Self::of(ebpf, hook, hook.program)
+    }
+
+    /// The same of another program where the hook is.
+    fn of(ebpf: &Ebpf, hook: &Hook, program: &str) -> Self {
+        let program = ebpf.program(program).and_then(|program| program.fd().ok());
         let program = program.map(|fd| fd.as_fd().as_raw_fd());
         let role = if hook.site == Site::Fentry { Role::Begins } else { Role::Events };
         Self { name: hook.to_string(), missing: None, program, role }
@@ -78,6 +88,11 @@ impl Attached {
 
     const fn missing(name: String, why: String) -> Self {
         Self { name, missing: Some(why), program: None, role: Role::Events }
+    }
+
+    /// Whether it only does what others were skipped for.
+    pub fn stands_by(&self) -> bool {
+        matches!(self.role, Role::Standby | Role::Last)
     }
 
     /// How often the kernel skipped the program because it was already running on that CPU; asked of the process
@@ -106,6 +121,7 @@ pub fn load(btf: &Btf, scope: &Scope, settings: &Settings, family: Family) -> Re
         rare_slots,
         log: u32::from(settings.probe_log),
         kprobes: u32::from(family == Family::Kprobe),
+        standbys: u32::from(preempt::possible(family.hooks()[0].site)),
         ..Config::default()
     };
     scope.configure(&mut config)?;
@@ -137,9 +153,21 @@ fn load_with(
         .context("create the probes' maps (root, or CAP_BPF and CAP_PERFMON, is needed)")
 }
 
+/// The probes' maps and programs. Dropping it detaches them.
+pub struct Probes {
+    pub ebpf: Ebpf,
+    pub returns: Returns,
+}
+
+impl From<Ebpf> for Probes {
+    fn from(ebpf: Ebpf) -> Self {
+        Self { ebpf, returns: Returns::default() }
+    }
+}
+
 /// The probes in the kernel, with the hooks that see sends and receives attached.
 pub struct Loaded {
-    pub ebpf: Ebpf,
+    pub probes: Probes,
     pub family: Family,
     pub hooks: Vec<Attached>,
 }
@@ -147,110 +175,130 @@ pub struct Loaded {
 /// Loads the probes and attaches the family that was asked for, or else the first that works. What belongs to
 /// the others is not loaded into the kernel.
 pub fn load_family(btf: &Btf, scope: &Scope, settings: &Settings) -> Result<Loaded> {
+    clear_leftovers();
     if let Some(family) = settings.family {
-        let mut ebpf = load(btf, scope, settings, family)?;
-        let hooks = attach_for(&mut ebpf, btf, family, settings)
+        let mut probes = Probes::from(load(btf, scope, settings, family)?);
+        let hooks = attach_family(&mut probes, btf, family, !settings.record_self)
             .with_context(|| format!("use hooks of the family {family}"))?;
-        return Ok(Loaded { ebpf, family, hooks });
+        return Ok(Loaded { probes, family, hooks });
     }
     let mut refused = Vec::new();
     for family in Family::ALL {
-        let mut ebpf = load(btf, scope, settings, family)?;
-        match attach_for(&mut ebpf, btf, family, settings) {
-            Ok(hooks) => return Ok(Loaded { ebpf, family, hooks }),
+        let mut probes = Probes::from(load(btf, scope, settings, family)?);
+        match attach_family(&mut probes, btf, family, !settings.record_self) {
+            Ok(hooks) => return Ok(Loaded { probes, family, hooks }),
             Err(error) => refused.push(format!("{family}: {}", root_cause(&error))),
         }
     }
     bail!("no family of hooks works on this kernel: {}", refused.join("; "));
 }
 
+/// Removes what recorders that were killed have left in the kernel, where that can be seen.
+pub fn clear_leftovers() {
+    if let Err(error) = returns::clear() {
+        log::info!("look for leftovers in tracefs: {error:#}");
+    }
+}
+
 /// Attaches what every family needs or wants; a wanted hook that is refused is named with the reason.
 ///
 /// # Errors
 /// When a required one is refused.
-pub fn attach_common(ebpf: &mut Ebpf, btf: &Btf, family: Family) -> Result<Vec<Attached>> {
+pub fn attach_common(probes: &mut Probes, btf: &Btf, family: Family) -> Result<Vec<Attached>> {
     let mut hooks = Vec::new();
     let (walks, steady): (Vec<_>, Vec<_>) = COMMON.iter().partition(|hook| hook.site.is_walk());
     for hook in steady {
-        hooks.push(attach_wanted(ebpf, btf, hook)?);
+        let attached = attach_wanted(probes, btf, hook)?;
+        if attached.missing.is_none() {
+            hooks.extend(attach_standbys(probes, btf, hook, 1..=STANDBYS)?);
+        }
+        hooks.push(attached);
     }
-    hooks.push(attach_accept(ebpf, btf, family));
+    if family == Family::Kprobe {
+        hooks.push(attach_wanted(probes, btf, &NUMBERED)?);
+    }
+    hooks.extend(attach_accept(probes, btf, family));
     // What is there before is looked at when everything new is seen.
     for hook in walks {
-        hooks.push(attach_wanted(ebpf, btf, hook)?);
+        hooks.push(attach_wanted(probes, btf, hook)?);
     }
     Ok(hooks)
 }
 
 /// Attaches a hook; one that is only wanted may be refused.
-fn attach_wanted(ebpf: &mut Ebpf, btf: &Btf, hook: &Hook) -> Result<Attached> {
-    match attach_hook(ebpf, btf, hook) {
-        Ok(()) => Ok(Attached::there(ebpf, hook)),
+fn attach_wanted(probes: &mut Probes, btf: &Btf, hook: &Hook) -> Result<Attached> {
+    match attach_hook(probes, btf, hook) {
+        Ok(()) => Ok(Attached::there(&probes.ebpf, hook)),
         Err(error) if hook.need == Need::Required => Err(error),
         Err(error) => Ok(Attached::missing(hook.to_string(), root_cause(&error))),
     }
 }
 
-/// Attaches a family. Programs that record the recorder do not tell whether they fire.
-fn attach_for(
-    ebpf: &mut Ebpf,
+/// Attaches all hooks of a family, and what stands by there; what was attached is gone where one is refused. `proven`: sees
+/// to it that they fire, which programs that record the recorder do not tell.
+pub fn attach_family(
+    probes: &mut Probes,
     btf: &Btf,
     family: Family,
-    settings: &Settings,
+    proven: bool,
 ) -> Result<Vec<Attached>> {
-    // The kernel runs an exit's newest program first, and a tracepoint's oldest.
-    let mut again = Vec::new();
-    if family == Family::Trampoline {
-        again = attach_again(ebpf, btf, family)?;
-    }
-    let hooks = match settings.record_self {
-        true => attach_all(ebpf, btf, family)?,
-        false => attach_family(ebpf, btf, family)?,
-    };
-    if family != Family::Trampoline {
-        again = attach_again(ebpf, btf, family)?;
-    }
-    again.extend(hooks.into_iter().map(|hook| Attached::there(ebpf, hook)));
-    Ok(again)
-}
-
-/// Attaches the family's second programs where the kernel may preempt the first.
-fn attach_again(ebpf: &mut Ebpf, btf: &Btf, family: Family) -> Result<Vec<Attached>> {
-    if !preempt::possible(family) {
-        return Ok(Vec::new());
-    }
-    let fits = |hook: &&Hook| !hook.target.starts_with("inet6") || prove::has_v6();
-    let mut attached = Vec::new();
-    for hook in family.again().iter().filter(fits) {
-        attach_hook(ebpf, btf, hook)?;
-        attached.push(Attached { role: Role::Second, ..Attached::there(ebpf, hook) });
-    }
-    Ok(attached)
-}
-
-/// Attaches all hooks of a family and sees to it that they fire. What was attached is gone where one is refused.
-pub fn attach_family(ebpf: &mut Ebpf, btf: &Btf, family: Family) -> Result<Vec<&'static Hook>> {
-    let attached = attach_all(ebpf, btf, family).and_then(|hooks| {
-        if let Some(silent) = prove::silent(ebpf, &hooks)?.first() {
-            bail!("{}", without_effect(silent));
-        }
-        Ok(hooks)
-    });
+    let hooks: Vec<_> = family.hooks().iter().filter(|hook| is_needed(hook)).collect();
+    let attached = attach_in_order(probes, btf, &hooks, proven);
     if attached.is_err() {
-        detach(ebpf, family.hooks())?;
+        detach(probes, family.hooks())?;
     }
     attached
 }
 
-fn attach_all(ebpf: &mut Ebpf, btf: &Btf, family: Family) -> Result<Vec<&'static Hook>> {
-    let mut hooks = Vec::new();
-    for hook in family.hooks() {
-        if hook.need != Need::RequiredForV6 || prove::has_v6() {
-            attach_hook(ebpf, btf, hook)?;
-            hooks.push(hook);
-        }
+/// Attaches hooks, and what stands by there, so that it runs after them.
+fn attach_in_order(
+    probes: &mut Probes,
+    btf: &Btf,
+    hooks: &[&'static Hook],
+    proven: bool,
+) -> Result<Vec<Attached>> {
+    let mut attached = Vec::new();
+    // The kernel runs an exit's newest program first, and a tracepoint's oldest.
+    for hook in hooks.iter().filter(|hook| hook.site == Site::Fexit) {
+        attached.extend(attach_standbys(probes, btf, hook, (1..=STANDBYS).rev())?);
     }
-    Ok(hooks)
+    for hook in hooks {
+        attach_hook(probes, btf, hook)?;
+        attached.push(Attached::there(&probes.ebpf, hook));
+    }
+    if proven && let Some(silent) = prove::silent(&mut probes.ebpf, hooks)?.first() {
+        bail!("{}", without_effect(silent));
+    }
+    for hook in hooks.iter().filter(|hook| hook.site == Site::Tracepoint) {
+        attached.extend(attach_standbys(probes, btf, hook, 1..=STANDBYS)?);
+    }
+    Ok(attached)
+}
+
+/// Whether the machine has what the hook is for.
+fn is_needed(hook: &Hook) -> bool {
+    hook.need != Need::RequiredForV6 || prove::has_v6()
+}
+
+/// Attaches the programs that stand by where a hook's own may be preempted, if it has such.
+fn attach_standbys(
+    probes: &mut Probes,
+    btf: &Btf,
+    hook: &Hook,
+    turns: impl Iterator<Item = u32>,
+) -> Result<Vec<Attached>> {
+    let mut attached = Vec::new();
+    for turn in turns.filter(|_| preempt::possible(hook.site)) {
+        let program = standby(hook, turn);
+        if probes.ebpf.program(&program).is_none() {
+            continue;
+        }
+        attach_program(probes, btf, hook, &program)
+            .with_context(|| format!("attach {hook} (what others were skipped for)"))?;
+        let role = if turn == STANDBYS { Role::Last } else { Role::Standby };
+        attached.push(Attached { role, ..Attached::of(&probes.ebpf, hook, &program) });
+    }
+    Ok(attached)
 }
 
 fn without_effect(hook: &Hook) -> String {
@@ -258,26 +306,25 @@ fn without_effect(hook: &Hook) -> String {
 }
 
 /// Attaches the first hook that tells which thread accepts; where sends are seen by kprobes, only such a one.
-fn attach_accept(ebpf: &mut Ebpf, btf: &Btf, family: Family) -> Attached {
+fn attach_accept(probes: &mut Probes, btf: &Btf, family: Family) -> Vec<Attached> {
     let mut refused = Vec::new();
     let fits = |hook: &&Hook| family != Family::Kprobe || hook.site == Site::Kretprobe;
     for hook in ACCEPT.iter().filter(fits) {
-        match attach_alone(ebpf, btf, hook) {
-            Ok(()) => return Attached::there(ebpf, hook),
+        match attach_alone(probes, btf, hook) {
+            Ok(attached) => return attached,
             Err(error) => refused.push(format!("{hook}: {}", root_cause(&error))),
         }
     }
-    Attached::missing("accept".to_owned(), refused.join("; "))
+    vec![Attached::missing("accept".to_owned(), refused.join("; "))]
 }
 
-/// Attaches one hook and sees to it that it fires.
-pub fn attach_alone(ebpf: &mut Ebpf, btf: &Btf, hook: &'static Hook) -> Result<()> {
-    attach_hook(ebpf, btf, hook)?;
-    if !prove::silent(ebpf, &[hook])?.is_empty() {
-        detach(ebpf, std::slice::from_ref(hook))?;
-        bail!("{}", without_effect(hook));
+/// Attaches one hook, and what stands by there, and sees to it that it fires.
+pub fn attach_alone(probes: &mut Probes, btf: &Btf, hook: &'static Hook) -> Result<Vec<Attached>> {
+    let attached = attach_in_order(probes, btf, &[hook], true);
+    if attached.is_err() {
+        detach(probes, std::slice::from_ref(hook))?;
     }
-    Ok(())
+    attached
 }
 
 /// The first line of what lies at the bottom of an error.
@@ -297,18 +344,19 @@ fn is_locked_down() -> bool {
 }
 
 /// Loads a hook's program and attaches it.
-pub fn attach_hook(ebpf: &mut Ebpf, btf: &Btf, hook: &Hook) -> Result<()> {
-    attach_program(ebpf, btf, hook).with_context(|| format!("attach {hook} ({})", hook.gives))
+pub fn attach_hook(probes: &mut Probes, btf: &Btf, hook: &Hook) -> Result<()> {
+    attach_program(probes, btf, hook, hook.program)
+        .with_context(|| format!("attach {hook} ({})", hook.gives))
 }
 
-fn attach_program(ebpf: &mut Ebpf, btf: &Btf, hook: &Hook) -> Result<()> {
+/// Loads a program and attaches it where a hook is.
+fn attach_program(probes: &mut Probes, btf: &Btf, hook: &Hook, name: &str) -> Result<()> {
     let target = hook.target;
-    let function =
-        !(hook.site == Site::Tracepoint || hook.site == Site::Cgroups || hook.site.is_walk());
+    let function = matches!(hook.site, Site::Fentry | Site::Fexit | Site::Kprobe | Site::Kretprobe);
     if let Some(reason) = prove::forbidden().filter(|_| function) {
         bail!("{reason}");
     }
-    match (hook.site, program(ebpf, hook.program)?) {
+    match (hook.site, program(&mut probes.ebpf, name)?) {
         (Site::Tracepoint, Program::BtfTracePoint(program)) => {
             program.load(target, btf)?;
             program.attach()?;
@@ -326,12 +374,17 @@ fn attach_program(ebpf: &mut Ebpf, btf: &Btf, hook: &Hook) -> Result<()> {
                 bail!("this kernel has no kprobes (CONFIG_KPROBE_EVENTS)");
             }
             program.load()?;
-            program.attach(target, 0)?;
+            if hook.site == Site::Kretprobe {
+                probes.returns.attach(hook.program, program, target)?;
+            } else {
+                program.attach(target, 0)?;
+            }
         }
-        (Site::Files, _) => sockets::name_open(ebpf, btf)?,
-        (Site::UnixSockets, _) => sockets::find_older(ebpf, btf)?,
-        (Site::Cgroups, _) => sockets::attach_peers(ebpf)?,
-        _ => bail!("the program {} is of another kind", hook.program),
+        (Site::Files, _) => sockets::name_open(&mut probes.ebpf, btf)?,
+        (Site::UnixSockets, _) => sockets::find_older(&mut probes.ebpf, btf)?,
+        (Site::Cgroups, _) => sockets::attach_peers(&mut probes.ebpf)?,
+        (Site::SocketMade, Program::CgroupSock(program)) => sockets::attach_made(program)?,
+        _ => bail!("the program {name} is of another kind"),
     }
     Ok(())
 }
@@ -342,21 +395,37 @@ pub fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Program> {
 }
 
 /// Detaches and unloads what was attached of some hooks.
-pub fn detach(ebpf: &mut Ebpf, hooks: &[Hook]) -> Result<()> {
+pub fn detach(probes: &mut Probes, hooks: &[Hook]) -> Result<()> {
     for hook in hooks {
-        let unloaded = match program(ebpf, hook.program)? {
-            Program::BtfTracePoint(program) => program.unload(),
-            Program::FEntry(program) => program.unload(),
-            Program::FExit(program) => program.unload(),
-            Program::KProbe(program) => program.unload(),
-            _ => continue,
-        };
-        match unloaded {
-            Ok(()) | Err(ProgramError::NotLoaded) => {}
-            Err(error) => return Err(error).with_context(|| format!("detach {hook}")),
+        probes.returns.detach(hook.program);
+        unload(program(&mut probes.ebpf, hook.program)?)
+            .with_context(|| format!("detach {hook}"))?;
+        for turn in 1..=STANDBYS {
+            if let Some(program) = probes.ebpf.program_mut(&standby(hook, turn)) {
+                unload(program).with_context(|| format!("detach what stands by at {hook}"))?;
+            }
         }
     }
     Ok(())
+}
+
+fn unload(program: &mut Program) -> Result<(), ProgramError> {
+    let unloaded = match program {
+        Program::BtfTracePoint(program) => program.unload(),
+        Program::FEntry(program) => program.unload(),
+        Program::FExit(program) => program.unload(),
+        Program::KProbe(program) => program.unload(),
+        _ => Ok(()),
+    };
+    match unloaded {
+        Err(ProgramError::NotLoaded) => Ok(()),
+        unloaded => unloaded,
+    }
+}
+
+/// The name of a program that stands by.
+fn standby(hook: &Hook, turn: u32) -> String {
+    format!("{}_{turn}", hook.program)
 }
 
 /// The descriptor of one of the probes' maps.

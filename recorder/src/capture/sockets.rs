@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result};
 use aya::maps::Array;
-use aya::programs::{CgroupAttachMode, CgroupSockAddr, Iter};
+use aya::programs::{CgroupAttachMode, CgroupSock, CgroupSockAddr, Iter};
 use aya::{Btf, Ebpf};
 
 use crate::capture::namespace::within;
@@ -83,8 +83,7 @@ const PEER_PROGRAMS: [&str; 4] = ["sendmsg4", "sendmsg6", "recvmsg4", "recvmsg6"
 
 /// Attaches them for the whole machine. They never change what a call does.
 pub fn attach_peers(ebpf: &mut Ebpf) -> Result<()> {
-    let mount = procfs::cgroup_mount().context("find the cgroup2 mount in /proc/mounts")?;
-    let root = File::open(&mount).with_context(|| format!("open {}", mount.display()))?;
+    let root = root_of_cgroups()?;
     for name in PEER_PROGRAMS {
         let program = ebpf.program_mut(name).with_context(|| format!("find the program {name}"))?;
         let program: &mut CgroupSockAddr = program.try_into()?;
@@ -94,4 +93,16 @@ pub fn attach_peers(ebpf: &mut Ebpf) -> Result<()> {
             .with_context(|| format!("attach {name}"))?;
     }
     Ok(())
+}
+
+/// Attaches a program that is run, on the whole machine, when a socket is made.
+pub fn attach_made(program: &mut CgroupSock) -> Result<()> {
+    program.load()?;
+    program.attach(root_of_cgroups()?, CgroupAttachMode::Single)?;
+    Ok(())
+}
+
+fn root_of_cgroups() -> Result<File> {
+    let mount = procfs::cgroup_mount().context("find the cgroup2 mount in /proc/mounts")?;
+    File::open(&mount).with_context(|| format!("open {}", mount.display()))
 }

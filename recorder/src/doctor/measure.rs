@@ -7,11 +7,11 @@ use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 
 use anyhow::{Context, Result};
-use aya::{Btf, Ebpf};
+use aya::Btf;
 use serde::Serialize;
 
 use crate::capture::attach::family::Family;
-use crate::capture::attach::{self, Settings};
+use crate::capture::attach::{self, Probes, Settings};
 use crate::capture::{Capture, Scope, clock};
 
 /// Medians over interleaved rounds, ns per call.
@@ -65,12 +65,13 @@ fn settings(ring_bytes: u64, family: Family) -> Settings {
     Settings { ring_bytes, probe_log: false, record_self: true, family: Some(family) }
 }
 
-fn attach_idle(btf: &Btf, family: Family) -> Result<Ebpf> {
-    let mut ebpf = attach::load(btf, &Scope::All, &settings(1 << 20, family), family)?;
+fn attach_idle(btf: &Btf, family: Family) -> Result<Probes> {
+    let ebpf = attach::load(btf, &Scope::All, &settings(1 << 20, family), family)?;
+    let mut probes = Probes::from(ebpf);
     for hook in family.idle() {
-        attach::attach_hook(&mut ebpf, btf, hook)?;
+        attach::attach_hook(&mut probes, btf, hook)?;
     }
-    Ok(ebpf)
+    Ok(probes)
 }
 
 /// A connection over which nothing is sent.

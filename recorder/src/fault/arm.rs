@@ -19,7 +19,7 @@ use probe_ebpf::fault::{Cut, Matcher, Progress, Rule, Sieves, action, hook};
 
 use super::plan::{Compiled, sieve};
 use super::spec::Syscall;
-use crate::capture::attach::family::Family;
+use crate::capture::attach::family::Site;
 use crate::capture::attach::preempt;
 use crate::capture::control::Control;
 use crate::capture::unpreempted::Unpreempted;
@@ -141,7 +141,7 @@ fn attach(ebpf: &mut Ebpf, btf: &Btf, name: &str) -> Result<()> {
         trace(ebpf, btf, name, tracepoint)?;
         let again = format!("{name}_again");
         // `call_begun` has no second: kernels that preempt need none of it.
-        if preempt::possible(Family::Tracepoint) && ebpf.program(&again).is_some() {
+        if preempt::possible(Site::Tracepoint) && ebpf.program(&again).is_some() {
             trace(ebpf, btf, &again, tracepoint)?;
         }
         return Ok(());

@@ -24,6 +24,8 @@ pub enum Site {
     UnixSockets,
     /// Several programs at the root of the control groups.
     Cgroups,
+    /// The root of the control groups, where sockets are made.
+    SocketMade,
 }
 
 impl Site {
@@ -59,7 +61,11 @@ pub enum Need {
 impl fmt::Display for Hook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match self.site {
-            Site::Tracepoint | Site::Files | Site::UnixSockets | Site::Cgroups => "",
+            Site::Tracepoint
+            | Site::Files
+            | Site::UnixSockets
+            | Site::Cgroups
+            | Site::SocketMade => "",
             Site::Fentry => "fentry/",
             Site::Fexit => "fexit/",
             Site::Kprobe => "kprobe/",
@@ -124,6 +130,16 @@ pub static COMMON: [Hook; 17] = [
     },
 ];
 
+/// Besides, with kprobes.
+pub static NUMBERED: Hook = Hook {
+    site: Site::SocketMade,
+    target: "sock_create",
+    program: "socket_numbered",
+    gives: "with kprobes, sockets that were not seen to be connected",
+    need: Need::Wanted,
+    fired: None,
+};
+
 /// Detail `syscall`, attached while that is asked for. The end first: of a call that is seen to begin the end is seen.
 pub static SYSCALL: [Hook; 2] = [
     named("sys_exit", "syscall_ended", "system calls that wait, or are about sockets and pipes"),
@@ -182,21 +198,21 @@ const RECEIVED: &str = "bytes received, end of stream";
 const BEGIN: &str = "when a call began";
 
 /// Exits first: a call that is seen to begin is seen to end.
-static TRAMPOLINES: [Hook; 8] = {
+static TRAMPOLINES: [Hook; 20] = {
     use Need::{Required, RequiredForV6};
     use Site::{Fentry, Fexit};
+    const V6: Need = RequiredForV6;
     [
         function(Fexit, "inet_sendmsg", "exit_inet_sendmsg", SENT, Required, fired::SEND),
         function(Fexit, "inet_recvmsg", "exit_inet_recvmsg", RECEIVED, Required, fired::RECEIVE),
-        function(Fexit, "inet6_sendmsg", "exit_inet6_sendmsg", SENT, RequiredForV6, fired::SEND_V6),
-        function(
-            Fexit,
-            "inet6_recvmsg",
-            "exit_inet6_recvmsg",
-            RECEIVED,
-            RequiredForV6,
-            fired::RECEIVE_V6,
-        ),
+        function(Fexit, "inet6_sendmsg", "exit_inet6_sendmsg", SENT, V6, fired::SEND_V6),
+        function(Fexit, "inet6_recvmsg", "exit_inet6_recvmsg", RECEIVED, V6, fired::RECEIVE_V6),
+        unix(Fexit, "unix_stream_sendmsg", "exit_unix_stream_sendmsg", SENT),
+        unix(Fexit, "unix_stream_recvmsg", "exit_unix_stream_recvmsg", RECEIVED),
+        unix(Fexit, "unix_dgram_sendmsg", "exit_unix_dgram_sendmsg", SENT),
+        unix(Fexit, "unix_dgram_recvmsg", "exit_unix_dgram_recvmsg", RECEIVED),
+        unix(Fexit, "unix_seqpacket_sendmsg", "exit_unix_seqpacket_sendmsg", SENT),
+        unix(Fexit, "unix_seqpacket_recvmsg", "exit_unix_seqpacket_recvmsg", RECEIVED),
         function(Fentry, "inet_sendmsg", "enter_inet_sendmsg", BEGIN, Required, fired::ENTER_SEND),
         function(
             Fentry,
@@ -206,24 +222,34 @@ static TRAMPOLINES: [Hook; 8] = {
             Required,
             fired::ENTER_RECEIVE,
         ),
-        function(
-            Fentry,
-            "inet6_sendmsg",
-            "enter_inet6_sendmsg",
-            BEGIN,
-            RequiredForV6,
-            fired::ENTER_SEND_V6,
-        ),
+        function(Fentry, "inet6_sendmsg", "enter_inet6_sendmsg", BEGIN, V6, fired::ENTER_SEND_V6),
         function(
             Fentry,
             "inet6_recvmsg",
             "enter_inet6_recvmsg",
             BEGIN,
-            RequiredForV6,
+            V6,
             fired::ENTER_RECEIVE_V6,
         ),
+        unix(Fentry, "unix_stream_sendmsg", "enter_unix_stream_sendmsg", BEGIN),
+        unix(Fentry, "unix_stream_recvmsg", "enter_unix_stream_recvmsg", BEGIN),
+        unix(Fentry, "unix_dgram_sendmsg", "enter_unix_dgram_sendmsg", BEGIN),
+        unix(Fentry, "unix_dgram_recvmsg", "enter_unix_dgram_recvmsg", BEGIN),
+        unix(Fentry, "unix_seqpacket_sendmsg", "enter_unix_seqpacket_sendmsg", BEGIN),
+        unix(Fentry, "unix_seqpacket_recvmsg", "enter_unix_seqpacket_recvmsg", BEGIN),
     ]
 };
+
+/// A function of Unix sockets. What keeps one such hook from having an effect keeps all, so that these need no call of
+/// their own.
+const fn unix(
+    site: Site,
+    target: &'static str,
+    program: &'static str,
+    gives: &'static str,
+) -> Hook {
+    Hook { site, target, program, gives, need: Need::Required, fired: None }
+}
 
 /// Returns first, for the same reason.
 static KPROBES: [Hook; 8] = {
@@ -294,23 +320,6 @@ const fn idle(site: Site, target: &'static str, program: &'static str) -> Hook {
     }
 }
 
-/// A second program where a family records calls: it does so if the first was skipped.
-const fn again(site: Site, target: &'static str, program: &'static str) -> Hook {
-    let gives = "calls of threads that came while the first program was preempted";
-    Hook { site, target, program, gives, need: Need::Wanted, fired: None }
-}
-
-static TRACEPOINTS_AGAIN: [Hook; 2] = [
-    again(Site::Tracepoint, "sock_send_length", "sock_send_length_again"),
-    again(Site::Tracepoint, "sock_recv_length", "sock_recv_length_again"),
-];
-static TRAMPOLINES_AGAIN: [Hook; 4] = [
-    again(Site::Fexit, "inet_sendmsg", "exit_inet_sendmsg_again"),
-    again(Site::Fexit, "inet_recvmsg", "exit_inet_recvmsg_again"),
-    again(Site::Fexit, "inet6_sendmsg", "exit_inet6_sendmsg_again"),
-    again(Site::Fexit, "inet6_recvmsg", "exit_inet6_recvmsg_again"),
-];
-
 static IDLE_TRACEPOINT: [Hook; 1] = [idle(Site::Tracepoint, "sock_recv_length", "idle")];
 static IDLE_TRAMPOLINE: [Hook; 2] = [
     idle(Site::Fentry, "inet_recvmsg", "idle_enter"),
@@ -354,15 +363,6 @@ impl Family {
         }
     }
 
-    /// Its second programs, for kernels that preempt the first ([`super::preempt`]).
-    pub fn again(self) -> &'static [Hook] {
-        match self {
-            Self::Tracepoint => &TRACEPOINTS_AGAIN,
-            Self::Trampoline => &TRAMPOLINES_AGAIN,
-            Self::Kprobe => &[],
-        }
-    }
-
     /// Programs that do nothing, where this family sees receives.
     pub fn idle(self) -> &'static [Hook] {
         match self {
@@ -385,10 +385,13 @@ impl Family {
     pub const fn cannot(self) -> &'static str {
         match self {
             Self::Tracepoint => "does not see when calls begin, only bounds it",
-            Self::Trampoline => "costs each call a second program",
+            Self::Trampoline => {
+                "does not see calls that began before the recorder; costs each call a second program"
+            }
             Self::Kprobe => {
-                "does not see calls that began before the recorder, nor on sockets that were never connected \
-                 while it looked; more calls than the kernel has places for at a time are counted as lost"
+                "does not see Unix sockets, nor calls that began before the recorder, nor on accepted sockets \
+                 before their handshake is over; more calls than the kernel has places for at a time are \
+                 counted as lost"
             }
         }
     }

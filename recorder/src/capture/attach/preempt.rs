@@ -1,21 +1,21 @@
 //! Where the kernel may take a program off its CPU for another thread. While it is off, the kernel skips the same
-//! program for all others there: so there is a second one, which records what the first could not.
+//! program for all others there: so others stand by, each of which records what those before it could not.
 
 use std::fs;
 
-use super::family::Family;
+use super::family::Site;
 use super::{Attached, Role};
 use crate::capture::procfs;
 
 /// The first kernel that leaves preemption on at tracepoints.
 const AT_TRACEPOINTS: u32 = 7;
 
-/// Whether this kernel may preempt a family's programs. Where that cannot be told, it may.
-pub fn possible(family: Family) -> bool {
-    let kernel = match family {
-        Family::Kprobe => false,
-        Family::Trampoline => true,
-        Family::Tracepoint => major(&procfs::kernel_release()) >= AT_TRACEPOINTS,
+/// Whether this kernel may preempt a hook's programs. Where that cannot be told, it may.
+pub fn possible(site: Site) -> bool {
+    let kernel = match site {
+        Site::Fentry | Site::Fexit => true,
+        Site::Tracepoint => major(&procfs::kernel_release()) >= AT_TRACEPOINTS,
+        _ => false,
     };
     kernel
         && preempts(
@@ -37,22 +37,22 @@ fn preempts(version: &str, chosen: Option<&str>) -> bool {
 
 /// At most so many calls were not recorded because a program was skipped; told by the process that has them open.
 ///
-/// Where there are two, a call is lost only if both were skipped, or if the first was and nobody took over. Each is an
-/// upper bound, since calls out of scope are skipped as well, and so are second programs that have nothing to do.
+/// Where others stand by, a call is lost only if the last of them was skipped, and if the first was and nobody took over.
+/// Each is an upper bound, since calls out of scope are skipped as well, and so are programs that have nothing to do.
 pub fn lost(hooks: &[Attached], taken_over: u64, owner: u32) -> u64 {
-    let doubled =
-        |hook: &Attached| hooks.iter().any(|h| h.role == Role::Second && h.name == hook.name);
-    let (mut alone, mut first, mut second) = (0, 0, 0);
+    let stands_by =
+        |hook: &Attached| hooks.iter().any(|h| h.role == Role::Last && h.name == hook.name);
+    let (mut alone, mut first, mut last) = (0, 0, 0);
     for hook in hooks {
         let sum = match hook.role {
-            Role::Second => &mut second,
-            Role::Events if doubled(hook) => &mut first,
+            Role::Last => &mut last,
+            Role::Events if stands_by(hook) => &mut first,
             Role::Events => &mut alone,
-            Role::Begins => continue,
+            Role::Standby | Role::Begins => continue,
         };
         *sum += hook.missed(owner);
     }
-    alone + second.min(first.saturating_sub(taken_over))
+    alone + last.min(first.saturating_sub(taken_over))
 }
 
 #[cfg(test)]
