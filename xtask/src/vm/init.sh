@@ -44,9 +44,6 @@ fi
 [ -e /dev/fd ] || ln -s /proc/self/fd /dev/fd
 ip link set lo up
 hostname guest
-# A thread gets as much done before another has its turn as on a machine that computes twenty times faster.
-slice=/sys/kernel/debug/sched/base_slice_ns
-[ ! -w $slice ] || echo $(($(cat $slice) * 20)) >$slice
 for port in /sys/class/virtio-ports/*; do
     read -r name <"$port/name"
     case $name in
@@ -55,11 +52,18 @@ for port in /sys/class/virtio-ports/*; do
     esac
 done
 
+# A thread gets as much done in its turn (14 ms instead of 0.7) as on a machine that computes twenty times faster; its
+# children inherit that. By sched_setattr, since Linux 6.12.
+TURNS='
+import ctypes, os, struct, sys
+ctypes.CDLL(None).syscall(314, 0, struct.pack("=IIQiIQQQ", 48, 0, 0, 0, 0, 14_000_000, 0, 0), 0)
+os.execvp(sys.argv[1], sys.argv[1:])
+'
 # Through a pipe: a program left behind may keep it, but not the port.
 mkfifo /run/output
 cat </run/output >"$OUTPUT" &
 copier=$!
-setsid /bin/sh "$JOB/command" </dev/null >/run/output 2>&1
+setsid python3 -c "$TURNS" /bin/sh "$JOB/command" </dev/null >/run/output 2>&1
 status=$?
 (
     sleep 2
