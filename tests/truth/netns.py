@@ -28,6 +28,11 @@ def needs():
     return None
 
 
+def _reason(what, error):
+    """Without this run's own names, so that it is the same in every run."""
+    return f"{what}: {error}".replace(f"wf-{os.getpid()}-", "")
+
+
 def needs_links():
     """Why namespaces cannot be joined here, or None."""
     if reason := needs():
@@ -36,7 +41,7 @@ def needs_links():
         with Net("a", "b") as net:
             net.link("a", "10.79.0.1", "b", "10.79.0.2")
     except (OSError, RuntimeError) as error:
-        return f"no veth: {error}"
+        return _reason("no veth", error)
     return None
 
 
@@ -48,7 +53,7 @@ def needs_nft():
         with Net("p") as net:
             nft(net.name("p"), "add table ip probe; add chain ip probe nat { type nat hook postrouting priority 100; }")
     except (OSError, RuntimeError) as error:
-        return f"no nft: {error}"
+        return _reason("no nft", error)
     return None
 
 
