@@ -83,7 +83,8 @@ pub fn transfer(ctx: &impl EbpfContext, what: u8, call: Call<impl Sock>) -> Opti
         standby::begins(what);
     }
     let protocol = kernel::protocol(call.sk);
-    if protocol == 0 {
+    // (Of MPTCP's sockets the cookie does not tell which it is, by which kprobes know sockets.)
+    if protocol == 0 || protocol == protocol::MPTCP && call.sk.typed().is_none() {
         return None;
     }
     let counted = if kernel::is_local(protocol) {
@@ -95,7 +96,7 @@ pub fn transfer(ctx: &impl EbpfContext, what: u8, call: Call<impl Sock>) -> Opti
     if call.turn == Turn::First && config!(standbys) != 0 {
         thread.leave_word(seen::CALL);
     }
-    // (Of MPTCP's sockets the cookie does not tell which it is.)
+    // (Nor is one that was named lately told by it.)
     let lately = if protocol == protocol::MPTCP { None } else { scope::named_lately(call.sk) };
     let named = lately.or_else(
         #[inline(always)]

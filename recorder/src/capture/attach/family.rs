@@ -389,7 +389,7 @@ impl Family {
                 "does not see calls that began before the recorder; costs each call a second program"
             }
             Self::Kprobe => {
-                "does not see Unix sockets, nor calls that began before the recorder, nor on accepted sockets \
+                "does not see Unix sockets and Multipath TCP, nor calls that began before the recorder, nor on accepted sockets \
                  before their handshake is over; more calls than the kernel has places for at a time are \
                  counted as lost"
             }
