@@ -56,7 +56,7 @@ pub fn recvmsg6(ctx: SockAddrContext) -> i32 {
 }
 
 /// Lets the call go on, always.
-const GO_ON: i32 = 1;
+pub const GO_ON: i32 = 1;
 
 #[inline(always)]
 fn note_v4(ctx: &SockAddrContext) -> i32 {

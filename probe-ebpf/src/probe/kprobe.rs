@@ -9,6 +9,7 @@ use aya_ebpf::programs::{ProbeContext, RetProbeContext, SockContext};
 use probe_ebpf::config::fired;
 use probe_ebpf::event::kind;
 
+use crate::datagram::GO_ON;
 use crate::kernel::{Pointer, Structure, Untyped, offset};
 use crate::socket::{Begin, Call, Turn};
 use crate::{fire, scope, socket};
@@ -83,7 +84,6 @@ pub fn return_inet_csk_accept(ctx: RetProbeContext) -> Option<()> {
 /// Gives a socket that is being made its cookie, by which the others know it, and which they cannot give.
 #[cgroup_sock(sock_create)]
 pub fn socket_numbered(ctx: SockContext) -> i32 {
-    const GO_ON: i32 = 1;
     // SAFETY: a helper on the hook's own context.
     unsafe { bpf_get_socket_cookie(ctx.sock.cast()) };
     GO_ON

@@ -18,7 +18,7 @@ use probe_ebpf::config::{ABSENT, NAMED_PER_CPU, scope};
 use probe_ebpf::event::{
     RareSlot, Slot, SocketName, TaskName, flag, kind, protocol, proven, state,
 };
-use probe_ebpf::storage::{TaskState, seen};
+use probe_ebpf::storage::TaskState;
 
 use crate::kernel::{self, Pointer, Structure, Untyped, config, field, offset};
 use crate::{emit, local, mptcp};
@@ -216,18 +216,19 @@ pub fn current_state() -> Option<(*mut task_struct, *mut TaskState)> {
     Some((task, state))
 }
 
-/// Whether the first of two programs was skipped where a thread in scope may meet a fault.
+/// What is remembered about a thread in scope of which nobody has left this program word: those before it were skipped. The
+/// word is taken away; a bit of [`seen`](probe_ebpf::storage::seen).
 #[inline(always)]
-pub fn unmet() -> Option<()> {
+pub fn passed_over(own: u32) -> Option<*mut TaskState> {
     let (_, state) = current_state()?;
     // SAFETY: a live storage value, which only the thread itself uses.
     unsafe {
-        if (*state).seen & seen::MET != 0 {
-            (*state).seen &= !seen::MET;
+        if (*state).seen & own != 0 {
+            (*state).seen &= !own;
             return None;
         }
     }
-    Some(())
+    Some(state)
 }
 
 /// Remembers that the current thread, if it is in scope, begins a call on a `struct socket`.

@@ -79,16 +79,9 @@ pub fn takes_task(turn: u32) -> Option<()> {
 /// themselves, never in an interrupt: until all programs there have run, the thread does nothing else of that kind.
 #[inline(always)]
 fn takes_over(of: u32, turn: u32) -> Option<()> {
-    let (_, state) = scope::current_state()?;
-    let own = (of & of.wrapping_neg()) << (turn - 1);
+    let state = scope::passed_over((of & of.wrapping_neg()) << (turn - 1))?;
     // SAFETY: a live storage value, which only the thread itself uses.
-    unsafe {
-        if (*state).seen & own != 0 {
-            (*state).seen &= !own;
-            return None;
-        }
-        (*state).seen |= of & (of << turn);
-    }
+    unsafe { (*state).seen |= of & (of << turn) };
     emit::taken_over();
     Some(())
 }

@@ -288,7 +288,10 @@ fn attach_standbys(
     turns: impl Iterator<Item = u32>,
 ) -> Result<Vec<Attached>> {
     let mut attached = Vec::new();
-    for turn in turns.filter(|_| preempt::possible(hook.site)) {
+    if !preempt::possible(hook.site) {
+        return Ok(attached);
+    }
+    for turn in turns {
         let program = standby(hook, turn);
         if probes.ebpf.program(&program).is_none() {
             continue;

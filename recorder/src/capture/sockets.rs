@@ -102,7 +102,8 @@ pub fn attach_made(program: &mut CgroupSock) -> Result<()> {
     Ok(())
 }
 
-fn root_of_cgroups() -> Result<File> {
+/// Where programs of control groups are attached for the whole machine.
+pub fn root_of_cgroups() -> Result<File> {
     let mount = procfs::cgroup_mount().context("find the cgroup2 mount in /proc/mounts")?;
     File::open(&mount).with_context(|| format!("open {}", mount.display()))
 }

@@ -5,7 +5,6 @@
 mod callers;
 pub mod calls;
 
-use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result};
@@ -23,7 +22,7 @@ use crate::capture::attach::family::Site;
 use crate::capture::attach::preempt;
 use crate::capture::control::Control;
 use crate::capture::unpreempted::Unpreempted;
-use crate::capture::{Capture, procfs};
+use crate::capture::{Capture, procfs, sockets};
 
 /// Programs of the kernel half by the hook at which they meet events.
 const PROGRAMS: [(u32, &[&str]); 10] = [
@@ -147,8 +146,7 @@ fn attach(ebpf: &mut Ebpf, btf: &Btf, name: &str) -> Result<()> {
         return Ok(());
     }
     let program = ebpf.program_mut(name).with_context(|| format!("find the program {name}"))?;
-    let mount = procfs::cgroup_mount().context("find the cgroup2 mount in /proc/mounts")?;
-    let root = File::open(&mount).with_context(|| format!("open {}", mount.display()))?;
+    let root = sockets::root_of_cgroups()?;
     // Links of cgroup programs always allow others beside them.
     const MODE: CgroupAttachMode = CgroupAttachMode::Single;
     match program {

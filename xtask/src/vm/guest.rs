@@ -149,11 +149,12 @@ fn write_script(path: &Path, text: &str) -> Result<()> {
 /// The job's script, in the folder where cargo runs tests, with what programs need of the environment.
 fn command(job: &Job) -> String {
     let mut script = format!("cd '{}' || exit 126\n", root().join("tests").display());
-    // What the system has first: a script in front of an interpreter, which chooses its version, takes seconds there.
-    let path = std::env::var("PATH").unwrap_or_default().replace('\'', r"'\''");
-    writeln!(script, "export PATH='{SYSTEM}:{path}'").expect("strings grow");
-    for name in ["HOME", "LANG", "PYTHON"] {
-        if let Ok(value) = std::env::var(name) {
+    for name in ["PATH", "HOME", "LANG", "PYTHON"] {
+        if let Ok(mut value) = std::env::var(name) {
+            // A script in front of an interpreter, which chooses its version, takes seconds there.
+            if name == "PATH" {
+                value = format!("{SYSTEM}:{value}");
+            }
             let quoted = value.replace('\'', r"'\''");
             writeln!(script, "export {name}='{quoted}'").expect("strings grow");
         }

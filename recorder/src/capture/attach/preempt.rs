@@ -2,6 +2,7 @@
 //! program for all others there: so others stand by, each of which records what those before it could not.
 
 use std::fs;
+use std::sync::LazyLock;
 
 use super::family::Site;
 use super::{Attached, Role};
@@ -12,16 +13,17 @@ const AT_TRACEPOINTS: u32 = 7;
 
 /// Whether this kernel may preempt a hook's programs. Where that cannot be told, it may.
 pub fn possible(site: Site) -> bool {
+    // Every hook asks.
+    static PREEMPTS: LazyLock<bool> = LazyLock::new(|| {
+        let chosen = fs::read_to_string("/sys/kernel/debug/sched/preempt").ok();
+        preempts(&procfs::kernel_version(), chosen.as_deref())
+    });
     let kernel = match site {
         Site::Fentry | Site::Fexit => true,
         Site::Tracepoint => major(&procfs::kernel_release()) >= AT_TRACEPOINTS,
         _ => false,
     };
-    kernel
-        && preempts(
-            &procfs::kernel_version(),
-            fs::read_to_string("/sys/kernel/debug/sched/preempt").ok().as_deref(),
-        )
+    kernel && *PREEMPTS
 }
 
 fn major(release: &str) -> u32 {
