@@ -38,7 +38,8 @@ pub use coverage::{Cost, Counting, Coverage};
 use decode::Decoder;
 use detail::{Detail, Details};
 use follow::Following;
-use ring::{Follower, Rings};
+use ring::Rings;
+use ring::follower::Follower;
 pub use scope::Scope;
 use snapshot::{Cut, Source};
 

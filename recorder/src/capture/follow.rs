@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::capture::decode::Decoder;
-use crate::capture::ring::{Batch, Follower, Rings};
+use crate::capture::ring::follower::Follower;
+use crate::capture::ring::{Batch, Rings};
 use crate::capture::{BLOCK, IN_FLIGHT, Sink, clock};
 use crate::event::Ring;
 
@@ -89,5 +90,125 @@ impl Following {
         }
         self.waiting.keep_after(until_ns);
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::ops::Range;
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::FileExt;
+
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    use probe_ebpf::event::{RareSlot, Slot, SocketName, kind, proven};
+    use probe_ebpf::ring::Heads;
+
+    use super::*;
+    use crate::capture::cgroup::Cgroups;
+    use crate::capture::ring::Shape;
+    use crate::event::Event;
+
+    const SOCKET: u64 = 7;
+    const ISS: u32 = 1000;
+    const SHAPE: Shape = Shape { cpus: 1, bulk_slots: 4, rare_slots: 4 };
+
+    /// The rings of one CPU as a test writes them.
+    struct Written {
+        heads: File,
+        bulk: File,
+        rare: File,
+    }
+
+    impl Written {
+        fn new() -> Self {
+            let memory = |bytes: usize| {
+                let fd = memfd_create(c"ring", MFdFlags::MFD_CLOEXEC).expect("memory is there");
+                let file = File::from(fd);
+                file.set_len(bytes as u64).expect("memory grows");
+                file
+            };
+            Self {
+                heads: memory(size_of::<Heads>()),
+                bulk: memory(4 * size_of::<Slot>()),
+                rare: memory(4 * size_of::<RareSlot>()),
+            }
+        }
+
+        /// Positions that writers have taken.
+        fn take(&self, bulk: u64, rare: u64) {
+            let heads = Heads { bulk, rare, ..bytemuck::Zeroable::zeroed() };
+            self.heads.write_all_at(bytemuck::bytes_of(&heads), 0).expect("it is memory");
+        }
+
+        /// The first slot of `rare`: what the socket is called.
+        fn name(&self, time_ns: u64) {
+            let name = SocketName {
+                local_port: 80,
+                remote_port: 5000,
+                iss: ISS,
+                proven: proven::AT_ESTABLISHED,
+                ..bytemuck::Zeroable::zeroed()
+            };
+            let kind = kind::SOCKET;
+            let slot = Slot { kind, socket: SOCKET, position: 1, time_ns, ..Slot::default() };
+            let named = RareSlot { slot, detail: bytemuck::cast(name) };
+            self.rare.write_all_at(bytemuck::bytes_of(&named), 0).expect("it is memory");
+        }
+
+        /// The first slot of `bulk`: ten bytes sent on the socket.
+        fn send(&self, time_ns: u64) {
+            let (kind, socket, position) = (kind::SEND, SOCKET, 1);
+            let (result, sequence, count) = (10, ISS + 1 + 10, 10);
+            let (pid, tid) = (4, 5);
+            let call = Slot { kind, socket, position, time_ns, pid, tid, ..Slot::default() };
+            let send = Slot { result, sequence, count, ..call };
+            self.bulk.write_all_at(bytemuck::bytes_of(&send), 0).expect("it is memory");
+        }
+
+        fn follow(&self, from_ns: u64) -> Following {
+            let maps = [self.heads.as_fd(), self.bulk.as_fd(), self.rare.as_fd()];
+            let rings = Rings::of(maps, SHAPE).expect("memory can be mapped");
+            let follower = Follower::new(&rings);
+            Following::new(rings, follower, Decoder::new(Cgroups::default()), from_ns)
+        }
+    }
+
+    /// What is handed out in one turn: which bytes, where that is known.
+    fn handed_out(following: &mut Following) -> Vec<Option<Range<u64>>> {
+        let range =
+            |event: &Event| event.has_range().then_some(event.stream_start..event.stream_end);
+        let mut found = Vec::new();
+        let mut sink = |_: &_, events: &[Event]| {
+            found.extend(events.iter().map(range));
+            Ok(())
+        };
+        following.drain(&mut sink).expect("the sink takes all");
+        found
+    }
+
+    #[test]
+    fn what_comes_after_an_unfinished_slot_waits_for_it() {
+        let written = Written::new();
+        let then_ns = clock::monotonic_ns() - 100_000_000;
+        let mut following = written.follow(then_ns - 1);
+        // A program took the position of a name and was preempted; who stands by recorded the send.
+        written.send(then_ns);
+        written.take(1, 1);
+        assert_eq!(handed_out(&mut following), []);
+        assert!(following.window_to_ns < then_ns, "what is held back is said to be read");
+        written.name(then_ns);
+        assert_eq!(handed_out(&mut following), [Some(0..10)]);
+        assert!(following.window_to_ns > then_ns, "what is read is not said to be");
+    }
+
+    #[test]
+    fn it_does_not_wait_for_ever() {
+        let written = Written::new();
+        let then_ns = clock::monotonic_ns() - 2 * PREEMPTED.as_nanos() as u64;
+        let mut following = written.follow(then_ns - 1);
+        written.send(then_ns);
+        written.take(1, 1);
+        assert_eq!(handed_out(&mut following), [None]);
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::capture::clock;
 use crate::capture::follow::Following;
-use crate::capture::ring::MOST_GAPS;
+use crate::capture::ring::follower::MOST_GAPS;
 use crate::capture::snapshot::Source;
 use crate::event::{Event, Gap, Host, Names, Ring, Window};
 use crate::hide::Hide;
