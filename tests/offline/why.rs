@@ -5,6 +5,7 @@ use std::process::Command;
 
 use expect_test::{Expect, expect};
 use parquet::file::reader::{FileReader, SerializedFileReader};
+use recorder::capture::attach::family::Family;
 use recorder::event::{Task, Window};
 use tempfile::TempDir;
 use tests::command::wherefore;
@@ -13,7 +14,11 @@ use crate::written::history;
 
 /// Saves the history as a recording, asks, and compares exit status, answer and talk.
 fn check(lines: &str, words: &[&str], expected: &Expect) {
-    let folder = recorded(lines);
+    check_answer(&recorded(lines), words, expected);
+}
+
+/// The same of a folder with a recording.
+fn check_answer(folder: &TempDir, words: &[&str], expected: &Expect) {
     let (command, rest) = words.split_first().expect("a command");
     let output = Command::new(wherefore())
         .current_dir(folder.path())
@@ -34,6 +39,10 @@ fn check(lines: &str, words: &[&str], expected: &Expect) {
 
 /// A folder with the history in `run.parquet`: one host that has seen everything.
 fn recorded(lines: &str) -> TempDir {
+    recorded_by(Family::Tracepoint, lines)
+}
+
+fn recorded_by(family: Family, lines: &str) -> TempDir {
     let mut history = history(lines);
     let until = history.events.last().map_or(0, |event| event.time_ns) + 1000;
     for host in &mut history.hosts {
@@ -41,6 +50,7 @@ fn recorded(lines: &str) -> TempDir {
         (host.bulk_window, host.rare_window, host.cpus) = (window, window, 2);
         let bystander = Task { pid: 90, tid: 90, comm: "cron".to_owned(), ..Task::default() };
         host.tasks.push(bystander);
+        family.as_str().clone_into(&mut host.family);
     }
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("run.parquet");
@@ -88,6 +98,30 @@ fn the_chain_leads_to_the_kill() {
             involved curl[1], nginx[2], app[3], sh[6]
             possible app[3]: 1 other thread through memory, queues or locks, which are not observed (2 events, last active 280 ns before)
             excluded redis[9], cron[90]: no path in a complete window, if no pipe, file or memory joins it to them (--domain)
+            window   host0: 00:00:00.000000 .. 00:00:00.000005 UTC, 2 CPUs, nothing lost
+            matched  2 events; this is about the last
+        "#]],
+    );
+}
+
+/// Who talks over something that is not seen is excluded all the same: the line says what that takes for granted.
+#[test]
+fn who_is_excluded_may_have_talked_over_what_kprobes_do_not_see() {
+    check_answer(
+        &recorded_by(Family::Kprobe, KILLED),
+        &["why", "comm=curl op=recv"],
+        &expect![[r#"
+            symptom  00:00:00.000004  curl[1]   recv EOF from 127.0.0.1:80  after 150 bytes
+              must   00:00:00.000004  nginx[2]  close to 127.0.0.1:40001    end of stream at byte 150
+              must   00:00:00.000004  nginx[2]  recv EOF from 127.0.0.1:80  same thread, 100 ns before
+              must   00:00:00.000004  app[3/5]  close to 127.0.0.1:40002    end of stream at byte 130
+              must   00:00:00.000004  app[3/5]  killed by SIGKILL           same thread, 30 ns before
+            origin   00:00:00.000003  sh[6]     kill 3 SIGKILL              the signal
+                     nothing outside sh[6] must precede it
+
+            involved curl[1], nginx[2], app[3], sh[6]
+            possible app[3]: 1 other thread through memory, queues or locks, which are not observed (2 events, last active 280 ns before)
+            excluded redis[9], cron[90]: no path in a complete window, if no pipe, file, memory, Unix socket or Multipath TCP, which kprobes do not see, joins it to them (--domain)
             window   host0: 00:00:00.000000 .. 00:00:00.000005 UTC, 2 CPUs, nothing lost
             matched  2 events; this is about the last
         "#]],

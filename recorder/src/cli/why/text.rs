@@ -10,6 +10,7 @@ use std::io::{Result, Write};
 use hosts::windows;
 
 use super::Suspicion;
+use crate::capture::attach::family::Family;
 use crate::cli::input::Symptom;
 use crate::cli::record::grouped;
 use crate::describe::{clock, describe, lane, printable, wall_ns};
@@ -98,7 +99,7 @@ pub fn why(
     };
     let outside =
         if answer.beyond.is_empty() { "" } else { ", nor anything beyond these recordings" };
-    let note = format!("no path {stretch}{}{outside}", assumption(answer.domain));
+    let note = format!("no path {stretch}{}{outside}", assumption(history, answer.domain));
     excluded(history, "excluded", &note, &answer.processes.excluded, out)?;
     let note = "no path seen, but something is missing";
     excluded(history, "unknown", note, &answer.processes.cannot_say, out)?;
@@ -119,12 +120,24 @@ pub fn why(
     Ok(())
 }
 
-/// What "excluded" takes for granted.
-const fn assumption(domain: Domain) -> &'static str {
-    match domain {
-        Domain::Process => ", if no pipe, file or memory joins it to them (--domain)",
-        Domain::Cgroup => ", if no pipe, file or memory joins its cgroup to theirs (--domain)",
-        Domain::Host => "",
+/// What "excluded" takes for granted: that nothing joins them which is not observed.
+fn assumption(history: &History, domain: Domain) -> &'static str {
+    let kprobes = history.hosts.iter().any(|host| host.family == Family::Kprobe.as_str());
+    match (domain, kprobes) {
+        (Domain::Process, false) => ", if no pipe, file or memory joins it to them (--domain)",
+        (Domain::Process, true) => {
+            ", if no pipe, file, memory, Unix socket or Multipath TCP, which kprobes do not see, joins it to \
+             them (--domain)"
+        }
+        (Domain::Cgroup, false) => {
+            ", if no pipe, file or memory joins its cgroup to theirs (--domain)"
+        }
+        (Domain::Cgroup, true) => {
+            ", if no pipe, file, memory, Unix socket or Multipath TCP, which kprobes do not see, joins its \
+             cgroup to theirs (--domain)"
+        }
+        (Domain::Host, false) => "",
+        (Domain::Host, true) => ", if no Multipath TCP, which kprobes do not see, joins it to them",
     }
 }
 
