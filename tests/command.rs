@@ -30,25 +30,50 @@ pub fn family() -> Option<Family> {
     Some(Family::parse(&name).unwrap_or_else(|| panic!("WHEREFORE_HOOKS={name}: no such family")))
 }
 
-/// Why the family to test with cannot be had here: what `doctor` says, which has tried it.
+/// Why the family to test with cannot be had here: what `doctor` says, asked only where recording with it fails.
 ///
 /// # Panics
-/// When `doctor` gives no answer.
+/// When the recorder cannot be started, or `doctor` gives no answer.
 pub fn missing_family() -> Option<String> {
-    // Trying everything takes an emulated machine ten seconds, and every test asks.
+    // Attaching everything takes an emulated machine seconds, and every test asks.
     static WHY: OnceLock<Option<String>> = OnceLock::new();
-    WHY.get_or_init(|| why_missing(family()?)).clone()
+    WHY.get_or_init(|| {
+        let family = family()?;
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut tried = record();
+        tried.arg("-o").arg(folder.path().join("run.parquet")).args(["--", "true"]);
+        if tried.output().expect("it starts").status.success() {
+            return None;
+        }
+        let (works, why) = doctor(family.as_str());
+        (!works).then_some(why)
+    })
+    .clone()
 }
 
-fn why_missing(family: Family) -> Option<String> {
-    let output = Command::new(wherefore()).args(["doctor", "--json"]).output();
-    let output = output.expect("doctor starts");
+/// What `doctor` says of something that it tries: whether it works, and the reason or the limits. It is asked once, since
+/// trying everything takes an emulated machine twenty seconds.
+///
+/// # Panics
+/// When `doctor` gives no answer, or does not try that.
+pub fn doctor(name: &str) -> (bool, String) {
+    static REPORT: OnceLock<Output> = OnceLock::new();
+    let report = REPORT.get_or_init(|| {
+        Command::new(wherefore()).args(["doctor", "--json"]).output().expect("it starts")
+    });
+    tried(report, name)
+}
+
+/// The same out of what a `doctor --json` printed.
+///
+/// # Panics
+/// When that is no report, or has nothing of that name.
+pub fn tried(report: &Output, name: &str) -> (bool, String) {
     let report: serde_json::Value =
-        serde_json::from_slice(&output.stdout).expect("doctor prints JSON");
-    let checks = report["checks"].as_array().expect("a report has checks");
-    let check = checks.iter().find(|check| check["name"] == family.as_str());
-    let check = check.expect("doctor tries every family");
-    (check["answer"] == "no").then(|| check["note"].as_str().unwrap_or("no reason").to_owned())
+        serde_json::from_slice(&report.stdout).expect("doctor prints JSON");
+    let mut checks = report["checks"].as_array().expect("a report has checks").iter();
+    let check = checks.find(|check| check["name"] == name).expect("it was tried");
+    (check["answer"] == "yes", check["note"].as_str().unwrap_or_default().to_owned())
 }
 
 /// `wherefore record`, with that family.

@@ -1,27 +1,15 @@
 //! Families of hooks: what each adds to what the others see, and why one cannot be used where it cannot.
 
-use std::process::Command;
-
 use recorder::capture::attach::Settings;
 use recorder::capture::attach::family::{ACCEPT, Family};
 use recorder::capture::{Capture, Scope};
 use recorder::event::{Flags, Op};
 use recorder::graph::{EdgeKind, Graph, Proof, Side, event_of, node};
-use serde_json::Value;
-use tests::command::wherefore;
+use tests::command::doctor;
 
 use crate::recorded::{Recorder, Run, SMALL, python, python_command, require_root};
 
 mod returns;
-
-/// What `doctor` says of a hook or a family: the answer, and the reason or the limits.
-fn doctor(name: &str) -> (bool, String) {
-    let output = Command::new(wherefore()).args(["doctor", "--json"]).output().expect("it starts");
-    let report: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
-    let mut checks = report["checks"].as_array().expect("a list").iter();
-    let check = checks.find(|check| check["name"] == name).expect("it was tried");
-    (check["answer"] == "yes", check["note"].as_str().unwrap_or_default().to_owned())
-}
 
 /// Records a script with one family; why not, where `doctor` says the same.
 fn with(family: Family, script: &str) -> Result<Run, String> {

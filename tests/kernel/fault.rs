@@ -25,7 +25,7 @@ use recorder::graph::{EdgeKind, Graph, event_of};
 use recorder::recording::read;
 use serde_json::Value;
 use tempfile::TempDir;
-use tests::command::wherefore;
+use tests::command::{self, wherefore};
 
 use crate::recorded::{assert_sound, of, python_path, require_root};
 
@@ -331,21 +331,18 @@ fn what_cannot_be_done_is_refused_before_anything_runs() {
 #[test]
 fn what_an_armed_fault_costs_others_is_measured() {
     require_root();
-    let doctor = |words: &[&str]| {
-        let output = Command::new(wherefore()).args(["doctor", "--json"]).args(words).output();
-        let output = output.expect("it starts");
-        serde_json::from_slice::<Value>(&output.stdout).expect("JSON")
-    };
-    let report = doctor(&[]);
-    let checks = report["checks"].as_array().expect("checks");
-    let works = |name: &str| checks.iter().any(|c| c["name"] == name && c["answer"] == "yes");
-    let wanted: Vec<_> =
-        ["cgroup", "signal", "override"].into_iter().filter(|name| works(name)).collect();
-    let measured = doctor(&["--measure", "1", "--faults"]);
+    let wanted: Vec<_> = ["cgroup", "signal", "override"]
+        .into_iter()
+        .filter(|name| command::doctor(name).0)
+        .collect();
+    let mut measure = Command::new(wherefore());
+    let output = measure.args(["doctor", "--json", "--measure", "1", "--faults"]).output();
+    let output = output.expect("it starts");
+    let measured: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
     let costs = measured["faults"].as_array().expect("costs");
     let told: Vec<_> =
         costs.iter().map(|cost| cost["mechanism"].as_str().expect("a name")).collect();
-    assert!(told == wanted && told.contains(&"cgroup"), "{measured} {report}");
+    assert!(told == wanted && told.contains(&"cgroup"), "{measured}");
     for key in ["bare_ns", "idle_ns", "outside_ns", "spared_ns"] {
         assert!(
             costs.iter().all(|cost| cost[key].as_f64().is_some_and(|ns| ns > 0.0)),

@@ -103,7 +103,7 @@ fn check(case: &str) {
     assert!(nix::unistd::geteuid().is_root(), "the truth suite loads probes: run it as root");
     if let Some(why) = missing_family().or_else(|| unseen(case)) {
         println!("{case}  skipped: {why}");
-    } else if env::var_os("WHEREFORE_TRUTH_TOGETHER").is_some() && !LONG.contains(&case) {
+    } else if together().contains(&case) {
         check_of_all(case);
     } else {
         println!("{}", run(suite().args(["--case", case])));
@@ -118,13 +118,22 @@ fn unseen(case: &str) -> Option<String> {
     Some(format!("{family}: {}", family.cannot()))
 }
 
-/// Where starting a recorder takes seconds, one records all cases, one after the other.
+/// Where starting a recorder takes seconds, one records many cases, one after the other: those that
+/// `$WHEREFORE_TRUTH_TOGETHER` names, or `all`.
+fn together() -> Vec<&'static str> {
+    let named = env::var("WHEREFORE_TRUTH_TOGETHER").unwrap_or_default();
+    let named: Vec<_> = named.split_whitespace().collect();
+    let wanted = |case: &&&str| (named == ["all"] && !LONG.contains(case)) || named.contains(case);
+    CASES.iter().filter(wanted).copied().filter(|case| unseen(case).is_none()).collect()
+}
+
+/// Records all of those and judges one.
 fn check_of_all(case: &str) {
     static ALL: OnceLock<serde_json::Value> = OnceLock::new();
     let all = ALL.get_or_init(|| {
-        let cases = CASES.iter().filter(|case| !LONG.contains(case) && unseen(case).is_none());
         let mut suite = suite();
-        suite.args(["--together", "--json"]).args(cases.flat_map(|case| ["--case", case]));
+        let cases = together().into_iter().flat_map(|case| ["--case", case]);
+        suite.args(["--together", "--json"]).args(cases);
         let output = suite.output().expect("python3 is in PATH");
         serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)))

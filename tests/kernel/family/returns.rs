@@ -10,10 +10,9 @@ use recorder::capture::Scope;
 use recorder::capture::attach::family::Family;
 use recorder::capture::attach::{Settings, preempt};
 use recorder::event::{Flags, Op};
-use serde_json::Value;
-use tests::command::wherefore;
+use tests::command::{doctor, tried, wherefore};
 
-use super::{doctor, refused, with};
+use super::{refused, with};
 use crate::detach::wait_for;
 use crate::recorded::{Recorder, SMALL, python_command, require_root};
 
@@ -137,7 +136,7 @@ fn what_a_killed_recorder_defined_is_off_and_removed_by_the_next() {
     let of_beside = own();
     assert!(of_beside.len() >= 3, "sends, receives, accepts: {of_beside:?}");
     let folder = tempfile::tempdir().expect("a folder");
-    let look = || drop(doctor("kprobe"));
+    let look = || drop(Command::new(wherefore()).arg("doctor").output().expect("it starts"));
     let record = || drop(Recorder::with(Scope::Command(String::new()), SMALL).finish());
     for next in [&look as &dyn Fn(), &record] {
         let mut killed = record_by_kprobes(folder.path(), of_beside.len());
@@ -174,11 +173,7 @@ fn without_tracefs_there_are_a_few_places_as_doctor_says() {
     let hide =
         "umount -l /sys/kernel/debug; umount -l /sys/kernel/tracing; exec \"$0\" doctor --json";
     let output = Command::new("unshare").args(["-m", "sh", "-c", hide]).arg(wherefore()).output();
-    let output = output.expect("it starts");
-    let report: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
-    let mut checks = report["checks"].as_array().expect("a list").iter();
-    let check = checks.find(|check| check["name"] == "kprobe").expect("it was tried");
-    assert_eq!(check["answer"], "yes");
-    let note = check["note"].as_str().expect("it has limits");
+    let (works, note) = tried(&output.expect("it starts"), "kprobe");
+    assert!(works, "{note}");
     assert!(note.contains("places for each function: 10, since it cannot be defined"), "{note}");
 }
