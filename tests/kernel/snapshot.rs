@@ -2,7 +2,7 @@
 //! and costs the next one nothing.
 
 use std::collections::BTreeSet;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -10,6 +10,8 @@ use recorder::capture::attach::Settings;
 use recorder::capture::snapshot::Cut;
 use recorder::capture::{Scope, clock};
 use recorder::event::{Address, Event, History, Name, Op, Ring};
+
+use tests::patience;
 
 use crate::recorded::{Recorder, SMALL, python_command};
 
@@ -29,7 +31,7 @@ def server(connection, turn):
         connection.send(b'x')
 
 def client(connection, turn):
-    until = time.monotonic() + 1.2
+    until = time.monotonic() + LASTING
     while time.monotonic() < until:
         for _ in range(50):
             connection.send(b'x')
@@ -45,6 +47,13 @@ def client(connection, turn):
 play(server, client)
 ";
 
+/// As much as the large rings hold, on a fast machine as well.
+const SHORT: Duration = Duration::from_millis(1200);
+
+fn talk(lasting: Duration) -> Command {
+    python_command(&TALK.replace("LASTING", &lasting.as_secs_f64().to_string()))
+}
+
 type Identity = (u16, Ring, u64);
 
 fn identities(events: &[Event], host: &recorder::event::Host) -> BTreeSet<Identity> {
@@ -57,9 +66,9 @@ fn identities(events: &[Event], host: &recorder::event::Host) -> BTreeSet<Identi
 
 /// Takes snapshots while `TALK` runs and a second recorder follows everything; what the follower lost it
 /// says itself.
-fn snapshots(settings: Settings) -> (Vec<History>, History) {
+fn snapshots(settings: Settings, lasting: Duration) -> (Vec<History>, History) {
     let mut recorder = Recorder::with(Scope::Command(String::new()), settings);
-    let mut child = recorder.spawn(python_command(TALK).stdout(Stdio::null()));
+    let mut child = recorder.spawn(talk(lasting).stdout(Stdio::null()));
     let mut taken = Vec::new();
     while child.try_wait().expect("it is our child").is_none() {
         for _ in 0..40 {
@@ -75,7 +84,7 @@ fn snapshots(settings: Settings) -> (Vec<History>, History) {
 
 #[test]
 fn a_snapshot_holds_all_of_its_window_and_nothing_else() {
-    let (taken, all) = snapshots(LARGE);
+    let (taken, all) = snapshots(LARGE, SHORT);
     assert_eq!(all.hosts[0].lost, 0, "the follower keeps up");
     assert!(taken.len() > 2, "{} snapshots", taken.len());
     for snapshot in &taken {
@@ -91,7 +100,7 @@ fn a_snapshot_holds_all_of_its_window_and_nothing_else() {
 
 #[test]
 fn rings_that_turn_over_leave_a_shorter_window_that_is_complete() {
-    let (taken, all) = snapshots(TINY);
+    let (taken, all) = snapshots(TINY, patience::seconds(1));
     let lossless = all.hosts[0].lost == 0;
     let turned = taken.iter().filter(|s| s.hosts[0].bulk_window.from_ns > all.events[0].time_ns);
     assert!(turned.count() > 3, "the rings turned over");
@@ -109,7 +118,7 @@ fn rings_that_turn_over_leave_a_shorter_window_that_is_complete() {
 
 #[test]
 fn every_name_is_in_every_snapshot_however_old_what_it_names() {
-    let (taken, _) = snapshots(TINY);
+    let (taken, _) = snapshots(TINY, patience::seconds(1));
     let last = taken.last().expect("there were some");
     let transfers = last.events.iter().filter(|e| matches!(e.op, Op::Send | Op::Recv));
     let transfers: Vec<&Event> = transfers.collect();
@@ -124,7 +133,7 @@ fn every_name_is_in_every_snapshot_however_old_what_it_names() {
 #[test]
 fn what_was_before_is_left_out_where_that_is_asked() {
     let recorder = Recorder::with(Scope::Command(String::new()), LARGE);
-    let mut child = recorder.spawn(python_command(TALK).stdout(Stdio::null()));
+    let mut child = recorder.spawn(talk(SHORT).stdout(Stdio::null()));
     thread::sleep(Duration::from_millis(900));
     let since_ns = clock::monotonic_ns() - 200_000_000;
     let (all, last) =
