@@ -35,6 +35,16 @@ def seen(call, *arguments):
     return len(result) if isinstance(result, bytes) else result
 
 
+def deafen(s):
+    """Has the kernel drop what comes for a socket, as if it were lost on its way, until it hears again."""
+    keep_no_byte = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))
+    s.setsockopt(socket.SOL_SOCKET, 26, struct.pack("HP", 1, ctypes.addressof(keep_no_byte)))  # SO_ATTACH_FILTER
+
+
+def hear(s):
+    s.setsockopt(socket.SOL_SOCKET, 27, 0)  # SO_DETACH_FILTER
+
+
 class Turns:
     """One side's end of two pipes, which the recorder does not look at."""
 

@@ -432,44 +432,33 @@ finish(child('server', serve), child('client', connect))
     );
 }
 
-/// A network of its own, whose packets to a port can be dropped; it is gone with its last process.
-const DROPPING: &str = r"
-import subprocess
-
-assert libc.unshare(0x40000000) == 0
-subprocess.run(['ip', 'link', 'set', 'lo', 'up'], check=True)
-subprocess.run(['nft', 'add table inet loss; add chain inet loss in { type filter hook input priority 0; }'], check=True)
-
-def drop(rule):
-    subprocess.run(['nft', 'add rule inet loss in ' + rule + ' drop'], check=True)
-
-def pass_on():
-    subprocess.run(['nft', 'flush chain inet loss in'], check=True)
-
-def retransmits(connection):
-    return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)[2:3] > b'\0'
-";
-
 #[test]
 fn a_segment_that_is_sent_again_is_the_senders_kernels() {
-    let run = python(&format!(
-        "{DROPPING}
+    let run = python(
+        "
 def server(connection, turn):
+    deafen(connection)
+    turn.give()
+    turn.take()
+    hear(connection)
     connection.recv(5)
     turn.give()
     turn.take()
 
+def retransmits(connection):
+    return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)[2:3] > b'\\0'
+
 def client(connection, turn):
-    drop('tcp dport %d' % connection.getpeername()[1])
+    turn.take()
     connection.send(b'again')
     until(lambda: retransmits(connection), 'the retransmission')
-    pass_on()
+    turn.give()
     turn.take()
     turn.give()
 
 play(server, client)
-"
-    ));
+",
+    );
     let again: Vec<_> = run.history.events.iter().filter(|e| e.op == Op::Retransmit).collect();
     assert!(!again.is_empty());
     assert!(again.iter().all(|e| e.in_kernel_lane() && run.history.comm(e) == "client"));
@@ -480,21 +469,23 @@ play(server, client)
 
 #[test]
 fn a_connection_that_times_out_is_an_error_of_its_kernels() {
-    let run = python(&format!(
-        "{DROPPING}
+    let run = python(
+        "
 def server(connection, turn):
+    deafen(connection)
+    turn.give()
     turn.take()
 
 def client(connection, turn):
+    turn.take()
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 300)
-    drop('tcp dport %d' % connection.getpeername()[1])
     connection.send(b'never')
     say('saw', seen(connection.recv, 1))
     turn.give()
 
 play(server, client)
-"
-    ));
+",
+    );
     assert!(run.said.contains("saw ETIMEDOUT"), "{}", run.said);
     for op in [Op::Error, Op::Closed, Op::Recv] {
         let last = *run.events("client", op).last().expect("recorded");

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use recorder::capture::Scope;
-use recorder::capture::attach::Settings;
+use recorder::capture::attach::family::Site;
+use recorder::capture::attach::{Settings, preempt};
 use recorder::capture::detail::{Detail, More};
 use recorder::event::{Event, EventIndex, Flags, History, Op};
 use recorder::graph::{EdgeKind, Graph, Proof, Side, event_of};
@@ -258,7 +259,9 @@ for _ in range(4):
 finish(*pairs)
 ",
     );
-    assert_eq!(history.hosts[0].lost, 0, "the rings hold all of it");
+    // (Programs that are skipped since one is preempted are counted too.)
+    let lost = history.hosts[0].lost;
+    assert!(lost == 0 || preempt::possible(Site::Tracepoint), "the rings hold all of it: {lost}");
     let woken = woken(&history);
     let wakes = history.events.iter().filter(|e| e.op == Op::Wake).count();
     assert!(woken.len() > 5000, "{} of {wakes}", woken.len());
