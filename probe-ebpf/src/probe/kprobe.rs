@@ -12,6 +12,7 @@ use probe_ebpf::event::kind;
 use crate::datagram::GO_ON;
 use crate::kernel::{Pointer, Structure, Untyped, offset};
 use crate::socket::{Begin, Call, Turn};
+use crate::trampoline::takes_pages;
 use crate::{fire, scope, socket};
 
 #[kprobe]
@@ -34,6 +35,13 @@ pub fn call_inet6_recvmsg(ctx: ProbeContext) -> Option<()> {
     call(&ctx, ctx.arg(3)?, fired::ENTER_RECEIVE_V6)
 }
 
+#[kprobe]
+pub fn call_inet_sendpage(ctx: ProbeContext) -> Option<()> {
+    let entered: Pointer = ctx.arg(0)?;
+    takes_pages(Untyped(entered).follow(offset!(socket_sk)))?;
+    scope::enter(entered, 0)
+}
+
 #[inline(always)]
 fn call(ctx: &ProbeContext, flags: u32, hook: u32) -> Option<()> {
     scope::enter(ctx.arg(0)?, flags).or_else(
@@ -44,28 +52,33 @@ fn call(ctx: &ProbeContext, flags: u32, hook: u32) -> Option<()> {
 
 #[kretprobe]
 pub fn return_inet_sendmsg(ctx: RetProbeContext) -> Option<()> {
-    returned(&ctx, kind::SEND, fired::SEND)
+    returned(&ctx, kind::SEND, Some(fired::SEND))
 }
 
 #[kretprobe]
 pub fn return_inet6_sendmsg(ctx: RetProbeContext) -> Option<()> {
-    returned(&ctx, kind::SEND, fired::SEND_V6)
+    returned(&ctx, kind::SEND, Some(fired::SEND_V6))
 }
 
 #[kretprobe]
 pub fn return_inet_recvmsg(ctx: RetProbeContext) -> Option<()> {
-    returned(&ctx, kind::RECEIVE, fired::RECEIVE)
+    returned(&ctx, kind::RECEIVE, Some(fired::RECEIVE))
 }
 
 #[kretprobe]
 pub fn return_inet6_recvmsg(ctx: RetProbeContext) -> Option<()> {
-    returned(&ctx, kind::RECEIVE, fired::RECEIVE_V6)
+    returned(&ctx, kind::RECEIVE, Some(fired::RECEIVE_V6))
+}
+
+#[kretprobe]
+pub fn return_inet_sendpage(ctx: RetProbeContext) -> Option<()> {
+    returned(&ctx, kind::SEND, None)
 }
 
 #[inline(always)]
-fn returned(ctx: &RetProbeContext, what: u8, hook: u32) -> Option<()> {
+fn returned(ctx: &RetProbeContext, what: u8, hook: Option<u32>) -> Option<()> {
     // A call that began before it could be seen is not known; it lies before the recording.
-    let Some(entered) = scope::entered() else { return fire::here(hook) };
+    let Some(entered) = scope::entered() else { return fire::here(hook?) };
     let sk = Untyped(entered.socket).follow(offset!(socket_sk));
     let (flags, begin) = (entered.flags, Begin::At(entered.begin_ns));
     let (result, turn) = (ctx.ret(), Turn::First);

@@ -10,6 +10,7 @@ use probe_ebpf::config::fired;
 use probe_ebpf::event::{kind, protocol};
 
 use crate::kernel::{self, Pointer, argument, field};
+use crate::scope::Sock;
 use crate::socket::{Begin, Call, Turn};
 use crate::standby::{standing_by, takes_accept, takes_call};
 use crate::{fire, scope, socket};
@@ -130,6 +131,28 @@ unix! {
         exit_unix_seqpacket_sendmsg_1 exit_unix_seqpacket_sendmsg_2 exit_unix_seqpacket_sendmsg_3;
     "unix_seqpacket_recvmsg", UNIX_SEQPACKET, RECEIVE, received: enter_unix_seqpacket_recvmsg exit_unix_seqpacket_recvmsg
         exit_unix_seqpacket_recvmsg_1 exit_unix_seqpacket_recvmsg_2 exit_unix_seqpacket_recvmsg_3;
+}
+
+// Before Linux 6.5 sendfile and splice hand pages to TCP and UDP, by a function of its own: socket, page, offset, size,
+// flags. For other protocols it calls the function for messages.
+
+#[fentry(function = "inet_sendpage")]
+pub fn enter_inet_sendpage(ctx: FEntryContext) -> Option<()> {
+    let entered: Pointer = ctx.arg(0);
+    takes_pages(field!(entered, socket_sk, Pointer))?;
+    scope::enter(entered, 0)
+}
+
+#[fexit(function = "inet_sendpage")]
+pub fn exit_inet_sendpage(ctx: FExitContext) -> Option<()> {
+    takes_pages(called_on(&ctx))?;
+    exit(&ctx, kind::SEND, ctx.arg(5), 0, Turn::First, None)
+}
+
+/// Whether the socket's protocol takes pages as they are.
+#[inline(always)]
+pub fn takes_pages(sk: impl Sock) -> Option<()> {
+    matches!(kernel::protocol(sk), protocol::TCP | protocol::UDP).then_some(())
 }
 
 // A call's value lies after its arguments: socket, message and size, and a receive's flags.

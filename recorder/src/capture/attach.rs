@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use aya::maps::{Map, MapData};
 use aya::programs::{Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfLoader, include_bytes_aligned};
+use aya_obj::btf::BtfKind;
 use probe_ebpf::config::{Arguments, Config, NAMED_PER_CPU, Offsets, SOCKETS_BY_COOKIE};
 use probe_ebpf::storage::seen::STANDBYS;
 use serde::{Deserialize, Serialize};
@@ -242,7 +243,7 @@ pub fn attach_family(
     family: Family,
     proven: bool,
 ) -> Result<Vec<Attached>> {
-    let hooks: Vec<_> = family.hooks().iter().filter(|hook| is_needed(hook)).collect();
+    let hooks: Vec<_> = family.hooks().iter().filter(|hook| is_needed(hook, btf)).collect();
     let attached = attach_in_order(probes, btf, &hooks, proven);
     if attached.is_err() {
         detach(probes, family.hooks())?;
@@ -276,8 +277,12 @@ fn attach_in_order(
 }
 
 /// Whether the machine has what the hook is for.
-fn is_needed(hook: &Hook) -> bool {
-    hook.need != Need::RequiredForV6 || prove::has_v6()
+fn is_needed(hook: &Hook, btf: &Btf) -> bool {
+    match hook.need {
+        Need::RequiredForV6 => prove::has_v6(),
+        Need::RequiredIfThere => btf.id_by_type_name_kind(hook.target, BtfKind::Func).is_ok(),
+        Need::Required | Need::Wanted => true,
+    }
 }
 
 /// Attaches the programs that stand by where a hook's own may be preempted, if it has such.

@@ -55,6 +55,8 @@ pub enum Need {
     Required,
     /// Required where the machine has IPv6.
     RequiredForV6,
+    /// Required where the kernel has the function.
+    RequiredIfThere,
     Wanted,
 }
 
@@ -198,7 +200,7 @@ const RECEIVED: &str = "bytes received, end of stream";
 const BEGIN: &str = "when a call began";
 
 /// Exits first: a call that is seen to begin is seen to end.
-static TRAMPOLINES: [Hook; 20] = {
+static TRAMPOLINES: [Hook; 22] = {
     use Need::{Required, RequiredForV6};
     use Site::{Fentry, Fexit};
     const V6: Need = RequiredForV6;
@@ -213,6 +215,7 @@ static TRAMPOLINES: [Hook; 20] = {
         unix(Fexit, "unix_dgram_recvmsg", "exit_unix_dgram_recvmsg", RECEIVED),
         unix(Fexit, "unix_seqpacket_sendmsg", "exit_unix_seqpacket_sendmsg", SENT),
         unix(Fexit, "unix_seqpacket_recvmsg", "exit_unix_seqpacket_recvmsg", RECEIVED),
+        pages(Fexit, "exit_inet_sendpage", SENT),
         function(Fentry, "inet_sendmsg", "enter_inet_sendmsg", BEGIN, Required, fired::ENTER_SEND),
         function(
             Fentry,
@@ -237,6 +240,7 @@ static TRAMPOLINES: [Hook; 20] = {
         unix(Fentry, "unix_dgram_recvmsg", "enter_unix_dgram_recvmsg", BEGIN),
         unix(Fentry, "unix_seqpacket_sendmsg", "enter_unix_seqpacket_sendmsg", BEGIN),
         unix(Fentry, "unix_seqpacket_recvmsg", "enter_unix_seqpacket_recvmsg", BEGIN),
+        pages(Fentry, "enter_inet_sendpage", BEGIN),
     ]
 };
 
@@ -251,8 +255,14 @@ const fn unix(
     Hook { site, target, program, gives, need: Need::Required, fired: None }
 }
 
+/// Pages that sendfile and splice send, before Linux 6.5.
+const fn pages(site: Site, program: &'static str, gives: &'static str) -> Hook {
+    let need = Need::RequiredIfThere;
+    Hook { site, target: "inet_sendpage", program, gives, need, fired: None }
+}
+
 /// Returns first, for the same reason.
-static KPROBES: [Hook; 8] = {
+static KPROBES: [Hook; 10] = {
     use Need::{Required, RequiredForV6};
     use Site::{Kprobe, Kretprobe};
     [
@@ -281,6 +291,7 @@ static KPROBES: [Hook; 8] = {
             RequiredForV6,
             fired::RECEIVE_V6,
         ),
+        pages(Kretprobe, "return_inet_sendpage", SENT),
         function(Kprobe, "inet_sendmsg", "call_inet_sendmsg", BEGIN, Required, fired::ENTER_SEND),
         function(
             Kprobe,
@@ -306,6 +317,7 @@ static KPROBES: [Hook; 8] = {
             RequiredForV6,
             fired::ENTER_RECEIVE_V6,
         ),
+        pages(Kprobe, "call_inet_sendpage", BEGIN),
     ]
 };
 
