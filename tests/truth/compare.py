@@ -49,7 +49,8 @@ def load(directory, begun_before=True):
     for name in sorted(os.listdir(directory)):
         if name.endswith(".jsonl"):
             with open(os.path.join(directory, name), encoding="utf-8") as file:
-                records.extend(json.loads(line) for line in file)
+                # (All lines at once: where the machine is emulated, one by one takes three times as long.)
+                records.extend(json.loads(f"[{file.read().rstrip().replace(chr(10), ',')}]"))
     problems = []
     ends = {r["endpoint"]: r for r in records if r["op"] == "endpoint"}
     names = {r["endpoint"]: r["name"] for r in records if r["op"] == "name"}

@@ -267,24 +267,33 @@ def judge_together(names, options):
         try:
             command = itself("--run-all", base, *names)
             errors = run_to_end(fill(options.record, out=out, cmd=command), TIME_LIMIT_S * len(names))
-            graph = graph_of(out, base, options)
+            parts = parts_of(graph_of(out, base, options), base, names)
         except Failed as error:
             return results | {name: (None, None, [str(error)]) for name in names}
         for name in names:
             folder = os.path.join(base, name)
             if os.path.exists(os.path.join(folder, "done")):
-                results[name] = compared(modules[name], compare.load(folder), part_of(graph, folder))
+                results[name] = compared(modules[name], compare.load(folder), parts[name])
             else:
                 results[name] = None, None, [f"the program did not end well: {tail(errors)}"]
     return results
 
 
-def part_of(graph, folder):
-    """What a recording of several cases has of the one that has logged there: its processes' events."""
-    pids = {int(entry[:-6]) for entry in os.listdir(folder) if entry.endswith(".jsonl")}
-    events = [event for event in graph["events"] if event["pid"] in pids]
-    own = {event["id"] for event in events}
-    return {"events": events, "edges": [edge for edge in graph["edges"] if edge["from"] in own and edge["to"] in own]}
+def parts_of(graph, base, names):
+    """What a recording of several cases has of each: the events of the processes that have logged in its folder."""
+    logs = {name: os.listdir(os.path.join(base, name)) for name in names}
+    case_of = {int(log[:-6]): name for name in names for log in logs[name] if log.endswith(".jsonl")}
+    parts = {name: {"events": [], "edges": []} for name in names}
+    of = {}
+    for event in graph["events"]:
+        if name := case_of.get(event["pid"]):
+            parts[name]["events"].append(event)
+            of[event["id"]] = name
+    for edge in graph["edges"]:
+        name = of.get(edge["from"])
+        if name and of.get(edge["to"]) == name:
+            parts[name]["edges"].append(edge)
+    return parts
 
 
 def self_test(name, folder):

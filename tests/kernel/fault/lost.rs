@@ -3,10 +3,10 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::thread;
-use std::time::Duration;
 
 use expect_test::expect;
 use recorder::event::{Event, Flags, Op};
+use tests::patience;
 
 use super::{Injected, counts, inject};
 
@@ -145,7 +145,7 @@ print(ask(), ask())
 #[test]
 fn a_victim_is_in_scope() {
     let echo = UdpSocket::bind("127.0.0.5:0").expect("a port");
-    echo.set_read_timeout(Some(Duration::from_secs(60))).expect("it is not zero");
+    echo.set_read_timeout(Some(patience::seconds(60))).expect("it is not zero");
     let at = echo.local_addr().expect("it is bound");
     let script = format!(
         "
