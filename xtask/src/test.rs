@@ -14,7 +14,7 @@ const KERNEL_TESTS: [&str; 2] = ["kernel", "truth"];
 /// What is run.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Only the tests in virtual machines, and all of these.
+    /// Only the tests in virtual machines.
     #[arg(long)]
     vm: bool,
     #[command(flatten)]
@@ -42,6 +42,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     part("unit tests", workspace(&["--lib", "--bins"]));
     part("documented examples", workspace(&["--doc"]));
     part("offline tests", workspace(&["--test", "offline"]));
+    // Before the others, whose own lines end the output.
+    match vm::obstacle() {
+        Some(obstacle) => say(format_args!("tests in virtual machines: not run, {obstacle}")),
+        None => part("tests in virtual machines", vm::run(&arguments.guests, &built)),
+    }
     let may_be_root = as_root(Path::new("true")).is_ok();
     for name in KERNEL_TESTS.into_iter().filter(|_| may_be_root) {
         part(name, kernel_test(name));
@@ -52,12 +57,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
              `sudo -v && cargo xtask test` runs them",
             KERNEL_TESTS.join(" and ")
         ));
-    }
-    match vm::obstacle() {
-        Some(obstacle) => say(format_args!("tests in virtual machines: not run, {obstacle}")),
-        None => say(format_args!(
-            "tests in virtual machines: not run, they have a command of their own, `cargo xtask test --vm`"
-        )),
     }
     ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
     Ok(())

@@ -10,7 +10,7 @@ use std::thread;
 
 use anyhow::{Result, ensure};
 
-use crate::process::{find, say};
+use crate::process::{find, is_root, say};
 
 mod group;
 mod guest;
@@ -33,6 +33,9 @@ pub struct Choice {
     /// Only groups whose name begins so; repeatable.
     #[arg(long, value_name = "NAME")]
     group: Vec<String>,
+    /// The groups that take too long for every day as well.
+    #[arg(long, conflicts_with = "group")]
+    all: bool,
     /// Write the results into docs/kernels.md, in the place of all that is there. Wants every kernel.
     #[arg(long, conflicts_with = "kernel")]
     write_table: bool,
@@ -54,10 +57,14 @@ pub fn run(choice: &Choice, tests: &dyn Fn(&str) -> Result<PathBuf>) -> Result<(
     let chosen = |wanted: &[String], name: &str| {
         wanted.is_empty() || wanted.iter().any(|wanted| name.starts_with(wanted.as_str()))
     };
-    let images: Vec<_> =
-        image::all().into_iter().filter(|i| chosen(&choice.kernel, &i.name)).collect();
+    let images = image::all().into_iter().filter(|i| chosen(&choice.kernel, &i.name));
+    let (images, without): (Vec<_>, Vec<_>) = images.partition(|i| is_root() || !i.needs_root());
+    for image in without {
+        say(format_args!("vm {}: not run, since only root can show it this machine's files", image.name));
+    }
     let mut jobs = group::jobs(&images, tests)?;
-    jobs.retain(|job| chosen(&choice.group, &job.name()));
+    let daily = |job: &Job| job.regular || choice.all || !choice.group.is_empty();
+    jobs.retain(|job| daily(job) && chosen(&choice.group, &job.name()));
     ensure!(!jobs.is_empty(), "no kernel, or no group of tests, is called so");
     let (many, single): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| job.cpus > 1);
     let cores = thread::available_parallelism().map_or(1, usize::from);

@@ -17,10 +17,12 @@ struct Group {
     /// Left out: names, and why they make no sense in a guest.
     without: &'static [(&'static str, &'static str)],
     cpus: u32,
+    /// The first kernel that they are for.
+    since: [u32; 2],
     /// Run once for each family of hooks.
     by_family: bool,
-    /// Variables of the environment, beside those of all groups.
-    variables: &'static [(&'static str, &'static str)],
+    /// Whether it belongs to what is tested after each change. The others take an hour.
+    regular: bool,
     /// Words for the kernel's command line.
     parameters: &'static str,
     limit: Duration,
@@ -39,6 +41,46 @@ const RACES: [&str; 5] = [
     "waitall",
 ];
 
+/// A test for each hook, and for each thing of the kernel's that the probes or the recorder ask for.
+const HOOKS: [&str; 22] = [
+    "tcp::connect_and_close_are_their_threads_and_established_is_the_kernels",
+    "tcp::a_close_with_unread_bytes_is_an_abort_and_a_reset",
+    "tcp::a_received_reset_is_the_receivers_kernels",
+    "tcp::a_segment_that_is_sent_again_is_the_senders_kernels",
+    "tcp::a_refused_connection_is_an_error_of_the_clients_end",
+    "task::a_thread_begins_and_ends_and_the_last_of_a_process_is_told",
+    "task::another_program_is_an_exec_and_bears_its_name",
+    "task::a_thread_that_renames_itself_is_called_so_from_then_on",
+    "signal::a_kill_names_the_sender_and_the_thread_that_dies",
+    "signal::a_kill_for_memory_names_its_victim",
+    "container::a_process_that_goes_into_a_container_and_out_again",
+    "datagram::the_peer_of_an_unconnected_socket_is_what_the_call_names",
+    "local::a_stream_is_counted_from_its_first_byte",
+    "names::a_connection_of_a_process_older_than_the_recorder",
+    "uring::the_submitters_own_call_is_its_event",
+    "scope::a_process_is_recorded_with_its_threads_and_the_children_it_has",
+    "family::the_thread_that_accepts_is_known",
+    "ring::what_a_slow_reader_loses_is_counted_to_the_event",
+    "detail::calls::calls_are_told_as_the_program_made_them",
+    "detail::wakes::a_crowd_keeps_every_rule",
+    "dropped::dropped_packets_are_seen_while_they_are_asked_for",
+    "told::each_rule_that_asks_for_it_is_told_beside_the_others",
+];
+
+/// The same of injected faults: each injector, at its work.
+const INJECTORS: [&str; 10] = [
+    "fault::doctor::each_injector_is_tried_and_told",
+    "fault::the_third_connect_is_refused_for_the_victim_and_nobody_else",
+    "fault::overridden::a_call_returns_what_it_is_told_without_being_made",
+    "fault::destroyed::the_third_receive_s_connection_breaks_at_both_ends_and_no_other",
+    "fault::lost::the_third_packet_that_is_sent_is_lost_and_sent_again",
+    "fault::hole::from_the_event_on_a_connection_is_silent_until_it_heals",
+    "fault::partition::one_way_is_one_way",
+    "fault::pause::a_pause_stops_the_process_for_its_time_and_nobody_else",
+    "fault::restarted::the_same_program_comes_back_with_the_same_everything",
+    "fault::armed::a_killed_recorder_leaves_no_lie",
+];
+
 /// What every group is unless it says otherwise.
 const PLAIN: Group = Group {
     name: "",
@@ -46,10 +88,11 @@ const PLAIN: Group = Group {
     only: &[],
     without: &[],
     cpus: 1,
+    since: [0, 0],
     by_family: false,
-    variables: &[],
+    regular: false,
     parameters: "",
-    limit: Duration::from_secs(900),
+    limit: Duration::from_mins(15),
 };
 
 /// Tests of faults by what the faults strike: each starts and arms the recorder, which takes an emulated machine some
@@ -58,13 +101,61 @@ const PACKETS: [&str; 2] = ["fault::lost::", "fault::hole::"];
 const CUTS: [&str; 2] = ["fault::partition::", "fault::crash::"];
 const PROCESSES: [&str; 2] = ["fault::pause::", "fault::restarted::"];
 
+/// These tests record within their own process, each in a thread of its own, which is taken into scope by a descriptor.
+const THREADS_BY_DESCRIPTOR: [u32; 2] = [6, 9];
+
 const OWN_BOOT: &str = "has its own boot";
 
 /// Why tests are left out that are about what is built upon recordings and faults. A guest runs what asks the kernel for
 /// something: a hook, a map, a system call. What stands upon it alone is the same on every kernel where that works.
 const BUILT_UPON: &str = "asks the kernel for nothing that tests of its own do not";
 
-const GROUPS: [Group; 13] = [
+const GROUPS: [Group; 15] = [
+    Group {
+        name: "truth",
+        binary: "truth",
+        without: &[
+            ("every_case_has_its_test", "looks at no kernel"),
+            ("the_comparison_finds_every_flaw", "looks at no kernel"),
+            ("past_4gib", "4 GiB take minutes in an emulated machine"),
+        ],
+        by_family: true,
+        regular: true,
+        ..PLAIN
+    },
+    Group {
+        name: "hooks",
+        binary: "kernel",
+        only: &HOOKS,
+        since: THREADS_BY_DESCRIPTOR,
+        regular: true,
+        ..PLAIN
+    },
+    Group { name: "injectors", binary: "kernel", only: &INJECTORS, regular: true, ..PLAIN },
+    Group {
+        name: "switched-off",
+        binary: "guest",
+        without: &[("locked_down", OWN_BOOT)],
+        regular: true,
+        ..PLAIN
+    },
+    Group {
+        name: "lockdown",
+        binary: "guest",
+        only: &["locked_down"],
+        parameters: "lockdown=confidentiality",
+        regular: true,
+        ..PLAIN
+    },
+    Group {
+        name: "races",
+        binary: "truth",
+        only: &RACES,
+        cpus: 2,
+        by_family: true,
+        regular: true,
+        ..PLAIN
+    },
     Group {
         name: "kernel",
         binary: "kernel",
@@ -80,6 +171,8 @@ const GROUPS: [Group; 13] = [
             ("daemon::", BUILT_UPON),
             ("fault::", OWN_BOOT),
         ],
+        since: THREADS_BY_DESCRIPTOR,
+        limit: Duration::from_mins(60),
         ..PLAIN
     },
     // What a daemon attaches besides.
@@ -107,27 +200,6 @@ const GROUPS: [Group; 13] = [
     Group { name: "killed", binary: "kernel", only: &["fault::killed::"], ..PLAIN },
     Group { name: "override", binary: "kernel", only: &["fault::overridden::"], ..PLAIN },
     Group { name: "targeted", binary: "kernel", only: &["fault::targeted::"], ..PLAIN },
-    Group {
-        name: "truth",
-        binary: "truth",
-        without: &[
-            ("every_case_has_its_test", "looks at no kernel"),
-            ("the_comparison_finds_every_flaw", "looks at no kernel"),
-            ("past_4gib", "4 GiB take minutes in an emulated machine"),
-        ],
-        by_family: true,
-        variables: &[("WHEREFORE_TRUTH_TOGETHER", "1")],
-        ..PLAIN
-    },
-    Group { name: "races", binary: "truth", only: &RACES, cpus: 2, by_family: true, ..PLAIN },
-    Group { name: "switched-off", binary: "guest", without: &[("locked_down", OWN_BOOT)], ..PLAIN },
-    Group {
-        name: "lockdown",
-        binary: "guest",
-        only: &["locked_down"],
-        parameters: "lockdown=confidentiality",
-        ..PLAIN
-    },
 ];
 
 /// One boot: a kernel and what it runs.
@@ -135,6 +207,9 @@ pub struct Job {
     pub image: Image,
     pub group: &'static str,
     pub family: Option<&'static str>,
+    /// What its tests' names begin with, if not all are run.
+    pub only: &'static [&'static str],
+    pub regular: bool,
     /// Whether this kernel has the family: then not all tests may say that they cannot run.
     pub must_run: bool,
     pub cpus: u32,
@@ -160,12 +235,14 @@ pub fn jobs(images: &[Image], tests: &dyn Fn(&str) -> Result<PathBuf>) -> Result
     let mut jobs = Vec::new();
     for group in &GROUPS {
         let binary = tests(group.binary)?;
-        for image in images {
+        for image in images.iter().filter(|image| image.since(group.since)) {
             for (family, since) in FAMILIES {
                 jobs.push(Job {
                     image: image.clone(),
                     group: group.name,
                     family: group.by_family.then_some(family),
+                    only: group.only,
+                    regular: group.regular,
                     must_run: image.is_own() && image.since(since),
                     cpus: group.cpus,
                     parameters: group.parameters,
@@ -184,11 +261,10 @@ pub fn jobs(images: &[Image], tests: &dyn Fn(&str) -> Result<PathBuf>) -> Result
 impl Group {
     fn script(&self, binary: &Path, family: Option<&str>) -> String {
         let mut script = String::from("export WHEREFORE_TEST_SLOWNESS=20\n");
-        for (name, value) in self.variables {
-            writeln!(script, "export {name}={value}").expect("strings grow");
-        }
         if let Some(family) = family {
             writeln!(script, "export WHEREFORE_HOOKS={family}").expect("strings grow");
+            let cases = if self.only.is_empty() { "all".to_owned() } else { self.only.join(" ") };
+            writeln!(script, "export WHEREFORE_TRUTH_TOGETHER='{cases}'").expect("strings grow");
         }
         write!(script, "exec '{}' --test-threads=1 --show-output", binary.display())
             .expect("strings grow");

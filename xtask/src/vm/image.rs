@@ -86,6 +86,11 @@ impl Image {
         self.files == Files::Plan9
     }
 
+    /// Whether only root can show it this machine's files.
+    pub fn needs_root(&self) -> bool {
+        matches!(self.files, Files::Virtiofs { .. })
+    }
+
     /// Whether the kernel is at least of this version.
     pub fn since(&self, wanted: [u32; 2]) -> bool {
         version(&self.name).as_slice() >= wanted.as_slice()

@@ -39,13 +39,14 @@ impl Report {
             Verdict::Impossible(why) if job.must_run && passed == 0 => Some((name, why)),
             _ => None,
         });
+        let absent = job.only.iter().find(|name| tests.keys().all(|test| !test.contains(**name)));
         let problem = match (end, evasion) {
             (Err(problem), _) => Some(problem),
             (Ok(0), _) if tests.is_empty() => Some(format!("no test has run\n{output}")),
             (Ok(0), Some((name, why))) => Some(format!(
                 "no test could run, {name} for one, although this kernel has the hooks: {why}"
             )),
-            (Ok(0), None) => None,
+            (Ok(0), None) => absent.map(|name| format!("no test is called {name}")),
             (Ok(status), _) => Some(format!("exit status {status}\n{output}")),
         };
         Self { job, tests, problem, took }
@@ -82,11 +83,23 @@ impl fmt::Display for Report {
 /// proof that it cannot run.
 fn verdicts(output: &str) -> BTreeMap<String, Verdict> {
     let mut tests = BTreeMap::new();
+    let mut running = None;
     let mut speaker = None;
     for line in output.lines() {
-        if let Some((name, end)) = line.strip_prefix("test ").and_then(|l| l.split_once(" ... ")) {
-            let verdict = if end == "ok" { Verdict::Passed } else { Verdict::Failed };
-            tests.insert(name.to_owned(), verdict);
+        let begun = line.strip_prefix("test ").and_then(|line| line.split_once(" ... "));
+        running = begun.map(|(name, _)| name.to_owned()).or(running);
+        running = running.filter(|_| !["successes:", "failures:"].contains(&line));
+        if let Some(name) = &running {
+            // What a test's own processes print stands between its name and its end.
+            let verdict = match begun.map_or(line, |(_, end)| end) {
+                "ok" => Verdict::Passed,
+                _ => Verdict::Failed,
+            };
+            let ended = verdict == Verdict::Passed || line.ends_with("FAILED");
+            tests.insert(name.clone(), verdict);
+            if ended {
+                running = None;
+            }
         } else if let Some(header) = line.strip_prefix("---- ") {
             speaker = header.strip_suffix(" stdout ----");
         } else if let (Some(name), Some((_, why))) = (speaker, line.split_once("  skipped: "))
@@ -105,8 +118,11 @@ mod tests {
     #[test]
     fn every_test_has_its_verdict() {
         let output = "
-running 4 tests
+running 5 tests
 test fan_in ... ok
+test loud ... noted 1
+noted 2
+ok
 test nat ... ok
 test tls ... FAILED
 
@@ -126,6 +142,7 @@ test hangs ... ";
             [
                 named("fan_in", Verdict::Passed),
                 named("hangs", Verdict::Failed),
+                named("loud", Verdict::Passed),
                 named("nat", Verdict::Impossible("no nft: not found".to_owned())),
                 named("tls", Verdict::Failed),
             ]
