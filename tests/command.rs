@@ -55,7 +55,7 @@ pub fn missing_family() -> Option<String> {
 /// trying everything takes an emulated machine twenty seconds.
 ///
 /// # Panics
-/// When `doctor` gives no answer, or does not try that.
+/// When `doctor` gives no answer, or could not try that.
 pub fn doctor(name: &str) -> (bool, String) {
     static REPORT: OnceLock<Output> = OnceLock::new();
     let report = REPORT.get_or_init(|| {
@@ -67,12 +67,13 @@ pub fn doctor(name: &str) -> (bool, String) {
 /// The same out of what a `doctor --json` printed.
 ///
 /// # Panics
-/// When that is no report, or has nothing of that name.
+/// When that is no report, has nothing of that name, or says that it could not be tried.
 pub fn tried(report: &Output, name: &str) -> (bool, String) {
     let report: serde_json::Value =
         serde_json::from_slice(&report.stdout).expect("doctor prints JSON");
     let mut checks = report["checks"].as_array().expect("a report has checks").iter();
-    let check = checks.find(|check| check["name"] == name).expect("it was tried");
+    let check = checks.find(|check| check["name"] == name).expect("a report has all");
+    assert_ne!(check["answer"], "unknown", "it was tried: {report}");
     (check["answer"] == "yes", check["note"].as_str().unwrap_or_default().to_owned())
 }
 

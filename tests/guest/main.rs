@@ -1,7 +1,7 @@
 //! Kernels on which something is switched off: a clear word each, never a recording that is silently empty.
 //!
 //! These tests switch it off, for the whole machine: they run in virtual machines only, each group of names in one that
-//! was booted for it (`cargo xtask test --vm`).
+//! was booted for it (by `cargo xtask test`).
 
 use std::fs;
 use std::path::Path;

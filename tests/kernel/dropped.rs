@@ -16,7 +16,7 @@ use crate::recorded::{Recorder, python_command};
 
 const NET: Detail = Detail::of(More::Net);
 
-/// A client and a server that hears nothing until the first packet with data was sent.
+/// A client and a server that hears nothing until the first packet with data was sent again.
 const LOSSY: &str = "
 rename('client')
 server = socket.create_server(('127.0.0.1', 7788))
@@ -24,6 +24,7 @@ client = socket.create_connection(('127.0.0.1', 7788))
 accepted = server.accept()[0]
 deafen(accepted)
 client.send(b'hello')
+until(lambda: retransmits(client), 'the retransmission')
 hear(accepted)
 assert accepted.recv(5) == b'hello'
 ";

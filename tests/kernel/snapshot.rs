@@ -47,7 +47,6 @@ def client(connection, turn):
 play(server, client)
 ";
 
-/// As much as the large rings hold, on a fast machine as well.
 const SHORT: Duration = Duration::from_millis(1200);
 
 fn talk(lasting: Duration) -> Command {

@@ -45,6 +45,10 @@ def hear(s):
     s.setsockopt(socket.SOL_SOCKET, 27, 0)  # SO_DETACH_FILTER
 
 
+def retransmits(s):
+    return s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)[2] > 0
+
+
 class Turns:
     """One side's end of two pipes, which the recorder does not look at."""
 

@@ -445,9 +445,6 @@ def server(connection, turn):
     turn.give()
     turn.take()
 
-def retransmits(connection):
-    return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)[2:3] > b'\\0'
-
 def client(connection, turn):
     turn.take()
     connection.send(b'again')

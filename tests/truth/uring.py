@@ -24,6 +24,9 @@ _SENDMSG, _RECVMSG, _ACCEPT, SEND, _RECV, _PROVIDE_BUFFERS, _SEND_ZC = 9, 10, 13
 _MORE, _NOTIFICATION = 2, 8
 _GROUP, _BUFFERS, _BUFFER_SIZE = 7, 8, 512
 
+# Workers that find nothing may hand the request back to the thread that submitted it. Seen on 6.1, not on 6.12.
+HAND_BACK = tuple(map(int, os.uname().release.split(".")[:2])) < (6, 12)
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -188,9 +191,8 @@ class Ring:
     # How they are made and logged.
 
     def _settle(self, connection):
-        """Sees to it that a worker finds something. Else it may hand the request back to the thread that submitted it
-        (as on Linux 6.1), and nobody knows whose call it is."""
-        if self.mode == "worker":
+        """Sees to it that a worker finds something, where else nobody knows whose call it is."""
+        if self.mode == "worker" and HAND_BACK:
             select.select([connection], [], [])
 
     def _provide(self, buffers):

@@ -123,6 +123,8 @@ unix! {
         exit_unix_stream_sendmsg_1 exit_unix_stream_sendmsg_2 exit_unix_stream_sendmsg_3;
     "unix_stream_recvmsg", UNIX_STREAM, RECEIVE, received: enter_unix_stream_recvmsg exit_unix_stream_recvmsg
         exit_unix_stream_recvmsg_1 exit_unix_stream_recvmsg_2 exit_unix_stream_recvmsg_3;
+    "unix_stream_sendpage", UNIX_STREAM, SEND, lent: enter_unix_stream_sendpage exit_unix_stream_sendpage
+        exit_unix_stream_sendpage_1 exit_unix_stream_sendpage_2 exit_unix_stream_sendpage_3;
     "unix_dgram_sendmsg", UNIX_DGRAM, SEND, sent: enter_unix_dgram_sendmsg exit_unix_dgram_sendmsg
         exit_unix_dgram_sendmsg_1 exit_unix_dgram_sendmsg_2 exit_unix_dgram_sendmsg_3;
     "unix_dgram_recvmsg", UNIX_DGRAM, RECEIVE, received: enter_unix_dgram_recvmsg exit_unix_dgram_recvmsg
@@ -133,8 +135,8 @@ unix! {
         exit_unix_seqpacket_recvmsg_1 exit_unix_seqpacket_recvmsg_2 exit_unix_seqpacket_recvmsg_3;
 }
 
-// Before Linux 6.5 sendfile and splice hand pages to TCP and UDP, by a function of its own: socket, page, offset, size,
-// flags. For other protocols it calls the function for messages.
+// Before Linux 6.5 sendfile and splice lend pages, by functions of their own: socket, page, offset, size, flags. Those of
+// protocols that take no pages call the function for messages.
 
 #[fentry(function = "inet_sendpage")]
 pub fn enter_inet_sendpage(ctx: FEntryContext) -> Option<()> {
@@ -146,7 +148,16 @@ pub fn enter_inet_sendpage(ctx: FEntryContext) -> Option<()> {
 #[fexit(function = "inet_sendpage")]
 pub fn exit_inet_sendpage(ctx: FExitContext) -> Option<()> {
     takes_pages(called_on(&ctx))?;
-    exit(&ctx, kind::SEND, ctx.arg(5), 0, Turn::First, None)
+    lent(&ctx, Turn::First, None)
+}
+
+standing_by! {
+    #[fexit(function = "inet_sendpage")]
+    [exit_inet_sendpage_1 1, exit_inet_sendpage_2 2, exit_inet_sendpage_3 3]
+    |ctx: FExitContext, turn| {
+        takes_pages(called_on(&ctx))?;
+        takes_call(kind::SEND, called_on(&ctx), turn)
+    } => lent(&ctx, Turn::Later, None)
 }
 
 /// Whether the socket's protocol takes pages as they are.
@@ -155,11 +166,16 @@ pub fn takes_pages(sk: impl Sock) -> Option<()> {
     matches!(kernel::protocol(sk), protocol::TCP | protocol::UDP).then_some(())
 }
 
-// A call's value lies after its arguments: socket, message and size, and a receive's flags.
+// A call's value lies after its arguments: socket, message and size, and a receive's flags; or those of a page.
 
 #[inline(always)]
 fn sent(ctx: &FExitContext, turn: Turn, hook: Option<u32>) -> Option<()> {
     exit(ctx, kind::SEND, ctx.arg(3), 0, turn, hook)
+}
+
+#[inline(always)]
+fn lent(ctx: &FExitContext, turn: Turn, hook: Option<u32>) -> Option<()> {
+    exit(ctx, kind::SEND, ctx.arg(5), 0, turn, hook)
 }
 
 #[inline(always)]

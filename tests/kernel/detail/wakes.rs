@@ -259,9 +259,10 @@ for _ in range(4):
 finish(*pairs)
 ",
     );
-    // (Programs that are skipped since one is preempted are counted too.)
-    let lost = history.hosts[0].lost;
-    assert!(lost == 0 || preempt::possible(Site::Tracepoint), "the rings hold all of it: {lost}");
+    // Programs that are skipped since one is preempted are counted too.
+    let lost = history.hosts[0].lost as usize;
+    let skipped = if preempt::possible(Site::Tracepoint) { history.events.len() / 100 } else { 0 };
+    assert!(lost <= skipped, "the rings hold all of it: {lost} lost");
     let woken = woken(&history);
     let wakes = history.events.iter().filter(|e| e.op == Op::Wake).count();
     assert!(woken.len() > 5000, "{} of {wakes}", woken.len());

@@ -1,9 +1,11 @@
 """Questions and answers through a Unix socket, one thread at each end of each connection."""
 
+import struct
+import tempfile
 import threading
 
 import log
-from message import answer_all, ask
+from message import answer_all, ask, recv_message
 
 
 def serve(listener, connections):
@@ -20,6 +22,19 @@ def client(number, address):
     with log.connect_unix(address) as connection:
         for i in range(20):
             ask(connection, f"question {i} of client {number}".encode() * (1 + i % 3))
+        ask_from_file(connection, f"question of client {number}, from a file".encode())
+
+
+def ask_from_file(connection, payload):
+    """The same by sendfile, which lends the file's pages."""
+    with tempfile.TemporaryFile() as file:
+        file.write(struct.pack("!I", len(payload)) + payload)
+        file.flush()
+        sent = 0
+        while sent < 4 + len(payload):
+            sent += connection.sendfile(file, sent, 4 + len(payload) - sent)
+    if recv_message(connection) != payload[::-1]:
+        raise ValueError("the answer is not to the question")
 
 
 def run():

@@ -57,9 +57,23 @@ struct Guest {
     cpu: Duration,
 }
 
+/// What a guest says lies here.
+fn folder(job: &Job) -> PathBuf {
+    root().join("target/vm").join(job.title().replace(' ', "-"))
+}
+
+/// Keeps what the job's last guest said, beside what its next one says.
+pub fn keep_first(job: &Job) {
+    let folder = folder(job);
+    let kept = folder.with_added_extension("first");
+    // Lost is then only the raw text of what has been printed.
+    let _ = fs::remove_dir_all(&kept);
+    let _ = fs::rename(folder, kept);
+}
+
 impl Guest {
     fn boot(job: &Job) -> Result<Self> {
-        let folder = root().join("target/vm").join(job.title().replace(' ', "-"));
+        let folder = folder(job);
         if folder.exists() {
             fs::remove_dir_all(&folder).with_context(|| format!("empty {}", folder.display()))?;
         }
@@ -238,12 +252,15 @@ fn qemu(job: &Job, folder: &Path) -> Command {
     qemu
 }
 
-/// KVM where the processor has what it needs; some machines offer the device without.
-fn accelerator(image: &Image) -> [String; 4] {
+/// Whether the processor has what KVM needs; some machines offer the device without.
+pub fn has_kvm() -> bool {
     let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let has = processor.split_whitespace().any(|word| word == "vmx" || word == "svm");
-    let device = fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok();
-    let (accelerator, model) = match (has && device, image.is_own()) {
+    has && fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_ok()
+}
+
+fn accelerator(image: &Image) -> [String; 4] {
+    let (accelerator, model) = match (has_kvm(), image.is_own()) {
         (true, _) => ("kvm", "host"),
         // Emulated, the instruction cmpxchg16b miscomputes its flags (QEMU 7.2), and distributions' kernels crash of it. A
         // kernel without it refuses task storage, and those made here have never been seen to crash.

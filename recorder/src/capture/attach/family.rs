@@ -200,7 +200,7 @@ const RECEIVED: &str = "bytes received, end of stream";
 const BEGIN: &str = "when a call began";
 
 /// Exits first: a call that is seen to begin is seen to end.
-static TRAMPOLINES: [Hook; 22] = {
+static TRAMPOLINES: [Hook; 24] = {
     use Need::{Required, RequiredForV6};
     use Site::{Fentry, Fexit};
     const V6: Need = RequiredForV6;
@@ -215,7 +215,8 @@ static TRAMPOLINES: [Hook; 22] = {
         unix(Fexit, "unix_dgram_recvmsg", "exit_unix_dgram_recvmsg", RECEIVED),
         unix(Fexit, "unix_seqpacket_sendmsg", "exit_unix_seqpacket_sendmsg", SENT),
         unix(Fexit, "unix_seqpacket_recvmsg", "exit_unix_seqpacket_recvmsg", RECEIVED),
-        pages(Fexit, "exit_inet_sendpage", SENT),
+        pages(Fexit, "inet_sendpage", "exit_inet_sendpage", SENT),
+        pages(Fexit, "unix_stream_sendpage", "exit_unix_stream_sendpage", SENT),
         function(Fentry, "inet_sendmsg", "enter_inet_sendmsg", BEGIN, Required, fired::ENTER_SEND),
         function(
             Fentry,
@@ -240,7 +241,8 @@ static TRAMPOLINES: [Hook; 22] = {
         unix(Fentry, "unix_dgram_recvmsg", "enter_unix_dgram_recvmsg", BEGIN),
         unix(Fentry, "unix_seqpacket_sendmsg", "enter_unix_seqpacket_sendmsg", BEGIN),
         unix(Fentry, "unix_seqpacket_recvmsg", "enter_unix_seqpacket_recvmsg", BEGIN),
-        pages(Fentry, "enter_inet_sendpage", BEGIN),
+        pages(Fentry, "inet_sendpage", "enter_inet_sendpage", BEGIN),
+        pages(Fentry, "unix_stream_sendpage", "enter_unix_stream_sendpage", BEGIN),
     ]
 };
 
@@ -256,9 +258,13 @@ const fn unix(
 }
 
 /// Pages that sendfile and splice send, before Linux 6.5.
-const fn pages(site: Site, program: &'static str, gives: &'static str) -> Hook {
-    let need = Need::RequiredIfThere;
-    Hook { site, target: "inet_sendpage", program, gives, need, fired: None }
+const fn pages(
+    site: Site,
+    target: &'static str,
+    program: &'static str,
+    gives: &'static str,
+) -> Hook {
+    Hook { site, target, program, gives, need: Need::RequiredIfThere, fired: None }
 }
 
 /// Returns first, for the same reason.
@@ -291,7 +297,7 @@ static KPROBES: [Hook; 10] = {
             RequiredForV6,
             fired::RECEIVE_V6,
         ),
-        pages(Kretprobe, "return_inet_sendpage", SENT),
+        pages(Kretprobe, "inet_sendpage", "return_inet_sendpage", SENT),
         function(Kprobe, "inet_sendmsg", "call_inet_sendmsg", BEGIN, Required, fired::ENTER_SEND),
         function(
             Kprobe,
@@ -317,7 +323,7 @@ static KPROBES: [Hook; 10] = {
             RequiredForV6,
             fired::ENTER_RECEIVE_V6,
         ),
-        pages(Kprobe, "call_inet_sendpage", BEGIN),
+        pages(Kprobe, "inet_sendpage", "call_inet_sendpage", BEGIN),
     ]
 };
 

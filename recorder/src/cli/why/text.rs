@@ -121,24 +121,20 @@ pub fn why(
 }
 
 /// What "excluded" takes for granted: that nothing joins them which is not observed.
-fn assumption(history: &History, domain: Domain) -> &'static str {
+fn assumption(history: &History, domain: Domain) -> String {
     let kprobes = history.hosts.iter().any(|host| host.family == Family::Kprobe.as_str());
-    match (domain, kprobes) {
-        (Domain::Process, false) => ", if no pipe, file or memory joins it to them (--domain)",
-        (Domain::Process, true) => {
-            ", if no pipe, file, memory, Unix socket or Multipath TCP, which kprobes do not see, joins it to \
-             them (--domain)"
-        }
-        (Domain::Cgroup, false) => {
-            ", if no pipe, file or memory joins its cgroup to theirs (--domain)"
-        }
-        (Domain::Cgroup, true) => {
-            ", if no pipe, file, memory, Unix socket or Multipath TCP, which kprobes do not see, joins its \
-             cgroup to theirs (--domain)"
-        }
-        (Domain::Host, false) => "",
-        (Domain::Host, true) => ", if no Multipath TCP, which kprobes do not see, joins it to them",
-    }
+    let channels = match (domain, kprobes) {
+        (Domain::Host, false) => return String::new(),
+        (Domain::Host, true) => "Multipath TCP, which kprobes do not see,",
+        (_, false) => "pipe, file or memory",
+        (_, true) => "pipe, file, memory, Unix socket or Multipath TCP, which kprobes do not see,",
+    };
+    let whom = match domain {
+        Domain::Process => "it to them (--domain)",
+        Domain::Cgroup => "its cgroup to theirs (--domain)",
+        Domain::Host => "it to them",
+    };
+    format!(", if no {channels} joins {whom}")
 }
 
 /// The chain's rows, with a run of steps that repeats told once.
