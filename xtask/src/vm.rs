@@ -75,7 +75,11 @@ pub fn run(choice: &Choice, tests: &dyn Fn(&str) -> Result<PathBuf>) -> Result<(
     let mut jobs = group::jobs(&images, tests)?;
     let daily = |job: &Job| job.regular || choice.all || !choice.group.is_empty();
     jobs.retain(|job| daily(job) && chosen(&choice.group, &job.name()));
-    ensure!(!jobs.is_empty(), "no group of tests that is called so is for a kernel that is");
+    let asked = !choice.kernel.is_empty() || !choice.group.is_empty();
+    ensure!(
+        !asked || !jobs.is_empty(),
+        "no group of tests that is called so is for a kernel that is"
+    );
     let (many, single): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| job.cpus > 1);
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let mut reports = side_by_side(single, cores.min(GUESTS));
