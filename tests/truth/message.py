@@ -3,8 +3,12 @@
 import struct
 
 
+def framed(payload):
+    return struct.pack("!I", len(payload)) + payload
+
+
 def send_message(connection, payload):
-    connection.sendall(struct.pack("!I", len(payload)) + payload)
+    connection.sendall(framed(payload))
 
 
 def recv_exactly(connection, size, at_most=1 << 16):

@@ -5,7 +5,7 @@ import selectors
 import struct
 
 import log
-from message import recv_exactly
+from message import framed, recv_exactly
 
 
 def requests_in(buffer):
@@ -39,7 +39,7 @@ def serve(listener, connections):
                 continue
             buffers[connection] += data
             if answers := requests_in(buffers[connection]):
-                connection.send(b"".join(struct.pack("!I", len(a)) + a for a in answers))
+                connection.send(b"".join(framed(a) for a in answers))
 
 
 def client(number, address):
@@ -47,7 +47,7 @@ def client(number, address):
     with log.connect(address) as connection:
         for _ in range(15):
             payloads = [choose.randbytes(choose.randint(1, 200)) for _ in range(choose.randint(1, 8))]
-            stream = b"".join(struct.pack("!I", len(p)) + p for p in payloads)
+            stream = b"".join(framed(p) for p in payloads)
             while stream:
                 cut = choose.randint(1, 300)
                 connection.sendall(stream[:cut])

@@ -1,11 +1,10 @@
 """Questions and answers through a Unix socket, one thread at each end of each connection."""
 
-import struct
 import tempfile
 import threading
 
 import log
-from message import answer_all, ask, recv_message
+from message import answer_all, ask, framed, recv_message
 
 
 def serve(listener, connections):
@@ -27,12 +26,12 @@ def client(number, address):
 
 def ask_from_file(connection, payload):
     """The same by sendfile, which lends the file's pages."""
+    message, sent = framed(payload), 0
     with tempfile.TemporaryFile() as file:
-        file.write(struct.pack("!I", len(payload)) + payload)
+        file.write(message)
         file.flush()
-        sent = 0
-        while sent < 4 + len(payload):
-            sent += connection.sendfile(file, sent, 4 + len(payload) - sent)
+        while sent < len(message):
+            sent += connection.sendfile(file, sent, len(message) - sent)
     if recv_message(connection) != payload[::-1]:
         raise ValueError("the answer is not to the question")
 
