@@ -238,6 +238,21 @@ impl Capture {
             + self.details.missed()
     }
 
+    /// What the lost events were lost by, in words; none where nothing was.
+    pub fn losses(&self) -> Option<String> {
+        let mut by = vec![
+            (self.following.follower.lost, "overwritten before they were read".to_owned()),
+            (self.following.rings.dropped(), "without storage for the thread or socket".to_owned()),
+            (self.details.missed(), "at hooks of the detail, while their program ran".to_owned()),
+        ];
+        for (hook, count) in preempt::skipped(&self.hooks, process::id()) {
+            by.push((count, format!("skipped at {hook}, while its program ran")));
+        }
+        let by = by.iter().filter(|(count, _)| *count > 0);
+        let by: Vec<_> = by.map(|(count, what)| format!("{count} {what}")).collect();
+        (self.lost() > 0).then(|| by.join(", "))
+    }
+
     /// What is known about this host and this recording now.
     pub fn host(&self) -> Host {
         let from_ns = self.attached_ns;

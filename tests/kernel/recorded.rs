@@ -130,6 +130,11 @@ impl Recorder {
         history
     }
 
+    /// What events were lost by so far.
+    pub fn losses(&self) -> Option<String> {
+        self.capture.losses()
+    }
+
     /// Ends the recording. Whatever was recorded, its graph must hold and its losses be counted.
     pub fn finish(mut self) -> History {
         let events = &mut self.events;
@@ -145,6 +150,9 @@ impl Recorder {
             events: self.events,
         };
         history.sort();
+        if let Some(losses) = self.capture.losses() {
+            println!("lost: {losses}");
+        }
         assert_sound(&history);
         history
     }

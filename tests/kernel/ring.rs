@@ -54,6 +54,8 @@ fn lossy() -> History {
     // Slower than the flood, on whatever machine.
     let mut child = flood(&mut recorder, Duration::from_millis(200) * patience::slowness());
     assert!(recorder.follow(&mut child).success());
+    let losses = recorder.losses().expect("it was too slow");
+    assert!(losses.contains(" overwritten before they were read"), "{losses}");
     recorder.finish()
 }
 

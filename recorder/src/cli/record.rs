@@ -357,6 +357,9 @@ impl Session<'_> {
                 bytes as f64 / 1024.0,
                 output.display(),
             );
+            if let Some(losses) = capture.losses() {
+                eprintln!("lost: {losses}");
+            }
         }
         Ok(())
     }

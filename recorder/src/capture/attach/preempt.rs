@@ -57,6 +57,12 @@ pub fn lost(hooks: &[Attached], taken_over: u64, owner: u32) -> u64 {
     alone + last.min(first.saturating_sub(taken_over))
 }
 
+/// How often each hook's own program was skipped, whoever recorded it then.
+pub fn skipped(hooks: &[Attached], owner: u32) -> impl Iterator<Item = (&str, u64)> {
+    let own = hooks.iter().filter(|hook| hook.role == Role::Events);
+    own.map(move |hook| (hook.name.as_str(), hook.missed(owner)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
