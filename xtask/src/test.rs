@@ -33,7 +33,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut part = |name: &'static str, done: Result<()>| {
         if let Err(error) = done {
             say(format_args!("error: {error:#}"));
-            failed.push(name);
+            failed.push(format!("{name}: {error:#}"));
         }
     };
     // Always the whole workspace: other selections would build the dependencies again with other features.
@@ -58,7 +58,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             KERNEL_TESTS.join(" and ")
         ));
     }
-    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+    ensure!(failed.is_empty(), "{}", failed.join("\n"));
     Ok(())
 }
 

@@ -25,7 +25,7 @@ use verdict::Report;
 const GUESTS: usize = 4;
 
 /// Where more fail, it is not by chance.
-const MOST_AGAIN: usize = 2;
+const MOST_AGAIN: usize = 3;
 
 /// Which part of the matrix is run.
 #[derive(clap::Args, Default)]
@@ -72,9 +72,9 @@ pub fn run(choice: &Choice, tests: &dyn Fn(&str) -> Result<PathBuf>) -> Result<(
             image.name
         ));
     }
-    let mut jobs = group::jobs(&images, tests)?;
-    let daily = |job: &Job| job.regular || choice.all || !choice.group.is_empty();
-    jobs.retain(|job| daily(job) && chosen(&choice.group, &job.name()));
+    let mut jobs = group::jobs(&images, choice.write_table, tests)?;
+    let wanted = |job: &Job| job.daily || choice.all || !choice.group.is_empty();
+    jobs.retain(|job| wanted(job) && chosen(&choice.group, &job.name()));
     let asked = !choice.kernel.is_empty() || !choice.group.is_empty();
     ensure!(
         !asked || !jobs.is_empty(),
@@ -91,8 +91,8 @@ pub fn run(choice: &Choice, tests: &dyn Fn(&str) -> Result<PathBuf>) -> Result<(
     if choice.write_table {
         table.write()?;
     }
-    let wrong: Vec<_> = reports.iter().filter(|r| !r.is_good()).map(|r| r.job.title()).collect();
-    ensure!(wrong.is_empty(), "failed in a virtual machine: {}", wrong.join(", "));
+    let wrong: Vec<_> = reports.iter().filter(|r| !r.is_good()).map(Report::brief).collect();
+    ensure!(wrong.is_empty(), "failed in a virtual machine:\n{}", wrong.join("\n"));
     Ok(())
 }
 

@@ -21,14 +21,28 @@ struct Group {
     since: [u32; 2],
     /// Run once for each family of hooks.
     by_family: bool,
-    /// Whether it belongs to what is tested after each change. The others take an hour.
-    regular: bool,
+    /// On which kernels it belongs to what is tested after each change. The others take an hour.
+    daily: Daily,
     /// Words for the kernel's command line.
     parameters: &'static str,
 }
 
+/// What is tested after each change. It must not take more than 20 minutes where two guests run at a time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Daily {
+    Never,
+    /// On the newest kernel.
+    Newest,
+    /// On the kernels that are made here.
+    Own,
+    /// On every kernel; of the families, on a distribution's only the one that is chosen there.
+    Everywhere,
+}
+
 /// Three times what the longest takes where both processors are busy: a guest that stands still must not hold up the rest.
 const DAILY_LIMIT: Duration = Duration::from_mins(8);
+
+const LONG_LIMIT: Duration = Duration::from_hours(1);
 
 /// The families by which sends and receives can be seen, each with the first kernel that has it.
 const FAMILIES: [(&str, [u32; 2]); 3] =
@@ -91,7 +105,7 @@ const PLAIN: Group = Group {
     cpus: 1,
     since: [0, 0],
     by_family: false,
-    regular: false,
+    daily: Daily::Never,
     parameters: "",
 };
 
@@ -123,7 +137,7 @@ const GROUPS: [Group; 15] = [
             ("past_4gib", "4 GiB take minutes in an emulated machine"),
         ],
         by_family: true,
-        regular: true,
+        daily: Daily::Everywhere,
         ..PLAIN
     },
     Group {
@@ -131,7 +145,7 @@ const GROUPS: [Group; 15] = [
         binary: "kernel",
         only: &HOOKS,
         since: THREADS_BY_DESCRIPTOR,
-        regular: true,
+        daily: Daily::Own,
         ..PLAIN
     },
     Group {
@@ -139,14 +153,14 @@ const GROUPS: [Group; 15] = [
         binary: "kernel",
         only: &INJECTORS,
         since: INJECTING,
-        regular: true,
+        daily: Daily::Own,
         ..PLAIN
     },
     Group {
         name: "switched-off",
         binary: "guest",
         without: &[("locked_down", OWN_BOOT)],
-        regular: true,
+        daily: Daily::Everywhere,
         ..PLAIN
     },
     Group {
@@ -154,7 +168,7 @@ const GROUPS: [Group; 15] = [
         binary: "guest",
         only: &["locked_down"],
         parameters: "lockdown=confidentiality",
-        regular: true,
+        daily: Daily::Everywhere,
         ..PLAIN
     },
     Group {
@@ -163,7 +177,7 @@ const GROUPS: [Group; 15] = [
         only: &RACES,
         cpus: 2,
         by_family: true,
-        regular: true,
+        daily: Daily::Newest,
         ..PLAIN
     },
     Group {
@@ -218,7 +232,7 @@ pub struct Job {
     pub family: Option<&'static str>,
     /// What its tests' names contain, if not all are run.
     pub only: &'static [&'static str],
-    pub regular: bool,
+    pub daily: bool,
     /// Whether this kernel has the family: then not all tests may say that they cannot run.
     pub must_run: bool,
     pub cpus: u32,
@@ -239,24 +253,35 @@ impl Job {
     }
 }
 
-/// Every group on every kernel.
-pub fn jobs(images: &[Image], tests: &dyn Fn(&str) -> Result<PathBuf>) -> Result<Vec<Job>> {
+/// Every group on every kernel. `everywhere`: what is daily on one kernel is so on all.
+pub fn jobs(
+    images: &[Image],
+    everywhere: bool,
+    tests: &dyn Fn(&str) -> Result<PathBuf>,
+) -> Result<Vec<Job>> {
     let mut jobs = Vec::new();
     for group in &GROUPS {
         let binary = tests(group.binary)?;
-        for image in images.iter().filter(|image| image.since(group.since)) {
+        for (place, image) in images.iter().enumerate().filter(|(_, i)| i.since(group.since)) {
+            let chosen_there = FAMILIES.iter().find(|(_, since)| image.since(*since));
             for (family, since) in FAMILIES {
+                let is_chosen = chosen_there.is_some_and(|(chosen, _)| *chosen == family);
                 jobs.push(Job {
                     image: image.clone(),
                     group: group.name,
                     family: group.by_family.then_some(family),
                     only: group.only,
-                    // (Two processors take both of a small machine's; kernels made here are seen to race enough.)
-                    regular: group.regular && (group.cpus == 1 || image.is_own()),
+                    daily: match group.daily {
+                        Daily::Never => false,
+                        _ if everywhere => true,
+                        Daily::Newest => place == 0,
+                        Daily::Own => image.is_own(),
+                        Daily::Everywhere => image.is_own() || !group.by_family || is_chosen,
+                    },
                     must_run: image.is_own() && image.since(since),
                     cpus: group.cpus,
                     parameters: group.parameters,
-                    limit: if group.regular { DAILY_LIMIT } else { Duration::from_hours(1) },
+                    limit: if group.daily == Daily::Never { LONG_LIMIT } else { DAILY_LIMIT },
                     command: group.script(&binary, group.by_family.then_some(family)),
                 });
                 if !group.by_family {

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use super::group::Job;
 
+/// As many of what a failed test said are repeated.
+const BRIEF_LINES: usize = 12;
+
 /// How one test ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -62,6 +65,17 @@ impl Report {
     pub fn is_good(&self) -> bool {
         self.problem.is_none()
     }
+
+    /// What went wrong, in so few lines that the end of a long output can repeat it.
+    pub fn brief(&self) -> String {
+        let problem = self.problem.as_deref().unwrap_or_default();
+        let mut brief = format!("{}: {}", self.job.title(), first_lines(problem, 1));
+        for (name, _) in self.tests.iter().filter(|(_, verdict)| **verdict == Verdict::Failed) {
+            let said = first_lines(said(problem, name), BRIEF_LINES);
+            brief += &format!("\n  {name}: {said}");
+        }
+        brief
+    }
 }
 
 impl fmt::Display for Report {
@@ -114,9 +128,48 @@ fn verdicts(output: &str) -> BTreeMap<String, Verdict> {
     tests
 }
 
+/// What a failed test said.
+fn said<'a>(output: &'a str, name: &str) -> &'a str {
+    let header = format!("---- {name} stdout ----\n");
+    let Some((_, said)) = output.split_once(&header) else { return "said nothing" };
+    let end = ["\n---- ", "\n\nfailures:\n", "\n\nsuccesses:\n"];
+    let end = end.iter().filter_map(|end| said.find(end)).min();
+    said[..end.unwrap_or(said.len())].trim()
+}
+
+fn first_lines(text: &str, most: usize) -> String {
+    let lines: Vec<_> = text.lines().take(most).collect();
+    lines.join("\n    ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_failed_test_said_ends_where_the_next_begins() {
+        let output = "
+---- nat stdout ----
+not this
+
+failures:
+
+---- tls stdout ----
+two
+lines
+
+---- urgent stdout ----
+the last
+
+
+failures:
+    tls
+    urgent
+";
+        assert_eq!(said(output, "tls"), "two\nlines");
+        assert_eq!(said(output, "urgent"), "the last");
+        assert_eq!(said(output, "udp"), "said nothing");
+    }
 
     #[test]
     fn every_test_has_its_verdict() {
