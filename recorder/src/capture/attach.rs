@@ -211,7 +211,7 @@ pub fn attach_common(probes: &mut Probes, btf: &Btf, family: Family) -> Result<V
     for hook in steady {
         let attached = attach_wanted(probes, btf, hook)?;
         if attached.missing.is_none() {
-            hooks.extend(attach_standbys(probes, btf, hook, 1..=STANDBYS)?);
+            hooks.extend(attach_standbys(probes, btf, hook)?);
         }
         hooks.push(attached);
     }
@@ -261,7 +261,7 @@ fn attach_in_order(
     let mut attached = Vec::new();
     // The kernel runs an exit's newest program first, and a tracepoint's oldest.
     for hook in hooks.iter().filter(|hook| hook.site == Site::Fexit) {
-        attached.extend(attach_standbys(probes, btf, hook, (1..=STANDBYS).rev())?);
+        attached.extend(attach_standbys(probes, btf, hook)?);
     }
     for hook in hooks {
         attach_hook(probes, btf, hook)?;
@@ -271,7 +271,7 @@ fn attach_in_order(
         bail!("{}", without_effect(silent));
     }
     for hook in hooks.iter().filter(|hook| hook.site == Site::Tracepoint) {
-        attached.extend(attach_standbys(probes, btf, hook, 1..=STANDBYS)?);
+        attached.extend(attach_standbys(probes, btf, hook)?);
     }
     Ok(attached)
 }
@@ -285,17 +285,15 @@ fn is_needed(hook: &Hook, btf: &Btf) -> bool {
     }
 }
 
-/// Attaches the programs that stand by where a hook's own may be preempted, if it has such.
-fn attach_standbys(
-    probes: &mut Probes,
-    btf: &Btf,
-    hook: &Hook,
-    turns: impl Iterator<Item = u32>,
-) -> Result<Vec<Attached>> {
-    let mut attached = Vec::new();
-    if !preempt::possible(hook.site) {
-        return Ok(attached);
+/// Attaches the programs that stand by where a hook's own may be at work for somebody else, if it has such, so that they
+/// run in their order.
+fn attach_standbys(probes: &mut Probes, btf: &Btf, hook: &Hook) -> Result<Vec<Attached>> {
+    let last = preempt::standbys(hook);
+    let mut turns: Vec<u32> = (1..=last).collect();
+    if hook.site == Site::Fexit {
+        turns.reverse();
     }
+    let mut attached = Vec::new();
     for turn in turns {
         let program = standby(hook, turn);
         if probes.ebpf.program(&program).is_none() {
@@ -303,7 +301,7 @@ fn attach_standbys(
         }
         attach_program(probes, btf, hook, &program)
             .with_context(|| format!("attach {hook} (what others were skipped for)"))?;
-        let role = if turn == STANDBYS { Role::Last } else { Role::Standby };
+        let role = if turn == last { Role::Last } else { Role::Standby };
         attached.push(Attached { role, ..Attached::of(&probes.ebpf, hook, &program) });
     }
     Ok(attached)

@@ -90,10 +90,13 @@ const fn wanted(target: &'static str, gives: &'static str) -> Hook {
     tracepoint(target, gives, Need::Wanted)
 }
 
+/// The tracepoint of a socket's states, which threads change and packets do.
+pub const STATES: &str = "inet_sock_set_state";
+
 /// The hooks of detail `flow` that every family needs or wants.
 pub static COMMON: [Hook; 17] = [
     required("sched_process_fork", "new threads, and who is in scope"),
-    required("inet_sock_set_state", "connect, established, listen, close"),
+    required(STATES, "connect, established, listen, close"),
     wanted("sched_process_exec", "programs started"),
     wanted("sched_process_exit", "ends of threads"),
     wanted("task_rename", "names of threads"),

@@ -4,7 +4,9 @@
 use std::fs;
 use std::sync::LazyLock;
 
-use super::family::Site;
+use probe_ebpf::storage::seen::STANDBYS;
+
+use super::family::{Hook, STATES, Site};
 use super::{Attached, Role};
 use crate::capture::procfs;
 
@@ -24,6 +26,14 @@ pub fn possible(site: Site) -> bool {
         _ => false,
     };
     kernel && *PREEMPTS
+}
+
+/// How many programs stand by at a hook, if it has so many.
+///
+/// Interrupts come where preemption does not, and what they leave to do is done at their end: packets change the states of
+/// other sockets while a thread's program records a change of its own. What is in the way of it is not interrupted again.
+pub fn standbys(hook: &Hook) -> u32 {
+    if possible(hook.site) { STANDBYS } else { u32::from(hook.target == STATES) }
 }
 
 fn major(release: &str) -> u32 {
