@@ -136,6 +136,7 @@ impl Recorder {
     }
 
     /// Ends the recording. Whatever was recorded, its graph must hold and its losses be counted.
+    #[expect(clippy::print_stdout, reason = "shown where the test fails")]
     pub fn finish(mut self) -> History {
         let events = &mut self.events;
         self.capture
