@@ -270,10 +270,12 @@ def judge_together(names, options):
             parts = parts_of(graph_of(out, base, options), base, names)
         except Failed as error:
             return results | {name: (None, None, [str(error)]) for name in names}
+        losses = [line for line in errors.decode(errors="replace").splitlines() if line.startswith("lost: ")]
         for name in names:
             folder = os.path.join(base, name)
             if os.path.exists(os.path.join(folder, "done")):
-                results[name] = compared(modules[name], compare.load(folder), parts[name])
+                report, reason, problems = compared(modules[name], compare.load(folder), parts[name])
+                results[name] = report, reason, problems and problems + losses
             else:
                 results[name] = None, None, [f"the program did not end well: {tail(errors)}"]
     return results
