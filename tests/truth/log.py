@@ -406,6 +406,16 @@ def connect(address, prepare=None):
     return connection
 
 
+def at_port(port):
+    """For `connect`: from this port, which may be bound again while its last connection is not forgotten; 0: from one
+    that no other connection shares."""
+    def prepare(connection):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        connection.bind(("127.0.0.1", port))
+
+    return prepare
+
+
 def spawn(function, *args, inside=None):
     """Runs `function` in a child process, first calling `inside` there (to enter a namespace)."""
     pid = os.fork()

@@ -1,7 +1,6 @@
 """The same two addresses, again and again: only what happens tells one connection from the next."""
 
 import errno
-import socket
 import time
 
 import log
@@ -20,24 +19,16 @@ def serve(listener, connections):
         connection.close()
 
 
-def fixed_port(port):
-    def prepare(connection):
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        connection.bind(("127.0.0.1", port))
-
-    return prepare
-
-
 def connect_from(port, address):
     """The last connection's end may still wait for the answer to its FIN."""
     for _ in range(200):
         try:
-            return log.connect(address, fixed_port(port))
+            return log.connect(address, log.at_port(port))
         except OSError as error:
             if error.errno != errno.EADDRNOTAVAIL:
                 raise
         time.sleep(0.01)
-    return log.connect(address, fixed_port(port))
+    return log.connect(address, log.at_port(port))
 
 
 def run():

@@ -48,12 +48,6 @@ def look_at_queues(connection):
     set_option(connection, REPAIR, OFF_AND_SILENT)
 
 
-def own_port(connection):
-    """A port that no other connection shares, not even one that waits to be forgotten: it is bound a second time."""
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    connection.bind(("127.0.0.1", 0))
-
-
 def move(connection):
     """The same connection, in another socket."""
     local, remote = connection.getsockname(), connection.getpeername()
@@ -94,7 +88,8 @@ def run():
     here, there = socket.socketpair()
     server = log.spawn(serve, listener, there)
     for number in range(ROUNDS):
-        connection = log.connect(listener.getsockname(), own_port)
+        # (`move` binds the port a second time.)
+        connection = log.connect(listener.getsockname(), log.at_port(0))
         if number % 2:  # with bytes behind it, or from the beginning
             recv_exactly(connection, 2000)
             look_at_queues(connection)
