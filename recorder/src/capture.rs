@@ -240,6 +240,9 @@ impl Capture {
 
     /// What the lost events were lost by, in words; none where nothing was.
     pub fn losses(&self) -> Option<String> {
+        if self.lost() == 0 {
+            return None;
+        }
         let mut by = vec![
             (self.following.follower.lost, "overwritten before they were read".to_owned()),
             (self.following.rings.dropped(), "without storage for the thread or socket".to_owned()),
@@ -250,7 +253,7 @@ impl Capture {
         }
         let by = by.iter().filter(|(count, _)| *count > 0);
         let by: Vec<_> = by.map(|(count, what)| format!("{count} {what}")).collect();
-        (self.lost() > 0).then(|| by.join(", "))
+        Some(by.join(", "))
     }
 
     /// What is known about this host and this recording now.
