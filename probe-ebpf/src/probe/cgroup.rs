@@ -8,7 +8,7 @@ use aya_ebpf::programs::BtfTracePointContext;
 use probe_ebpf::event::{RareSlot, kind};
 
 use crate::kernel::{Pointer, field};
-use crate::{emit, kernel, scope};
+use crate::{emit, kernel, name, scope};
 
 /// The kernel's buffer for a cgroup's path in its tracepoints (`TRACE_CGROUP_PATH_LEN`).
 const PATH_BYTES: u32 = 1024;
@@ -58,6 +58,6 @@ pub fn cgroup_attach_task(ctx: BtfTracePointContext) -> Option<()> {
     let mut slot = emit::slot(kind::TASK, pid, field!(task, task_pid, u32), emit::now());
     // Its other threads go with it, and are not told one by one.
     slot.argument = ctx.arg::<i32>(3) as u32 & 1;
-    emit::rare(&RareSlot { slot, detail: scope::task_name(task) });
+    emit::rare(&RareSlot { slot, detail: name::task_detail(task) });
     None
 }

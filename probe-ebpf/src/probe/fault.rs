@@ -35,7 +35,7 @@ use probe_ebpf::fault::{
 
 use crate::emit;
 use crate::kernel::{Pointer, field};
-use crate::scope::LocalStorage;
+use crate::storage::LocalStorage;
 
 #[btf_map]
 static RULES: Array<Rule, { RULES_MAX as usize }> = Array::new();

@@ -9,7 +9,7 @@ use aya_ebpf::bindings::task_struct;
 use aya_ebpf::helpers::generated::bpf_sock_from_file;
 
 use crate::kernel::{self, Pointer, field};
-use crate::{emit, local, scope};
+use crate::{emit, local, name, remembered, scope};
 
 /// The context of `iter/task_file`, as the kernel lays it out.
 #[repr(C)]
@@ -45,8 +45,8 @@ pub fn open_sockets(context: *mut c_void) -> i32 {
     if !scope::includes(task) {
         return 0;
     }
-    if let Some(state) = scope::socket(sk, field!(task, task_tgid, u32)) {
-        scope::named(sk, state, emit::now());
+    if let Some(state) = remembered::socket(sk, field!(task, task_tgid, u32)) {
+        name::fresh(sk, state, emit::now());
     }
     0
 }

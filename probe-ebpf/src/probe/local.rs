@@ -14,7 +14,7 @@ use probe_ebpf::config::ABSENT;
 use probe_ebpf::event::{RareSlot, Slot, call, kind, protocol};
 
 use crate::kernel::{self, Pointer, field, offset};
-use crate::{emit, scope};
+use crate::{emit, remembered};
 
 const MSG_OOB: u32 = 1;
 const MSG_PEEK: u32 = 2;
@@ -35,7 +35,7 @@ pub fn may_be_older() -> bool {
 /// Counts what a call moved; where its direction stands after it, and bits of [`call`].
 #[inline(always)]
 pub fn count(sk: Pointer, spoken: u8, what: u8, result: i32, flags: u32) -> (u64, u8) {
-    let Some(state) = scope::any_socket(sk) else {
+    let Some(state) = remembered::any(sk) else {
         // Bytes that are in no sum: no socket that is first seen after this can be told to be new.
         if let Some(counting) = COUNTING.get_ptr_mut(0) {
             // SAFETY: a live map value.
@@ -92,7 +92,7 @@ fn overtaken(sk: Pointer, received: u64) -> bool {
     if peer.is_null() {
         return false;
     }
-    let other = scope::known_socket(peer);
+    let other = remembered::known(peer);
     if other.is_null() {
         return false;
     }
@@ -176,7 +176,7 @@ fn write_part(from: Pointer, slot: &Slot, whose: u8, part: u8, len: u32) {
 /// sent. One that is not connected yet has moved nothing.
 #[inline(always)]
 pub fn older(sk: Pointer) {
-    let Some(state) = scope::any_socket(sk) else { return };
+    let Some(state) = remembered::any(sk) else { return };
     let peer = peer(sk);
     // SAFETY: a live storage value.
     unsafe { (*state).unsure = u32::from(!peer.is_null()) };
@@ -184,7 +184,7 @@ pub fn older(sk: Pointer) {
     if peer.is_null() || queued == 0 || field!(sk, sock_type, u16) == 2 {
         return;
     }
-    if let Some(other) = scope::any_socket(peer) {
+    if let Some(other) = remembered::any(peer) {
         // SAFETY: a live storage value.
         unsafe {
             if (*other).sent == 0 {

@@ -14,7 +14,19 @@ mod kernel;
 mod emit;
 
 #[cfg(target_arch = "bpf")]
+mod storage;
+
+#[cfg(target_arch = "bpf")]
 mod scope;
+
+#[cfg(target_arch = "bpf")]
+mod remembered;
+
+#[cfg(target_arch = "bpf")]
+mod name;
+
+#[cfg(target_arch = "bpf")]
+mod initial;
 
 #[cfg(target_arch = "bpf")]
 mod file;

@@ -5,7 +5,7 @@ use probe_ebpf::event::{Slot, call, flag, kind, protocol, proven, state};
 
 use crate::emit;
 use crate::kernel::{self, Pointer, Untyped, field, offset};
-use crate::scope::{Sock, SocketState};
+use crate::remembered::{Sock, SocketState};
 
 const MSG_PEEK: u32 = 2;
 

@@ -7,9 +7,9 @@ use probe_ebpf::event::{RareSlot, kind, protocol};
 use probe_ebpf::storage::seen;
 
 use crate::kernel::{self, Pointer, config, diagnose};
-use crate::scope::Sock;
+use crate::remembered::{self, Sock};
 use crate::standby::{standing_by, takes_call};
-use crate::{datagram, emit, fire, local, mptcp, scope, standby, tcp};
+use crate::{datagram, emit, fire, local, mptcp, name, scope, standby, tcp};
 
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn sock_send_length(ctx: BtfTracePointContext) -> Option<()> {
@@ -97,10 +97,10 @@ pub fn transfer(ctx: &impl EbpfContext, what: u8, call: Call<impl Sock>) -> Opti
         thread.leave_word(seen::CALL);
     }
     // (Nor is one that was named lately told by it.)
-    let lately = if protocol == protocol::MPTCP { None } else { scope::named_lately(call.sk) };
+    let lately = if protocol == protocol::MPTCP { None } else { name::lately(call.sk) };
     let named = lately.or_else(
         #[inline(always)]
-        || scope::name_for(call.sk, &thread),
+        || name::of_thread(call.sk, &thread),
     );
     let Some(cookie) = named else {
         diagnose!(ctx, "no storage for a socket of thread {}", thread.tid);
@@ -136,8 +136,8 @@ pub fn accepted(sk: impl Sock, turn: Turn) -> Option<()> {
     if turn == Turn::First {
         thread.leave_word(seen::ACCEPT);
     }
-    let state = scope::socket(sk, thread.pid)?;
-    scope::named(sk, state, thread.time_ns);
+    let state = remembered::socket(sk, thread.pid)?;
+    name::fresh(sk, state, thread.time_ns);
     let mut slot = thread.slot(kind::ACCEPT);
     // SAFETY: a live storage value.
     slot.socket = unsafe { (*state).cookie };

@@ -17,7 +17,7 @@ use probe_ebpf::syscall::{DESCRIPTOR, ENDED, SLEPT, STREAM, WAIT_ID, WAIT_STATUS
 
 use crate::file::{self, Kind};
 use crate::kernel::{self, Pointer, argument, field, offset};
-use crate::scope::Sock;
+use crate::remembered::Sock;
 use crate::{emit, scope};
 
 /// By the number of a system call: bits of [`probe_ebpf::syscall`], and the number of this stretch of detail; 0: not

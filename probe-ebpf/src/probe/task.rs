@@ -11,7 +11,7 @@ use probe_ebpf::storage::seen;
 use crate::kernel::{Pointer, argument, field};
 use crate::scope::Thread;
 use crate::standby::{standing_by, takes_task};
-use crate::{emit, scope};
+use crate::{emit, name, scope};
 
 #[btf_tracepoint(function = "sched_process_fork")]
 pub fn sched_process_fork(ctx: BtfTracePointContext) -> Option<()> {
@@ -36,7 +36,7 @@ fn forked(ctx: &BtfTracePointContext, thread: &Thread) -> Option<()> {
     let child: *mut task_struct = ctx.arg(1);
     let mut slot = thread.slot(kind::FORK);
     slot.argument = field!(child, task_pid, u32);
-    emit::rare(&RareSlot { slot, detail: scope::task_name(child) });
+    emit::rare(&RareSlot { slot, detail: name::task_detail(child) });
     None
 }
 
@@ -57,7 +57,7 @@ standing_by! {
 fn executes(ctx: &BtfTracePointContext, thread: &Thread) -> Option<()> {
     let task: *mut task_struct = ctx.arg(0);
     let slot = thread.slot(kind::EXEC);
-    emit::rare(&RareSlot { slot, detail: scope::task_name(task) });
+    emit::rare(&RareSlot { slot, detail: name::task_detail(task) });
     None
 }
 
@@ -102,7 +102,7 @@ pub fn is_last(ctx: &BtfTracePointContext, task: *mut task_struct) -> bool {
 pub fn task_rename(ctx: BtfTracePointContext) -> Option<()> {
     let task: *mut task_struct = ctx.arg(0);
     let thread = scope::current()?;
-    let mut detail = scope::task_name(task);
+    let mut detail = name::task_detail(task);
     let mut comm = [0u64; 2];
     // SAFETY: the helper copes with any address; at most 16 bytes are written.
     unsafe { bpf_probe_read_kernel_str((&raw mut comm).cast(), 16, ctx.arg(1)) };

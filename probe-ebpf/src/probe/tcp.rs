@@ -12,9 +12,9 @@ use probe_ebpf::event::state::{
 use probe_ebpf::event::{RareSlot, Slot, call, flag, kind, protocol};
 
 use crate::kernel::{self, Pointer, Structure, argument, diagnose, field, offset};
-use crate::scope::{Sock, SocketState};
+use crate::remembered::{self, Sock, SocketState};
 use crate::standby::standing_by;
-use crate::{emit, mptcp, scope};
+use crate::{emit, initial, mptcp, name, scope};
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> Option<()> {
@@ -35,7 +35,7 @@ standing_by! {
 /// the word of it and not the thread; a socket's changes come one at a time, and lead to another state each.
 #[inline(always)]
 fn untold(ctx: &BtfTracePointContext) -> Option<()> {
-    let state = scope::known_socket(ctx.arg(0));
+    let state = remembered::known(ctx.arg(0));
     // SAFETY: NULL or a live storage value.
     let told = if state.is_null() { 0 } else { unsafe { (*state).told } };
     (told != ctx.arg::<i32>(2) as u32).then_some(())
@@ -54,17 +54,17 @@ fn changed(ctx: &BtfTracePointContext) -> Option<()> {
     let error = field!(sk, sock_err, i32);
     let (state, mut slot) = if own_act(old, new, error) {
         let thread = scope::current()?;
-        let state = scope::socket(sk, thread.pid)?;
-        scope::named(sk, state, thread.time_ns);
+        let state = remembered::socket(sk, thread.pid)?;
+        name::fresh(sk, state, thread.time_ns);
         // The thread acted upon the whole, which has an event of its own; this is a part of it.
         let part = protocol == protocol::TCP && mptcp::is_part(sk);
         (state, if part { lane_slot(kind::STATE, state) } else { thread.slot(kind::STATE) })
     } else {
-        let state = scope::lane(sk)?;
+        let state = remembered::lane(sk)?;
         if new == ESTABLISHED && protocol == protocol::TCP {
-            scope::established(sk, state, old == SYN_SENT);
+            initial::established(sk, state, old == SYN_SENT);
         } else {
-            scope::named_in_lane(sk, state);
+            name::fresh_in_lane(sk, state);
         }
         (state, lane_slot(kind::STATE, state))
     };
@@ -116,8 +116,8 @@ pub fn tcp_send_reset(ctx: BtfTracePointContext) -> Option<()> {
     if sk.is_null() {
         return None;
     }
-    let state = scope::lane(sk)?;
-    scope::named_in_lane(sk, state);
+    let state = remembered::lane(sk)?;
+    name::fresh_in_lane(sk, state);
     let mut slot = lane_slot(kind::RESET_SENT, state);
     if argument!(send_reset_skb) != ABSENT && !ctx.arg::<Pointer>(1).is_null() {
         slot.flags |= flag::ANSWERS;
@@ -138,8 +138,8 @@ pub fn tcp_receive_reset(ctx: BtfTracePointContext) -> Option<()> {
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
 pub fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> Option<()> {
     let sk: Pointer = ctx.arg(0);
-    let state = scope::lane(sk)?;
-    scope::named_in_lane(sk, state);
+    let state = remembered::lane(sk)?;
+    name::fresh_in_lane(sk, state);
     let mut slot = lane_slot(kind::RETRANSMIT, state);
     sequences(sk, &mut slot);
     if offset!(skb_cb) != ABSENT {
@@ -166,8 +166,8 @@ pub fn inet_sk_error_report(ctx: BtfTracePointContext) -> Option<()> {
 /// An event of a socket's kernel lane.
 #[inline(always)]
 fn lane_event(sk: Pointer, what: u8) -> Option<()> {
-    let state = scope::lane(sk)?;
-    scope::named_in_lane(sk, state);
+    let state = remembered::lane(sk)?;
+    name::fresh_in_lane(sk, state);
     let mut slot = lane_slot(what, state);
     slot.code = field!(sk, sock_err, i32);
     sequences(sk, &mut slot);

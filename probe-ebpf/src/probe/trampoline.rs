@@ -10,7 +10,7 @@ use probe_ebpf::config::fired;
 use probe_ebpf::event::{kind, protocol};
 
 use crate::kernel::{self, Pointer, argument, field};
-use crate::scope::Sock;
+use crate::remembered::Sock;
 use crate::socket::{Begin, Call, Turn};
 use crate::standby::{standing_by, takes_accept, takes_call};
 use crate::{fire, scope, socket};

@@ -20,7 +20,7 @@ use probe_ebpf::watch::{
 
 use crate::fault::{holds, in_cgroup, tell};
 use crate::kernel::{self, Pointer, field};
-use crate::{emit, scope, task};
+use crate::{emit, remembered, scope, task};
 
 #[btf_map]
 static TESTS: Array<Test, { TESTS_MAX as usize }> = Array::new();
@@ -89,7 +89,7 @@ fn watch_lane(hook: u32, sk: Pointer) -> Option<()> {
     if sk.is_null() {
         return None;
     }
-    scope::lane(sk)?;
+    remembered::lane(sk)?;
     let subject = of_socket(sk, kernel::protocol(sk));
     // SAFETY: a helper that takes a socket, which the verifier checks.
     watch(hook, subject, 0, emit::now(), || unsafe { bpf_get_socket_cookie(sk) })

@@ -16,7 +16,7 @@ use probe_ebpf::fault::{
 
 use super::{Walk, detail, leader, result, sifted, size, victim, who};
 use crate::kernel::{self, Structure, Untyped, field, offset};
-use crate::scope::Sock;
+use crate::remembered::Sock;
 use crate::{emit, file, fire, scope};
 
 /// By the number of a system call, the hook that it is, perhaps with [`DESCRIPTOR`]; 0: none.

@@ -27,8 +27,8 @@ use probe_ebpf::fault::{
 use super::packet::{Packet, Route};
 use super::{Firing, PROGRESS, RULES, caller, strike};
 use crate::kernel::{Pointer, Structure, Untyped, field, offset};
-use crate::scope::{self, LocalStorage};
-use crate::{emit, tcp};
+use crate::storage::LocalStorage;
+use crate::{emit, name, remembered, scope, tcp};
 
 /// Without holes: the first that is unused is the end.
 #[btf_map]
@@ -119,7 +119,7 @@ pub fn packet_out(ctx: SkBuffContext) -> i32 {
         |flow| unsafe { (*flow).here != 0 },
     );
     if here || walk.rules == 0 {
-        let (cookie, owner) = (walk.cookie(), scope::owner(sk));
+        let (cookie, owner) = (walk.cookie(), remembered::owner(sk));
         let flow = Flow { sender: walk.met, cookie, scoped, owner, here: here as u64 };
         note(&walk.packet.route, known, flow);
         return PASS;
@@ -153,7 +153,7 @@ pub fn packet_in(ctx: SkBuffContext) -> i32 {
 #[cgroup_sock(sock_create)]
 pub fn socket_made(ctx: SockContext) -> i32 {
     if scope::current().is_some() {
-        scope::made(ctx.sock.cast());
+        remembered::made(ctx.sock.cast());
     }
     PASS
 }
@@ -162,7 +162,7 @@ pub fn socket_made(ctx: SockContext) -> i32 {
 #[cgroup_sock(sock_create)]
 pub fn socket_noted_made(ctx: SockContext) -> i32 {
     if caller::task().is_some() {
-        scope::made(ctx.sock.cast());
+        remembered::made(ctx.sock.cast());
     }
     PASS
 }
@@ -260,7 +260,7 @@ impl Walk {
         }
         self.packet.read(self.skb)?;
         self.packet.route.netns = self.loopback(sk);
-        self.scoped = scope::covers(sk) as u32;
+        self.scoped = remembered::covers(sk) as u32;
         Some(sk)
     }
 
@@ -350,9 +350,9 @@ impl Walk {
         };
         // (A reset for a socket that is gone is nobody's.)
         if told && self.scoped | self.known.scoped != 0 {
-            let state = scope::of_packet(sk);
+            let state = remembered::of_packet(sk);
             if !state.is_null() {
-                scope::named_in_lane(Untyped::address_of(sk), state);
+                name::fresh_in_lane(Untyped::address_of(sk), state);
             }
             tell_lost(self, sk, &firing);
         }
@@ -476,7 +476,7 @@ fn tell_lost(walk: &Walk, sk: Pointer, firing: &Firing) {
     let (way, out) = (&walk.packet.route.way, walk.place == told::LOST_OUT as u16);
     let (owner, cookie) = match walk.scoped {
         0 => (walk.known.owner, walk.known.cookie),
-        _ => (scope::owner(sk), walk.cookie()),
+        _ => (remembered::owner(sk), walk.cookie()),
     };
     let sent = out || walk.scoped == 0;
     let mut slot = emit::slot(kind::FAULT, owner, 0, emit::now());
