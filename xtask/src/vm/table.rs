@@ -97,7 +97,7 @@ impl Grid {
             let cell = match verdict {
                 Verdict::Passed => "yes".to_owned(),
                 Verdict::Impossible(why) => format!("no ({})", notes.number(why)),
-                Verdict::Failed => "FAILED".to_owned(),
+                Verdict::Failed(_) => "FAILED".to_owned(),
             };
             let cpus = if report.job.cpus > 1 { ", 2 CPUs" } else { "" };
             self.put(format!("{name}{cpus}"), column, cell);
