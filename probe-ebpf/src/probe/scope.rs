@@ -151,15 +151,15 @@ pub fn current_state() -> Option<(*mut task_struct, *mut TaskState)> {
     Some((task, state))
 }
 
-/// What is remembered about a thread in scope of which nobody has left this program word: those before it were skipped. The
-/// word is taken away; a bit of [`seen`](probe_ebpf::storage::seen).
+/// What is remembered about a thread in scope of which nobody has left this program word: those before it were skipped. Where
+/// they were not, `read` is taken away; bits of [`seen`](probe_ebpf::storage::seen).
 #[inline(always)]
-pub fn passed_over(own: u32) -> Option<*mut TaskState> {
+pub fn passed_over(own: u32, read: u32) -> Option<*mut TaskState> {
     let (_, state) = current_state()?;
     // SAFETY: a live storage value, which only the thread itself uses.
     unsafe {
         if (*state).seen & own != 0 {
-            (*state).seen &= !own;
+            (*state).seen &= !read;
             return None;
         }
     }

@@ -79,7 +79,9 @@ pub fn takes_task(turn: u32) -> Option<()> {
 /// themselves, never in an interrupt: until all programs there have run, the thread does nothing else of that kind.
 #[inline(always)]
 fn takes_over(of: u32, turn: u32) -> Option<()> {
-    let state = scope::passed_over((of & of.wrapping_neg()) << (turn - 1))?;
+    let own = (of & of.wrapping_neg()) << (turn - 1);
+    // Those before it need not have looked at their words: the last takes all away, so that none is read at a later call.
+    let state = scope::passed_over(own, if turn == STANDBYS { of } else { own })?;
     // SAFETY: a live storage value, which only the thread itself uses.
     unsafe { (*state).seen |= of & (of << turn) };
     emit::taken_over();

@@ -24,7 +24,7 @@ pub fn met_sent(ctx: BtfTracePointContext) -> Option<()> {
 /// For calls that the first program was skipped for, where the kernel preempts programs.
 #[btf_tracepoint(function = "sock_send_length")]
 pub fn met_sent_again(ctx: BtfTracePointContext) -> Option<()> {
-    scope::passed_over(seen::MET)?;
+    scope::passed_over(seen::MET, seen::MET)?;
     met(hook::SENT, ctx.arg(0))
 }
 
@@ -35,7 +35,7 @@ pub fn met_received(ctx: BtfTracePointContext) -> Option<()> {
 
 #[btf_tracepoint(function = "sock_recv_length")]
 pub fn met_received_again(ctx: BtfTracePointContext) -> Option<()> {
-    scope::passed_over(seen::MET)?;
+    scope::passed_over(seen::MET, seen::MET)?;
     met(hook::RECEIVED, ctx.arg(0))
 }
 
@@ -46,7 +46,7 @@ pub fn met_state(ctx: BtfTracePointContext) -> Option<()> {
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn met_state_again(ctx: BtfTracePointContext) -> Option<()> {
-    scope::passed_over(seen::MET)?;
+    scope::passed_over(seen::MET, seen::MET)?;
     state_met(&ctx)
 }
 
