@@ -80,8 +80,10 @@ impl Capture {
         let Loaded { mut probes, family, mut hooks } =
             attach::load_family(&btf, &scope, &settings)?;
         let rings = Rings::map(&probes.ebpf, &settings)?;
-        let marked = scope.mark(attach::map_fd(&probes.ebpf, "TASKS")?.as_fd())?;
         hooks.extend(attach::attach_common(&mut probes, &btf, family)?);
+        // Not earlier: threads that are made meanwhile are seen to be.
+        let marked = scope.mark(attach::map_fd(&probes.ebpf, "TASKS")?.as_fd())?;
+        hooks.extend(attach::walk_older(&mut probes, &btf)?);
         let Probes { ebpf, returns } = probes;
         let attached_ns = clock::monotonic_ns();
         let follower = Follower::new(&rings);
@@ -245,7 +247,11 @@ impl Capture {
         }
         let mut by = vec![
             (self.following.follower.lost, "overwritten before they were read".to_owned()),
-            (self.following.rings.dropped(), "without storage for the thread or socket".to_owned()),
+            (
+                self.following.rings.dropped(),
+                "without storage for the thread or socket, or a place for the call's return"
+                    .to_owned(),
+            ),
             (self.details.missed(), "at hooks of the detail, while their program ran".to_owned()),
         ];
         for (hook, count) in preempt::skipped(&self.hooks, process::id()) {

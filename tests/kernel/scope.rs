@@ -114,6 +114,47 @@ os.unlink(flag), os.rmdir(folder)
     assert_eq!(of(&history, "thread", Op::Fork).len(), 1, "a thread older than the recorder");
 }
 
+/// What a thread makes before the recorder knows it is found, and what it makes later has its mark.
+#[test]
+fn threads_that_are_made_while_the_recorder_starts_are_recorded() {
+    let script = "
+over = threading.Event()
+def born():
+    over.wait()
+    rename('born')
+    talk_to_oneself()
+def bear():
+    while not over.is_set() and len(threads) < 4000:
+        threads.append(threading.Thread(target=born))
+        threads[-1].start()
+        time.sleep(0.001)
+def talk_to_oneself():
+    own = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    own.bind(('127.0.0.1', 0))
+    own.sendto(b'x', own.getsockname())
+threads = []
+mother = threading.Thread(target=bear)
+mother.start()
+say('ready')
+sys.stdin.readline()
+over.set()
+mother.join()
+for thread in threads:
+    thread.join()
+say(len(threads))
+";
+    let mut process = ready(script);
+    let mut recorder = Recorder::start(Scope::Process(process.id()));
+    let mut said = process.stdout.take().expect("it is piped");
+    go(process, &mut recorder);
+    let mut made = String::new();
+    said.read_to_string(&mut made).expect("it says how many");
+    let history = recorder.finish();
+    let made: usize = made.trim().parse().expect("a number");
+    assert!(made > 10, "{made} threads while the recorder started");
+    assert_eq!(of(&history, "born", Op::Send).len(), made);
+}
+
 /// A cgroup of the second version; removed with the value.
 pub struct Cgroup(PathBuf);
 
@@ -173,6 +214,41 @@ fn a_cgroup_is_recorded_with_what_is_below_it() {
     }
     assert!(!comms(&history).contains(&"beside".to_owned()), "{:?}", comms(&history));
     drop((below, cgroup, other));
+}
+
+/// They are recorded from when the hooks are there, and marked after that.
+#[test]
+fn a_thread_of_a_cgroup_counts_on_while_the_recorder_starts() {
+    let cgroup = Cgroup::make("busy");
+    let script = "
+over = False
+def talk():
+    own = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    own.bind(('127.0.0.1', 0))
+    rename('busy')
+    while not over:
+        own.sendto(b'x', own.getsockname())
+        own.recv(1)
+        time.sleep(0.0002)
+thread = threading.Thread(target=talk)
+thread.start()
+say('ready')
+sys.stdin.readline()
+over = True
+thread.join()
+";
+    let process = ready(script);
+    cgroup.take(&process);
+    let mut recorder = Recorder::start(Scope::Cgroup(cgroup.name()));
+    go(process, &mut recorder);
+    let history = recorder.finish();
+    let sends = of(&history, "busy", Op::Send);
+    assert!(!sends.is_empty());
+    let tid = sends[0].tid;
+    let counts: Vec<_> =
+        history.events.iter().filter(|e| e.tid == tid).map(|e| e.task_count).collect();
+    let breaks: Vec<_> = counts.windows(2).filter(|pair| pair[1] != pair[0] + 1).collect();
+    assert_eq!((counts[0], breaks), (1, vec![]), "of {} counts", counts.len());
 }
 
 /// Of threads in a cgroup it is known that they are in scope, also when somebody outside kills them.

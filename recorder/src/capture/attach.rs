@@ -201,37 +201,48 @@ pub fn clear_leftovers() {
     }
 }
 
-/// Attaches what every family needs or wants; a wanted hook that is refused is named with the reason.
+/// Attaches what every family needs or wants; a wanted hook that is refused is named with the reason. From then on
+/// everything new is seen.
 ///
 /// # Errors
 /// When a required one is refused.
 pub fn attach_common(probes: &mut Probes, btf: &Btf, family: Family) -> Result<Vec<Attached>> {
     let mut hooks = Vec::new();
-    let (walks, steady): (Vec<_>, Vec<_>) = COMMON.iter().partition(|hook| hook.site.is_walk());
-    for hook in steady {
-        let attached = attach_wanted(probes, btf, hook)?;
-        if attached.missing.is_none() {
-            hooks.extend(attach_standbys(probes, btf, hook)?);
-        }
-        hooks.push(attached);
+    for hook in COMMON.iter().filter(|hook| !hook.site.is_walk()) {
+        hooks.extend(attach_wanted(probes, btf, hook)?);
     }
     if family == Family::Kprobe {
-        hooks.push(attach_wanted(probes, btf, &NUMBERED)?);
+        hooks.extend(attach_wanted(probes, btf, &NUMBERED)?);
     }
     hooks.extend(attach_accept(probes, btf, family));
-    // What is there before is looked at when everything new is seen.
-    for hook in walks {
-        hooks.push(attach_wanted(probes, btf, hook)?);
+    Ok(hooks)
+}
+
+/// Looks at the sockets that were there before, of the threads that are in scope by now.
+///
+/// # Errors
+/// When what is required is refused.
+pub fn walk_older(probes: &mut Probes, btf: &Btf) -> Result<Vec<Attached>> {
+    let mut hooks = Vec::new();
+    for hook in COMMON.iter().filter(|hook| hook.site.is_walk()) {
+        hooks.extend(attach_wanted(probes, btf, hook)?);
     }
     Ok(hooks)
 }
 
-/// Attaches a hook; one that is only wanted may be refused.
-fn attach_wanted(probes: &mut Probes, btf: &Btf, hook: &Hook) -> Result<Attached> {
-    match attach_hook(probes, btf, hook) {
-        Ok(()) => Ok(Attached::there(&probes.ebpf, hook)),
+/// Attaches a hook, and what stands by there; one that is only wanted may be refused.
+fn attach_wanted(probes: &mut Probes, btf: &Btf, hook: &Hook) -> Result<Vec<Attached>> {
+    let attached = attach_hook(probes, btf, hook).and_then(|()| attach_standbys(probes, btf, hook));
+    match attached {
+        Ok(mut attached) => {
+            attached.push(Attached::there(&probes.ebpf, hook));
+            Ok(attached)
+        }
         Err(error) if hook.need == Need::Required => Err(error),
-        Err(error) => Ok(Attached::missing(hook.to_string(), root_cause(&error))),
+        Err(error) => {
+            detach(probes, std::slice::from_ref(hook))?;
+            Ok(vec![Attached::missing(hook.to_string(), root_cause(&error))])
+        }
     }
 }
 

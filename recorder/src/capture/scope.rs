@@ -1,6 +1,7 @@
 //! Whose events are recorded, and how user space marks them: a word in the thread's task storage, which
 //! the fork hook hands on to children.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -59,24 +60,46 @@ impl Scope {
         Ok(())
     }
 
-    /// Marks the threads that are in scope now, where threads are marked; the marked ones.
-    pub fn mark(&self, tasks: BorrowedFd<'_>) -> Result<Vec<u32>> {
-        let threads = match self {
-            Self::All | Self::Command(_) => return Ok(Vec::new()),
-            Self::Process(pid) if Path::new(&format!("/proc/{pid}")).exists() => procfs::tree(*pid),
-            Self::Process(pid) => bail!("there is no process {pid}"),
+    /// Marks the threads that are in scope now, where threads are marked; the marked ones. Forks must be seen by then.
+    pub fn mark(&self, tasks: BorrowedFd<'_>) -> Result<HashSet<u32>> {
+        if let Self::Process(pid) = self
+            && !Path::new(&format!("/proc/{pid}")).exists()
+        {
+            bail!("there is no process {pid}");
+        }
+        let mut marked = HashSet::new();
+        // What a thread has made before it was marked is there the next time. Those made later have its mark.
+        loop {
+            let mut all_were = true;
+            for tid in self.threads()? {
+                // A thread that has ended in the meantime needs no mark.
+                let Ok(thread) = open_thread(tid) else { continue };
+                match set(tasks, thread.as_fd(), true, BPF_NOEXIST) {
+                    Ok(()) => all_were = false,
+                    // It has one, and has counted events with it.
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                    Err(error) => {
+                        return Err(error).with_context(|| format!("mark thread {tid} of {self}"));
+                    }
+                }
+                marked.insert(tid);
+            }
+            if all_were {
+                return Ok(marked);
+            }
+        }
+    }
+
+    /// The threads that are in scope now, where they are marked.
+    fn threads(&self) -> Result<Vec<u32>> {
+        Ok(match self {
+            Self::All | Self::Command(_) => Vec::new(),
+            Self::Process(pid) => procfs::tree(*pid),
             Self::Cgroup(path) => {
                 let mount = procfs::cgroup_mount().context("find the cgroup2 mount")?;
                 procfs::cgroup_threads(&cgroup_directory(&mount, path)?)
             }
-        };
-        for &tid in &threads {
-            // A thread that has ended in the meantime needs no mark.
-            let Ok(thread) = open_thread(tid) else { continue };
-            mark_thread(tasks, thread.as_fd(), true)
-                .with_context(|| format!("mark thread {tid} of {self}"))?;
-        }
-        Ok(threads)
+        })
     }
 }
 
@@ -125,9 +148,16 @@ struct UpdateElement {
 }
 
 const BPF_MAP_UPDATE_ELEM: libc::c_long = 2;
+const BPF_ANY: u64 = 0;
+const BPF_NOEXIST: u64 = 1;
 
-/// Marks or unmarks a thread. aya has no task storage, so the call is made here.
+/// Marks or unmarks a thread.
 pub fn mark_thread(tasks: BorrowedFd<'_>, thread: BorrowedFd<'_>, marked: bool) -> io::Result<()> {
+    set(tasks, thread, marked, BPF_ANY)
+}
+
+/// Sets what is remembered of a thread. aya has no task storage, so the call is made here.
+fn set(tasks: BorrowedFd<'_>, thread: BorrowedFd<'_>, marked: bool, flags: u64) -> io::Result<()> {
     let key = thread.as_raw_fd();
     let value = TaskState { marked: u32::from(marked), ..TaskState::default() };
     let attributes = UpdateElement {
@@ -135,7 +165,7 @@ pub fn mark_thread(tasks: BorrowedFd<'_>, thread: BorrowedFd<'_>, marked: bool) 
         reserved: 0,
         key: (&raw const key) as u64,
         value: (&raw const value) as u64,
-        flags: 0,
+        flags,
     };
     // SAFETY: key and value live until the call returns and have the sizes the map was made with.
     let result = unsafe {
