@@ -434,8 +434,9 @@ fn sockets_of_other_protocols_raise_nothing() {
         r"
 n = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
 n.send(struct.pack('=IHHIIB3x', 20, 18, 0x301, 1, 0, 0)), n.recv(65536)
-r = socket.socket(socket.AF_INET, socket.SOCK_RAW, 253)
-r.sendto(b'x', ('127.0.0.1', 0)), r.recv(100)
+for protocol in 253, socket.IPPROTO_TCP, socket.IPPROTO_UDP:
+    r = socket.socket(socket.AF_INET, socket.SOCK_RAW, protocol)
+    r.sendto(b'x', ('127.0.0.1', 0)), r.recv(100), r.close()
 say('port', 0)
 ",
     );

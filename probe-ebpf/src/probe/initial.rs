@@ -48,6 +48,7 @@ pub fn established(sk: impl Sock, state: *mut SocketState, active: bool) {
 }
 
 /// What a socket's counters say about where its two streams began.
+#[derive(PartialEq)]
 struct Initial {
     /// Where two independent counts agree.
     iss: Option<u32>,
@@ -65,6 +66,13 @@ impl Initial {
             return None;
         }
         let tcp = sk.tcp()?;
+        // Another CPU may be between counting bytes and moving on: what it leaves then does not stay.
+        let initial = Self::read(tcp);
+        (initial == Self::read(tcp)).then_some(initial)
+    }
+
+    #[inline(always)]
+    fn read(tcp: impl Sock) -> Self {
         let acked =
             field!(tcp, tcp_snd_una, u32).wrapping_sub(field!(tcp, tcp_bytes_acked, u64) as u32);
         let sent = (field!(tcp, tcp_bytes_sent, u64) as u32).wrapping_sub(field!(
@@ -78,6 +86,6 @@ impl Initial {
         let irs = field!(tcp, tcp_rcv_nxt, u32)
             .wrapping_sub(field!(tcp, tcp_bytes_received, u64) as u32)
             .wrapping_sub(1);
-        Some(Self { iss: agreed.then_some(first.wrapping_sub(1)), acked, irs })
+        Self { iss: agreed.then_some(first.wrapping_sub(1)), acked, irs }
     }
 }

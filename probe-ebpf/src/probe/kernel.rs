@@ -290,6 +290,9 @@ pub fn cgroup_id(cgroup: Pointer) -> u64 {
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_UDP: u16 = 17;
 const IPPROTO_MPTCP: u16 = 262;
+const SOCK_STREAM: u16 = 1;
+const SOCK_DGRAM: u16 = 2;
+const SOCK_SEQPACKET: u16 = 5;
 const AF_UNIX: u16 = 1;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
@@ -298,16 +301,17 @@ const AF_INET6: u16 = 10;
 #[inline(always)]
 pub fn protocol(sk: impl Structure) -> u8 {
     match field!(sk, common_family, u16) {
-        AF_INET | AF_INET6 => match field!(sk, sock_protocol, u16) {
-            IPPROTO_TCP => protocol::TCP,
-            IPPROTO_UDP => protocol::UDP,
-            IPPROTO_MPTCP => protocol::MPTCP,
+        // (Raw sockets may be of these protocols, too.)
+        AF_INET | AF_INET6 => match (field!(sk, sock_protocol, u16), field!(sk, sock_type, u16)) {
+            (IPPROTO_TCP, SOCK_STREAM) => protocol::TCP,
+            (IPPROTO_UDP, SOCK_DGRAM) => protocol::UDP,
+            (IPPROTO_MPTCP, SOCK_STREAM) => protocol::MPTCP,
             _ => 0,
         },
         AF_UNIX => match field!(sk, sock_type, u16) {
-            1 => protocol::UNIX_STREAM,
-            2 => protocol::UNIX_DGRAM,
-            5 => protocol::UNIX_SEQPACKET,
+            SOCK_STREAM => protocol::UNIX_STREAM,
+            SOCK_DGRAM => protocol::UNIX_DGRAM,
+            SOCK_SEQPACKET => protocol::UNIX_SEQPACKET,
             _ => 0,
         },
         _ => 0,

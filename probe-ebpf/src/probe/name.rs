@@ -16,8 +16,8 @@ use crate::{emit, initial, local, mptcp};
 #[btf_map]
 static NAMED: Array<Named, 1> = Array::new();
 
-/// A socket's cookie and the place of its name. Per CPU, so that the two words always belong together; by
-/// cookie, which unlike an address is never used again.
+/// A socket's cookie and the place of its name. Per CPU, so that the two words belong together, unless a program is
+/// preempted between them: then the socket may be named late. By cookie, which unlike an address is never used again.
 #[repr(C)]
 pub struct Named {
     cookie: u64,
@@ -156,7 +156,7 @@ fn write_name(sk: impl Sock, state: *mut SocketState, time_ns: u64) {
     let (known, owner, cookie) =
         unsafe { ((*state).proven as u8, (*state).owner, (*state).cookie) };
     let tcp_state = field!(sk, common_state, u8);
-    if known < proven::AT_ESTABLISHED
+    if known < proven::AGREED
         && matches!(tcp_state, state::ESTABLISHED | state::CLOSE_WAIT | state::SYN_RECV)
     {
         match kernel::protocol(sk) {
