@@ -17,6 +17,7 @@ use super::{Daemon, Dumped, warnings};
 use crate::capture::{Cost, Counting, Coverage};
 use crate::fault::armed::Armed;
 use crate::fault::armed::folder::{self, FOLDER};
+use crate::trigger::kernel;
 
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
@@ -88,7 +89,8 @@ impl Daemon {
         let rings = self.capture.coverage().to_vec();
         let held = self.store.dumps()?;
         let history = self.history.as_mut().map(History::status);
-        let warnings = warnings::of(&self.config, &rings, history.as_ref());
+        let unwatched = kernel::skipped(self.capture.maps());
+        let warnings = warnings::of(&self.config, &rings, history.as_ref(), unwatched);
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: process::id(),

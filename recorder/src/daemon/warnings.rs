@@ -1,4 +1,5 @@
-//! What somebody should be told before it is too late: alerts whose cause will be gone, and a history that is not kept.
+//! What somebody should be told before it is too late: alerts whose cause will be gone, a history that is not kept, and
+//! triggers that miss events.
 
 use std::time::Duration;
 
@@ -7,12 +8,22 @@ use super::history::HistoryStatus;
 use crate::capture::Coverage;
 
 /// In the order of their weight.
-pub fn of(config: &Config, rings: &[Coverage], history: Option<&HistoryStatus>) -> Vec<String> {
+pub fn of(
+    config: &Config,
+    rings: &[Coverage],
+    history: Option<&HistoryStatus>,
+    unwatched: u64,
+) -> Vec<String> {
     let mut warnings = Vec::new();
     if let Some(HistoryStatus { state, .. }) = history
         && let Some(why) = &state.paused
     {
         warnings.push(format!("the history pauses ({why}); dumps have only what the rings hold"));
+    }
+    if unwatched > 0 {
+        warnings.push(format!(
+            "{unwatched} times the kernel skipped a program that watches for triggers, since it was at work: what happened then set off none"
+        ));
     }
     warnings.extend(too_late(config, rings, history));
     warnings
@@ -75,7 +86,7 @@ mod tests {
     }
 
     fn told(lookback: &str, fits_s: f64, history: Option<HistoryStatus>) -> Vec<String> {
-        of(&config(lookback), &[ring(fits_s)], history.as_ref())
+        of(&config(lookback), &[ring(fits_s)], history.as_ref(), 0)
     }
 
     #[test]

@@ -122,10 +122,9 @@ pub fn clear() -> Result<()> {
     events.read_to_string(&mut text).context("read kprobe_events")?;
     for name in text.lines().filter_map(defined).filter(|name| name.starts_with(GROUP)) {
         match remove(&mut events, name) {
-            Err(error) if error.raw_os_error() != Some(libc::EBUSY) => {
-                return Err(error).with_context(|| format!("remove {name} from kprobe_events"));
-            }
-            _ => {}
+            // Somebody has it open.
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
+            removed => removed.with_context(|| format!("remove {name} from kprobe_events"))?,
         }
     }
     Ok(())
@@ -136,8 +135,12 @@ fn defined(line: &str) -> Option<&str> {
     line.split_once(':')?.1.split(' ').next()
 }
 
+/// Where its owner and the next recorder both remove it, one finds it gone.
 fn remove(events: &mut File, name: &str) -> io::Result<()> {
-    events.write_all(format!("-:{name}").as_bytes())
+    match events.write_all(format!("-:{name}").as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 fn mounted() -> Result<PathBuf> {

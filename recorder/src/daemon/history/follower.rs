@@ -61,6 +61,8 @@ pub fn follow(job: Job, stdin: BorrowedFd<'_>) -> Result<()> {
         segment: None,
         from_ns,
         tried: None,
+        daemon: parent_id(),
+        unwritten: 0,
         job,
     };
     history.catch_up(since_ns)?;
@@ -112,6 +114,10 @@ struct History {
     from_ns: [u64; 2],
     /// When the disk was tried last.
     tried: Option<Instant>,
+    /// Who has the probes open. (Once it is killed, this process has another parent.)
+    daemon: u32,
+    /// Events that the probes could not write, as far as is known.
+    unwritten: u64,
     state: State,
     job: Job,
 }
@@ -305,10 +311,13 @@ impl History {
             && resident_bytes() > MOST_RESIDENT
     }
 
-    /// Events that the probes could not write.
-    fn unwritten(&self) -> u64 {
+    /// Events that the probes could not write. Never fewer than before: what was skipped is counted a moment earlier than that
+    /// another took it over, and a daemon that is gone cannot be asked.
+    fn unwritten(&mut self) -> u64 {
         let rings = &self.following.rings;
-        rings.dropped() + preempt::lost(&self.job.hooks, rings.taken_over(), parent_id())
+        let skipped = preempt::lost(&self.job.hooks, rings.taken_over(), self.daemon);
+        self.unwritten = self.unwritten.max(rings.dropped() + skipped);
+        self.unwritten
     }
 }
 
