@@ -94,7 +94,7 @@ fn make(tree: &Path) -> Command {
     make
 }
 
-/// Nothing but the fragment, all of which must have been taken.
+/// Nothing but the fragment; all that it sets must have been taken.
 fn configure(tree: &Path) -> Result<()> {
     let fragment = tree.join("guest.config");
     fs::write(&fragment, FRAGMENT)?;

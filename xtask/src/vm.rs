@@ -40,7 +40,7 @@ pub struct Choice {
     #[arg(long, conflicts_with = "group")]
     all: bool,
     /// Write the results into docs/kernels.md, in the place of all that is there. Wants every kernel.
-    #[arg(long, conflicts_with = "kernel")]
+    #[arg(long, conflicts_with_all = ["kernel", "group"])]
     write_table: bool,
 }
 
@@ -101,7 +101,7 @@ pub fn run(choice: &Choice, tests: &dyn Fn(&str) -> Result<PathBuf>) -> Result<(
 fn once_more(reports: Vec<Report>) -> Vec<Report> {
     let failed = reports.iter().filter(|report| !report.is_good()).count();
     let again = |report: Report| {
-        // (Several processors are emulated by all that there are: that guest was alone.)
+        // (Several processors are emulated by as many: here that guest was alone, or as good as.)
         if report.is_good() || failed > MOST_AGAIN || report.job.cpus > 1 || guest::has_kvm() {
             return report;
         }

@@ -1,5 +1,7 @@
 //! Which tests run in which guest: a group is one boot.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -260,8 +262,12 @@ pub fn jobs(
     tests: &dyn Fn(&str) -> Result<PathBuf>,
 ) -> Result<Vec<Job>> {
     let mut jobs = Vec::new();
+    let mut binaries = BTreeMap::new();
     for group in &GROUPS {
-        let binary = tests(group.binary)?;
+        let binary = match binaries.entry(group.binary) {
+            Entry::Occupied(built) => built.into_mut(),
+            Entry::Vacant(place) => place.insert(tests(group.binary)?),
+        };
         for (place, image) in images.iter().enumerate().filter(|(_, i)| i.since(group.since)) {
             let chosen_there = FAMILIES.iter().find(|(_, since)| image.since(*since));
             for (family, since) in FAMILIES {
@@ -282,7 +288,7 @@ pub fn jobs(
                     cpus: group.cpus,
                     parameters: group.parameters,
                     limit: if group.daily == Daily::Never { LONG_LIMIT } else { DAILY_LIMIT },
-                    command: group.script(&binary, group.by_family.then_some(family)),
+                    command: group.script(binary, group.by_family.then_some(family)),
                 });
                 if !group.by_family {
                     break;

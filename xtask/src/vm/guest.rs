@@ -50,9 +50,9 @@ pub fn run(job: Job) -> Report {
 
 struct Guest {
     folder: PathBuf,
-    qemu: Child,
+    qemu: Running,
     /// Serves the host's files over virtiofs.
-    server: Option<Child>,
+    _server: Option<Running>,
     /// What the emulation has taken so far.
     cpu: Duration,
 }
@@ -97,8 +97,8 @@ impl Guest {
         let log = File::create(folder.join("qemu"))?;
         let mut qemu = qemu(job, &folder);
         qemu.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let qemu = qemu.spawn().with_context(|| format!("run {QEMU}"))?;
-        Ok(Self { folder, qemu, server, cpu: Duration::ZERO })
+        let qemu = Running(qemu.spawn().with_context(|| format!("run {QEMU}"))?);
+        Ok(Self { folder, qemu, _server: server, cpu: Duration::ZERO })
     }
 
     /// Waits for the end; what the command said, and its status or why there is none.
@@ -107,8 +107,8 @@ impl Guest {
         let mut ended = false;
         while !ended && begun.elapsed() < job.limit {
             thread::sleep(Duration::from_millis(100));
-            self.cpu = cpu_time(self.qemu.id()).unwrap_or(self.cpu);
-            ended = self.qemu.try_wait()?.is_some();
+            self.cpu = cpu_time(self.qemu.0.id()).unwrap_or(self.cpu);
+            ended = self.qemu.0.try_wait()?.is_some();
         }
         let output = self.file("output");
         let end = match self.file("status").trim().parse() {
@@ -130,13 +130,14 @@ impl Guest {
     }
 }
 
-impl Drop for Guest {
+/// A process that does not outlive this.
+struct Running(Child);
+
+impl Drop for Running {
     fn drop(&mut self) {
-        for child in [Some(&mut self.qemu), self.server.as_mut()].into_iter().flatten() {
-            // Gone already, most times.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        // Gone already, most times.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -187,7 +188,7 @@ fn unpack(modules: &[PathBuf], folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn serve(folder: &Path) -> Result<Child> {
+fn serve(folder: &Path) -> Result<Running> {
     let server = VIRTIOFSD.iter().find(|path| Path::new(path).exists());
     let server = server.context("there is no virtiofsd (Debian: package qemu-system-common)")?;
     let socket = folder.join("files");
@@ -199,6 +200,7 @@ fn serve(folder: &Path) -> Result<Child> {
         .stdout(log.try_clone()?)
         .stderr(log)
         .spawn()
+        .map(Running)
         .with_context(|| format!("run {server}"))?;
     for _ in 0..100 {
         if socket.exists() {

@@ -1,7 +1,7 @@
 //! What works on which kernel, as a table: printed, and kept in docs/kernels.md.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::fs;
 
 use anyhow::{Context, Result};
@@ -21,13 +21,16 @@ pub struct Table {
 
 impl Table {
     pub fn of(images: &[Image], reports: &[Report]) -> Self {
+        // They came to their end in any order.
+        let mut reports: Vec<_> = reports.iter().collect();
+        reports.sort_by_key(|report| report.job.title());
         let mut notes = Notes::default();
         let mut text = String::new();
         let families: BTreeSet<_> = reports.iter().filter_map(|r| r.job.family).collect();
         let mut cases = Grid::default();
         let mut modules = Grid::default();
         for (place, image) in images.iter().enumerate() {
-            let of_image = || reports.iter().filter(|r| r.job.image == *image);
+            let of_image = || reports.iter().copied().filter(|r| r.job.image == *image);
             for (rank, family) in families.iter().enumerate() {
                 for report in of_image().filter(|r| r.job.family == Some(*family)) {
                     let column =
@@ -35,9 +38,8 @@ impl Table {
                     cases.add_cases(report, &column, &mut notes);
                 }
             }
-            for report in of_image().filter(|r| r.job.family.is_none()) {
-                modules.add_modules(report, &(place, image.name.clone()), &mut notes);
-            }
+            let by_module = of_image().filter(|r| r.job.family.is_none());
+            modules.add_modules(by_module, &(place, image.name.clone()), &mut notes);
         }
         cases.write(&mut text, "truth suite");
         modules.write(&mut text, "kernel tests (passed of run)");
@@ -82,6 +84,22 @@ impl Notes {
     }
 }
 
+/// What became of a module's tests.
+#[derive(Default)]
+struct Module {
+    passed: u32,
+    run: u32,
+    /// Numbers of the notes that say why others could not run.
+    impossible: BTreeSet<usize>,
+}
+
+impl fmt::Display for Module {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.passed, self.run)?;
+        self.impossible.iter().try_for_each(|note| write!(f, " ({note})"))
+    }
+}
+
 /// A column's place among the others, and its heading.
 type Column = (usize, String);
 
@@ -104,26 +122,32 @@ impl Grid {
         }
     }
 
-    /// Tests module by module: how many passed.
-    fn add_modules(&mut self, report: &Report, column: &Column, notes: &mut Notes) {
-        let mut modules: BTreeMap<&str, (u32, u32)> = BTreeMap::new();
-        let mut impossible: BTreeMap<&str, usize> = BTreeMap::new();
-        for (name, verdict) in &report.tests {
-            let module = name.split("::").next().unwrap_or(name);
+    /// Tests module by module: how many passed. One that several groups run has passed if it has in all.
+    fn add_modules<'a>(
+        &mut self,
+        reports: impl Iterator<Item = &'a Report>,
+        column: &Column,
+        notes: &mut Notes,
+    ) {
+        let mut tests: BTreeMap<&str, &Verdict> = BTreeMap::new();
+        for (name, verdict) in reports.flat_map(|report| &report.tests) {
+            let known = tests.entry(name).or_insert(verdict);
+            if !matches!(known, Verdict::Failed(_)) {
+                *known = verdict;
+            }
+        }
+        let mut modules: BTreeMap<&str, Module> = BTreeMap::new();
+        for (name, verdict) in tests {
+            let module = modules.entry(name.split("::").next().unwrap_or(name)).or_default();
             if let Verdict::Impossible(why) = verdict {
-                impossible.insert(module, notes.number(why));
+                module.impossible.insert(notes.number(why));
                 continue;
             }
-            let (passed, run) = modules.entry(module).or_default();
-            *passed += u32::from(*verdict == Verdict::Passed);
-            *run += 1;
+            module.passed += u32::from(*verdict == Verdict::Passed);
+            module.run += 1;
         }
-        for module in impossible.keys() {
-            modules.entry(module).or_default();
-        }
-        for (module, (passed, run)) in modules {
-            let note = impossible.get(module).map_or(String::new(), |note| format!(" ({note})"));
-            self.put(format!("{module}::"), column, format!("{passed} of {run}{note}"));
+        for (name, module) in modules {
+            self.put(format!("{name}::"), column, module.to_string());
         }
     }
 

@@ -37,14 +37,8 @@ pub struct Took {
 impl Report {
     /// `end` is the exit status, or why the guest did not come to its end.
     pub fn of(job: Job, output: &str, end: Result<i32, String>, took: Took) -> Self {
-        let mut tests = verdicts(output);
-        if end == Ok(0) {
-            // What it printed may hide the end of a test, not the runner's own verdict.
-            tests
-                .values_mut()
-                .filter(|v| matches!(v, Verdict::Failed(_)))
-                .for_each(|v| *v = Verdict::Passed);
-        }
+        // What they printed may hide the end of a test, not the runner's own verdict.
+        let tests = verdicts(output, end == Ok(0));
         let passed = tests.values().filter(|verdict| **verdict == Verdict::Passed).count();
         let evasion = tests.iter().find_map(|(name, verdict)| match verdict {
             Verdict::Impossible(why) if job.must_run && passed == 0 => Some((name, why)),
@@ -54,6 +48,9 @@ impl Report {
         let problem = match (end, evasion) {
             (Err(problem), _) => Some(problem),
             (Ok(0), _) if tests.is_empty() => Some(format!("no test has run\n{output}")),
+            (Ok(0), _) if Some(tests.len()) != announced(output) => {
+                Some(format!("it told of {} tests only\n{output}", tests.len()))
+            }
             (Ok(0), Some((name, why))) => Some(format!(
                 "no test could run, {name} for one, although this kernel has the hooks: {why}"
             )),
@@ -103,8 +100,8 @@ impl fmt::Display for Report {
 }
 
 /// `test NAME ... ok`; a test that was running when the guest ended has failed. `skipped: WHY` in what a test said is the
-/// proof that it cannot run.
-fn verdicts(output: &str) -> BTreeMap<String, Verdict> {
+/// proof that it cannot run. `all_passed`: as the runner's status tells.
+fn verdicts(output: &str, all_passed: bool) -> BTreeMap<String, Verdict> {
     let mut passed = BTreeMap::new();
     let mut said: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     let mut running = None;
@@ -130,13 +127,19 @@ fn verdicts(output: &str) -> BTreeMap<String, Verdict> {
     let verdict = |(name, passed): (&str, bool)| {
         let said = said.get(name).map_or("said nothing".to_owned(), |lines| lines.join("\n"));
         let verdict = match said.split_once("  skipped: ") {
-            _ if !passed => Verdict::Failed(said.trim().to_owned()),
+            _ if !passed && !all_passed => Verdict::Failed(said.trim().to_owned()),
             Some((_, why)) => Verdict::Impossible(first_lines(why.trim(), 1)),
             None => Verdict::Passed,
         };
         (name.to_owned(), verdict)
     };
     passed.into_iter().map(verdict).collect()
+}
+
+/// How many tests the runner wanted to run.
+fn announced(output: &str) -> Option<usize> {
+    let counts = output.lines().find_map(|line| line.strip_prefix("running "));
+    counts?.split(' ').next()?.parse().ok()
 }
 
 fn first_lines(text: &str, most: usize) -> String {
@@ -178,7 +181,8 @@ failures:
     tls
 
 test hangs ... ";
-        let told: Vec<_> = verdicts(output).into_iter().collect();
+        let told: Vec<_> = verdicts(output, false).into_iter().collect();
+        assert_eq!(announced(output), Some(told.len()));
         let named = |name: &str, verdict| (name.to_owned(), verdict);
         assert_eq!(
             told,
@@ -190,5 +194,8 @@ test hangs ... ";
                 named("tls", Verdict::Failed("two\nlines".to_owned())),
             ]
         );
+        let of_good_end = verdicts(output, true);
+        assert_eq!(of_good_end["tls"], Verdict::Passed);
+        assert_eq!(of_good_end["nat"], Verdict::Impossible("no nft: not found".to_owned()));
     }
 }
