@@ -90,7 +90,7 @@ pub fn why(history: &History, graph: &Graph, symptom: EventIndex, options: Optio
     let most = options.depth.map_or(usize::MAX, |depth| depth as usize + 1);
     let goes_on = chain.len() > most || chain.len() >= slice::STEPS_MAX;
     chain.truncate(most);
-    let frontiers = frontiers(history, graph, &chain);
+    let frontiers = frontiers(history, graph, &slice, &chain);
     let processes = processes(history, graph, &slice, &chain);
     let reached = slice.order.iter().map(|&event| (event, slice.reach(event)));
     let beyond = beyond::beyond(history, graph, reached);
@@ -185,11 +185,16 @@ pub fn short_duration(ns: u64) -> String {
 }
 
 /// Where the chain meets what was not recorded.
-fn frontiers(history: &History, graph: &Graph, chain: &[Step]) -> Vec<String> {
-    let mut found = Vec::new();
+fn frontiers(history: &History, graph: &Graph, slice: &Slice, chain: &[Step]) -> Vec<String> {
+    let mut found = unsent(history, slice);
+    let is_told = |event| slice.unsent.iter().any(|unsent| unsent.received == event);
     for step in chain {
         let event = &history.events[step.event as usize];
-        if event.op == Op::Recv && event.has_range() && !has_cause(graph, step.event) {
+        if event.op == Op::Recv
+            && event.has_range()
+            && !has_cause(graph, step.event)
+            && !is_told(step.event)
+        {
             let from = describe::address(history, event.remote);
             let from = from.unwrap_or_else(|| "an unknown address".to_owned());
             let range = describe::byte_range(event).unwrap_or_default();
@@ -216,6 +221,33 @@ fn frontiers(history: &History, graph: &Graph, chain: &[Step]) -> Vec<String> {
     }
     found.dedup();
     found
+}
+
+/// The first of what other hosts' recordings do not have, and how much more there is.
+fn unsent(history: &History, slice: &Slice) -> Vec<String> {
+    const TOLD: usize = 3;
+    let tell = |unsent: &slice::Unsent| {
+        let event = &history.events[unsent.received as usize];
+        let host = &history.hosts[usize::from(unsent.host)].name;
+        let bytes = describe::byte_range(event).zip(describe::address(history, event.remote));
+        match bytes.filter(|_| event.result > 0) {
+            Some((range, from)) if unsent.after_all => {
+                format!("{range} came from {from} after all that {host}'s recording has of it")
+            }
+            Some((range, from)) => {
+                format!("{range} came from {from}; {host}'s recording has not all of their sends")
+            }
+            None => {
+                let told = describe::describe(history, event);
+                format!("{told}: {host}'s recording does not have what did it")
+            }
+        }
+    };
+    let mut told: Vec<_> = slice.unsent.iter().take(TOLD).map(tell).collect();
+    if slice.unsent.len() > TOLD {
+        told.push(format!("{} more of the kind", slice.unsent.len() - TOLD));
+    }
+    told
 }
 
 /// What a datagram that was received may be, or that nobody in the recording sent it.
@@ -288,7 +320,7 @@ fn processes(history: &History, graph: &Graph, slice: &Slice, chain: &[Step]) ->
         // What a process of the chain did besides is worth a word; of the others it would be noise.
         let beside = tally.must > 0 && place(&process(0)).is_some();
         match (tally.must, tally.may) {
-            (0, 0) if complete => processes.excluded.push(process(0)),
+            (0, 0) if complete && !tally.outside => processes.excluded.push(process(0)),
             (0, 0) => processes.cannot_say.push(process(0)),
             (must, may) if may > 0 && (must == 0 || beside) => {
                 processes.may.push(process(tally.last_may_ns));
@@ -321,6 +353,8 @@ struct Tally {
     events: usize,
     may_threads: Vec<u32>,
     may_by_bytes: bool,
+    /// Whether some of its events lie where the recording is not complete.
+    outside: bool,
     last_must_ns: u64,
     last_may_ns: u64,
 }
@@ -337,6 +371,7 @@ impl Tally {
             self.cgroup = event.cgroup;
         }
         self.events += 1;
+        self.outside |= !slice::inside(history, event);
         match reach {
             Reach::Must => {
                 self.must += 1;

@@ -7,6 +7,7 @@
 mod chain;
 #[cfg(test)]
 mod tests;
+mod unsent;
 
 use std::collections::VecDeque;
 
@@ -15,6 +16,7 @@ use petgraph::graph::EdgeIndex;
 use petgraph::visit::EdgeRef;
 
 pub use chain::{Link, Look, STEPS_MAX, Step, Trace, chain, trace};
+pub use unsent::Unsent;
 
 use crate::event::{Event, EventIndex, History, Ring};
 use crate::graph::{Graph, Node, Proof, Side, complete, event_of, node};
@@ -34,6 +36,8 @@ pub struct Options {
     pub domain: Domain,
     /// At most so many steps from the symptom; the way through an event is no step.
     pub depth: Option<u32>,
+    /// Whether the history is a part of what was recorded: what is not there may only not have been read.
+    pub partial: bool,
 }
 
 /// How a slice reaches an event. Ordered: must is the greater.
@@ -76,6 +80,8 @@ pub struct Slice {
     pub symptoms: Vec<EventIndex>,
     /// The events that were reached, nearest first, symptoms included: must first, then may.
     pub order: Vec<EventIndex>,
+    /// Backward: what came from other recorded hosts and is not in their recordings.
+    pub unsent: Vec<Unsent>,
     /// By node.
     reach: Vec<Reach>,
     /// By node, as [`Via::pack`] says.
@@ -169,15 +175,17 @@ impl Slice {
         inside(history, &history.events[event as usize]) && self.can_exclude(history)
     }
 
-    /// Whether nothing is lost, and the symptoms lie where the recording is complete: else nobody is excluded.
+    /// Whether nothing is lost, the symptoms lie where the recording is complete, and all that led to them from other
+    /// recorded hosts does: else nobody is excluded.
     pub fn can_exclude(&self, history: &History) -> bool {
         let lossless = history.hosts.iter().all(|h| h.lost == 0 && h.gaps.is_empty());
-        lossless && self.symptoms.iter().all(|&s| inside(history, &history.events[s as usize]))
+        let whole = lossless && self.unsent.is_empty();
+        whole && self.symptoms.iter().all(|&s| inside(history, &history.events[s as usize]))
     }
 }
 
 /// Whether an event lies in the window of its host.
-fn inside(history: &History, event: &Event) -> bool {
+pub fn inside(history: &History, event: &Event) -> bool {
     history.hosts.get(usize::from(event.host)).is_none_or(|host| {
         [Ring::Bulk, Ring::Rare]
             .iter()
@@ -231,6 +239,7 @@ fn walk(
         direction,
         symptoms: symptoms.to_vec(),
         order: Vec::new(),
+        unsent: Vec::new(),
         reach: vec![Reach::Not; nodes],
         via: vec![Via::START; nodes],
     };
@@ -260,7 +269,12 @@ fn walk(
             }
         }
     }
-    walk.slice
+    let mut slice = walk.slice;
+    if direction == Direction::Incoming {
+        slice.unsent = unsent::unsent(history, graph, &slice.order);
+        slice.unsent.retain(|unsent| unsent.after_all || !options.partial);
+    }
+    slice
 }
 
 impl Walk<'_> {

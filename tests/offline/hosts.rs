@@ -298,6 +298,61 @@ fn who_is_excluded_is_so_as_far_as_recordings_reach() {
     );
 }
 
+/// The proxy's recording ends before it sends the last bytes: whatever led to that is in none.
+#[test]
+fn nobody_is_excluded_where_a_recording_ended_before() {
+    let received = "3000..4200        curl[1]    recv        on=1a bytes=0..150";
+    let later = "4200..5200        curl[1]    recv        on=1a bytes=150..170";
+    let lines = PROXIED.replace(received, &format!("{received}\n    {later}"));
+    check(
+        &lines,
+        &["why", "comm=curl op=recv"],
+        &expect![[r#"
+            exit 0
+            --- stdout
+            symptom  00:00:00.000005  host0:curl[1]   recv 20 B from 127.0.0.1:80     bytes 150..170
+              must   00:00:00.000004  host0:curl[1]   recv 150 B from 127.0.0.1:80    same thread, 1.00 µs before
+              must   00:00:00.016004  host1:nginx[2]  send 150 B to 127.0.0.1:40001   bytes 0..150
+              must   00:00:00.016003  host1:nginx[2]  recv 83 B from 127.0.0.1:40001  same thread, 1.00 µs before
+            origin   00:00:00.000003  host0:curl[1]   send 83 B to 127.0.0.1:80       bytes 0..83
+                     nothing outside host0:curl[1] must precede it
+            frontier bytes 150..170 came from 127.0.0.1:80 after all that host1's recording has of it
+
+            involved host0:curl[1], host1:nginx[2]
+            unknown  host0:cron[5], host1:redis[9]: no path seen, but something is missing
+            beyond   host 10.0.0.7:5432 is not in these recordings (1 connection, of host1:nginx[2]): a recording of it may lead further
+            clocks   host1's clock is 15.99979 .. 16.00011 ms ahead of host0's, from 4 messages
+            window   host0: 00:00:00.000000 .. 00:00:00.000006 UTC, 2 CPUs, nothing lost
+            window   host1: 00:00:00.007000 .. 00:00:00.016005 UTC, 2 CPUs, nothing lost
+            matched  2 events; this is about the last
+        "#]],
+    );
+    let ask = ["why", "comm=curl op=recv", "--exclude-check", "comm=redis"];
+    check(
+        &lines,
+        &ask,
+        &expect![[r#"
+        exit 0
+        --- stdout
+        cannot say: nothing is known to lead from it, but something is missing
+        events that match `comm=redis`: 1 cannot say
+        beyond   host 10.0.0.7:5432 is not in these recordings (1 connection, of host1:nginx[2]): a recording of it may lead further
+    "#]],
+    );
+    let unsent = "9004000..9004100  nginx[2]   send        on=1b bytes=0..150 host=1";
+    let lines = PROXIED.replace(unsent, "");
+    check(
+        &lines,
+        &ask,
+        &expect![[r#"
+        exit 0
+        --- stdout
+        cannot say: nothing is known to lead from it, but something is missing
+        events that match `comm=redis`: 1 cannot say
+    "#]],
+    );
+}
+
 #[test]
 fn clocks_are_told_by_check_too() {
     check(

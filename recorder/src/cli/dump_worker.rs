@@ -212,8 +212,8 @@ fn explain(job: &Job, files: &[PathBuf], done: &Done) -> Result<String> {
             Outcome::NoMatch { .. } => {}
             Outcome::Found(part) => {
                 let lookback::LookedBack { history, graph, symptom, matched, extent, .. } = *part;
-                let incident =
-                    incident::explain(&history, &graph, symptom, matched, Options::default());
+                let options = Options { partial: true, ..Options::default() };
+                let incident = incident::explain(&history, &graph, symptom, matched, options);
                 let found =
                     Found { job, done, history: &history, graph: &graph, extent: Some(&extent) };
                 return found.write(Some(&incident));

@@ -121,6 +121,6 @@ impl SliceArguments {
             DomainName::Cgroup => Domain::Cgroup,
             DomainName::Host => Domain::Host,
         };
-        Options { domain, depth: self.depth }
+        Options { domain, depth: self.depth, partial: false }
     }
 }

@@ -18,7 +18,7 @@ use crate::explain::{self, Process, missing};
 use crate::graph::Graph;
 use crate::lookback::{self, Extent, Limits, LookedBack, Outcome};
 use crate::pattern::Pattern;
-use crate::slice::{self, Verdict};
+use crate::slice::{self, Options, Verdict};
 
 /// Explain what led to an event: why FILE [PATTERN]
 ///
@@ -127,7 +127,7 @@ fn answer(
     &Asked { history, graph, extent }: &Asked,
     out: &mut impl Write,
 ) -> Result<ExitCode> {
-    let options = arguments.slicing.options();
+    let options = Options { partial: extent.is_some(), ..arguments.slicing.options() };
     if let Some(pattern) = &arguments.missing {
         let Some(missing) = missing::missing(history, graph, pattern, options) else {
             return no_such_event(&input::no_match(history, Some(pattern)));

@@ -136,7 +136,7 @@ fn backward_slice() {
 #[test]
 fn unobserved_channels_reach_as_far_as_the_domain() {
     let text = "d send 9 0..1 / a.b recv 2 0..9 / c send 1 0..9 / a.d send 4 0..5 / b recv 3 0..5 / a.e recv 6 0..5";
-    let options = |domain| Options { domain, depth: None };
+    let options = |domain| Options { domain, ..Options::default() };
     check_backward(
         text,
         "b recv 3 0..5",

@@ -360,7 +360,9 @@ pub fn suspicion(
         Verdict::Excluded => {
             "excluded: nothing leads from it to the symptom, and nothing is missing"
         }
-        Verdict::CannotSay => "cannot say: nothing is known to lead from it, but events were lost",
+        Verdict::CannotSay => {
+            "cannot say: nothing is known to lead from it, but something is missing"
+        }
     };
     writeln!(out, "{verdict}")?;
     let counts = [
