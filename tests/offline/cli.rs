@@ -227,19 +227,19 @@ fn files_that_are_not_recordings() {
     expect![[r#"
         exit 2
         --- stderr
-        wherefore: open DIR/file: not a recording but no Parquet file
+        wherefore: open DIR/file: not a recording but an empty file
     "#]]
     .assert_eq(&said(b""));
     expect![[r#"
         exit 2
         --- stderr
-        wherefore: open DIR/file: not a recording but no Parquet file
+        wherefore: open DIR/file: not a recording but a file that is not Parquet
     "#]]
     .assert_eq(&said(b"#!/bin/sh\necho hello\n"));
     expect![[r#"
         exit 2
         --- stderr
-        wherefore: open DIR/file: not a recording but no Parquet file
+        wherefore: open DIR/file: not a recording but a file that is not Parquet
     "#]]
     .assert_eq(&said(&[0; 100_000]));
     expect![[r#"

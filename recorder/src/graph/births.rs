@@ -19,7 +19,7 @@ impl Births {
 
     /// With those of whom the hosts list. A fork may be in no recording: of whoever came into its scope later.
     pub(super) fn and_listed(mut self, history: &History) -> Self {
-        for (host, listed) in (0..).zip(&history.hosts) {
+        for (host, listed) in (0..=u16::MAX).zip(&history.hosts) {
             for task in &listed.tasks {
                 self.0.entry((host, task.tid)).or_default().push(task.start_ns);
             }

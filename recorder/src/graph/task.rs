@@ -77,7 +77,7 @@ impl Lives {
             };
             of.entry((event.host, number)).or_default().push(index);
         }
-        let listed = (0..).zip(&history.hosts).flat_map(|(host, listed)| {
+        let listed = (0..=u16::MAX).zip(&history.hosts).flat_map(|(host, listed)| {
             listed.tasks.iter().map(move |task| (host, task.pid, task.parent))
         });
         Self { forks, exits, parents: listed.collect() }

@@ -1,20 +1,23 @@
 //! One recording's file: finds its parts through the footer, or through the checkpoints if there is none.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use parquet::file::metadata::RowGroupMetaData;
 
-use super::SCHEMA_VERSION;
 use super::checkpoint::{self, MAGIC, Part, TRAILER_SIZE, Trailer};
 use super::footer::{self, Footer, TAIL, Unusable};
 use super::index;
 use super::read::ReadError;
+use super::{PART_ROWS, SCHEMA_VERSION};
 use crate::event::Host;
 
 const PARQUET: [u8; 4] = *b"PAR1";
+
+/// Events have no room for the numbers of more. (What a file claims is what memory is taken for.)
+const MOST_CPUS: u32 = 1 << 16;
 
 /// How much is looked at in one go when a checkpoint is searched.
 const SEARCH_BYTES: u64 = 1 << 20;
@@ -45,10 +48,18 @@ pub(super) struct Hole {
 
 impl RecordingFile {
     pub(super) fn open(path: &Path) -> Result<Self, ReadError> {
+        let metadata = fs::metadata(path).map_err(|source| ReadError::io(path, source))?;
+        if !metadata.is_file() {
+            // To open a FIFO is to wait for somebody at its other end.
+            let what = if metadata.is_dir() { "a folder" } else { "no regular file" };
+            return Err(ReadError::NotARecording { path: path.to_owned(), what: what.to_owned() });
+        }
         let file = File::open(path).map_err(|source| ReadError::io(path, source))?;
         let len = file.metadata().map_err(|source| ReadError::io(path, source))?.len();
         let found = find(&file, len).map_err(|source| ReadError::io(path, source))?;
-        let (Footer { host, parts }, recovery) = found.map_err(|reason| reason.error(path, len))?;
+        let (Footer { mut host, parts }, recovery) =
+            found.map_err(|reason| reason.error(path, len))?;
+        host.cpus = host.cpus.min(MOST_CPUS);
         Ok(Self { path: path.to_owned(), file, host, parts, recovery })
     }
 
@@ -68,8 +79,10 @@ impl RecordingFile {
 
 /// Why nothing can be read from a file.
 enum Nothing {
+    Empty,
     NotParquet,
     Foreign,
+    Changed(String),
     Newer(u32),
     Truncated,
 }
@@ -77,14 +90,15 @@ enum Nothing {
 impl Nothing {
     fn error(self, path: &Path, bytes: u64) -> ReadError {
         let path = path.to_owned();
+        let not_but =
+            |what: &str| ReadError::NotARecording { path: path.clone(), what: what.to_owned() };
         match self {
-            Self::NotParquet => {
-                ReadError::NotARecording { path, what: "no Parquet file".to_owned() }
-            }
-            Self::Foreign => ReadError::NotARecording {
-                path,
-                what: "a Parquet file of something else".to_owned(),
-            },
+            Self::Empty => not_but("an empty file"),
+            Self::NotParquet => not_but("a file that is not Parquet"),
+            Self::Foreign => not_but("a Parquet file of something else"),
+            Self::Changed(what) => not_but(&format!(
+                "what another program has made of one: {what} is not as wherefore writes it"
+            )),
             Self::Newer(version) => ReadError::Newer { path, version },
             Self::Truncated => ReadError::Truncated { path, bytes },
         }
@@ -97,12 +111,17 @@ fn find(file: &File, len: u64) -> io::Result<Found> {
     if len < PARQUET.len() as u64 || read(file, 0, PARQUET.len() as u64)? != PARQUET {
         // Cut within the magic, it is a recording that never began, or anything.
         let begun = len > 0 && len < 4 && PARQUET.starts_with(&read(file, 0, len)?);
-        return Ok(Err(if begun { Nothing::Truncated } else { Nothing::NotParquet }));
+        return Ok(Err(match len {
+            0 => Nothing::Empty,
+            _ if begun => Nothing::Truncated,
+            _ => Nothing::NotParquet,
+        }));
     }
     let reason = match read_footer(file, len)? {
         Ok(footer) if fits(&footer, len) => return Ok(Ok((footer, None))),
         Err(Unusable::Newer(version)) => return Ok(Err(Nothing::Newer(version))),
         Err(Unusable::Foreign) => Nothing::Foreign,
+        Err(Unusable::Changed(what)) => Nothing::Changed(what),
         Ok(_) | Err(Unusable::Damaged) => Nothing::Truncated,
     };
     recover(file, len, reason)
@@ -122,7 +141,9 @@ fn read_footer(file: &File, len: u64) -> io::Result<Result<Footer, Unusable>> {
 }
 
 fn fits(footer: &Footer, len: u64) -> bool {
-    footer.parts.iter().all(|(_, part)| part.from <= part.to && part.to <= len)
+    let holds =
+        |part: &Part| part.from <= part.to && part.to <= len && part.rows <= PART_ROWS as u64;
+    footer.parts.iter().all(|(_, part)| holds(part))
 }
 
 /// Walks from the last intact checkpoint to the first. Where one is damaged, the one before it is searched.
@@ -144,7 +165,8 @@ fn recover(file: &File, len: u64, reason: Nothing) -> io::Result<Found> {
         }
         let begin = end - (bytes.len() - begin) as u64;
         counted.push((trailer.rows_before, trailer.rows));
-        if let Some(row_group) = footer::decode_row_group(blocks.metadata) {
+        let is_part = trailer.rows <= PART_ROWS as u64;
+        if let Some(row_group) = footer::decode_row_group(blocks.metadata).filter(|_| is_part) {
             footer.parts.push((row_group, listed(&trailer, begin, end)));
         }
         before = next_before(file, &trailer, begin)?;
@@ -166,7 +188,7 @@ fn holes(counted: &[(u64, u64)]) -> Vec<Hole> {
         if rows_before > expected {
             holes.push(Hole { before, events: rows_before - expected });
         }
-        expected = rows_before + rows;
+        expected = rows_before.saturating_add(rows);
         before += usize::from(rows > 0);
     }
     holes

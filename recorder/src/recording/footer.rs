@@ -78,6 +78,8 @@ pub(super) enum Unusable {
     Damaged,
     /// It is that of another Parquet file.
     Foreign,
+    /// It is whole, and another program has changed this.
+    Changed(String),
     Newer(u32),
 }
 
@@ -96,13 +98,17 @@ pub(super) fn decode(bytes: &[u8]) -> std::result::Result<Footer, Unusable> {
     if version > SCHEMA_VERSION && intact {
         return Err(Unusable::Newer(version));
     }
-    if !intact || !schema_fits(&metadata) {
+    if !intact {
         return Err(Unusable::Damaged);
     }
-    let host = serde_json::from_str(host).map_err(|_| Unusable::Damaged)?;
-    let parts: Vec<Part> = serde_json::from_str(parts).map_err(|_| Unusable::Damaged)?;
+    if !schema_fits(&metadata) {
+        return Err(Unusable::Changed(misfit(&metadata)));
+    }
+    let not_ours = |key: &'static str| Unusable::Changed(format!("the metadata `{key}`"));
+    let host = serde_json::from_str(host).map_err(|_| not_ours(HOST))?;
+    let parts: Vec<Part> = serde_json::from_str(parts).map_err(|_| not_ours(PARTS))?;
     if parts.len() != metadata.num_row_groups() {
-        return Err(Unusable::Damaged);
+        return Err(Unusable::Changed("the row groups".to_owned()));
     }
     Ok(Footer { host, parts: metadata.row_groups().iter().cloned().zip(parts).collect() })
 }
@@ -119,25 +125,39 @@ fn decode_metadata(bytes: &[u8]) -> Option<ParquetMetaData> {
     std::panic::catch_unwind(|| ParquetMetaDataReader::decode_metadata(bytes)).ok()?.ok()
 }
 
+/// The first column that is not as this version writes it, or is missing, or is too many.
+fn misfit(metadata: &ParquetMetaData) -> String {
+    let ours = SchemaDescriptor::new(columns::schema());
+    let theirs = metadata.file_metadata().schema_descr().columns();
+    let ours = ours.columns();
+    let differs = ours.iter().find(|a| !theirs.iter().any(|b| fits(a, b)));
+    let more = || theirs.iter().find(|b| !ours.iter().any(|a| fits(a, b)));
+    match differs.or_else(more) {
+        Some(column) => format!("the column `{}`", column.name()),
+        None => "the columns' number or order".to_owned(),
+    }
+}
+
+fn fits(one: &ColumnDescPtr, other: &ColumnDescPtr) -> bool {
+    let levels = |column: &ColumnDescPtr| (column.max_def_level(), column.max_rep_level());
+    one.path() == other.path()
+        && one.physical_type() == other.physical_type()
+        && levels(one) == levels(other)
+}
+
 /// Whether the columns are those this program writes, or wrote in an earlier version, by name, type and whether
 /// they may be null.
 fn schema_fits(metadata: &ParquetMetaData) -> bool {
     let ours = SchemaDescriptor::new(columns::schema());
     let theirs = metadata.file_metadata().schema_descr().columns();
-    let fits = |ours: &[ColumnDescPtr]| {
-        ours.len() == theirs.len()
-            && ours.iter().zip(theirs).all(|(a, b)| {
-                a.path() == b.path()
-                    && a.physical_type() == b.physical_type()
-                    && (a.max_def_level(), a.max_rep_level())
-                        == (b.max_def_level(), b.max_rep_level())
-            })
+    let all_fit = |ours: &[ColumnDescPtr]| {
+        ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(a, b)| fits(a, b))
     };
     let of = |version: u32| -> Vec<ColumnDescPtr> {
         let ours = ours.columns().iter();
         ours.filter(|column| columns::since(column.name()) <= version).cloned().collect()
     };
-    (1..=SCHEMA_VERSION).any(|version| fits(&of(version)))
+    (1..=SCHEMA_VERSION).any(|version| all_fit(&of(version)))
 }
 
 /// A footer for row groups that have none, with its tail: what makes a cut-off recording whole again.

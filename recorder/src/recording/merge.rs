@@ -205,8 +205,8 @@ pub(super) fn join(host: &mut Host, other: &Host, beside: bool) {
         };
     }
     host.cpus = cpus;
-    host.raised += other.raised;
-    host.lost += other.lost;
+    host.raised = host.raised.saturating_add(other.raised);
+    host.lost = host.lost.saturating_add(other.lost);
     union(&mut host.gaps, &other.gaps);
     union(&mut host.details, &other.details);
     host.drop_reasons.extend(other.drop_reasons.clone());

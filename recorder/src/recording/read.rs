@@ -243,7 +243,7 @@ fn note_recovery(
     for hole in &recovery.holes {
         let window = between(file, hole.before)?;
         let host = &mut recording.history.hosts[usize::from(number)];
-        host.lost += hole.events;
+        host.lost = host.lost.saturating_add(hole.events);
         host.gaps.extend(everywhere(host, window, hole.events));
         let (path, events) = (file.path.clone(), hole.events);
         let reason = "its description is damaged, and so is the footer".to_owned();
@@ -306,7 +306,7 @@ fn lose_part(
         })),
         None => host.gaps.extend(everywhere(host, between(file, number)?, part.rows)),
     }
-    host.lost += part.rows;
+    host.lost = host.lost.saturating_add(part.rows);
     let path = file.path.clone();
     recording.notes.push(Note::Damaged { path, part: number, events: part.rows, reason });
     Ok(())

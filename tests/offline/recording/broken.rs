@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use expect_test::{Expect, expect};
+use parquet::file::metadata::KeyValue;
 use recorder::event::History;
 use recorder::recording::read::{self, Note, ReadError};
 use recorder::recording::repair;
@@ -137,14 +138,14 @@ fn check(error: Result<read::Recording, ReadError>, expected: Expect) {
 #[test]
 fn what_is_no_recording() {
     let (folder, path) = file(b"PNG or whatever it is, but no Parquet");
-    check(open(&path), expect!["open a.parquet: not a recording but no Parquet file"]);
-    check(open_bytes(b""), expect!["open a.parquet: not a recording but no Parquet file"]);
+    check(open(&path), expect!["open a.parquet: not a recording but a file that is not Parquet"]);
+    check(open_bytes(b""), expect!["open a.parquet: not a recording but an empty file"]);
     check(
         open_bytes(b"PAR1"),
         expect!["open a.parquet: cut off at 4 bytes, before its first complete part"],
     );
     check(
-        open_bytes(&foreign()),
+        open_bytes(&foreign(Vec::new())),
         expect!["open a.parquet: not a recording but a Parquet file of something else"],
     );
     check(open(&folder.path().join("b")), expect!["open b: no such file or folder"]);
@@ -154,20 +155,7 @@ fn what_is_no_recording() {
 }
 
 /// A Parquet file with one column of its own.
-fn foreign() -> Vec<u8> {
-    let schema = parquet::schema::parser::parse_message_type("message m { REQUIRED INT32 n; }");
-    let schema = std::sync::Arc::new(schema.expect("a schema"));
-    let writer = parquet::file::writer::SerializedFileWriter::new(
-        Vec::new(),
-        schema,
-        std::sync::Arc::default(),
-    );
-    writer.and_then(|writer| writer.into_inner()).expect("a Parquet file")
-}
-
-#[test]
-fn from_a_newer_wherefore() {
-    use parquet::file::metadata::KeyValue;
+fn foreign(metadata: Vec<KeyValue>) -> Vec<u8> {
     let schema = parquet::schema::parser::parse_message_type("message m { REQUIRED INT32 n; }");
     let schema = std::sync::Arc::new(schema.expect("a schema"));
     let writer = parquet::file::writer::SerializedFileWriter::new(
@@ -176,12 +164,60 @@ fn from_a_newer_wherefore() {
         std::sync::Arc::default(),
     );
     let mut writer = writer.expect("a writer");
-    writer.append_key_value_metadata(KeyValue::new("wherefore.schema".to_owned(), "7".to_owned()));
-    let bytes = writer.into_inner().expect("a Parquet file");
+    metadata.into_iter().for_each(|pair| writer.append_key_value_metadata(pair));
+    writer.into_inner().expect("a Parquet file")
+}
+
+#[test]
+fn from_a_newer_wherefore() {
+    let version = KeyValue::new("wherefore.schema".to_owned(), "7".to_owned());
     check(
-        open_bytes(&bytes),
+        open_bytes(&foreign(vec![version])),
         expect!["open a.parquet: written by a newer wherefore (schema 7), this one reads up to 3"],
     );
+}
+
+/// One that keeps metadata, as most do, and has its own idea of the columns.
+#[test]
+fn written_anew_by_another_program() {
+    let (_folder, path) = file(&small().1);
+    let file = std::fs::File::open(&path).expect("open the file");
+    let reader = parquet::file::reader::SerializedFileReader::new(file).expect("a Parquet file");
+    let metadata = parquet::file::reader::FileReader::metadata(&reader).file_metadata();
+    let metadata = metadata.key_value_metadata().expect("it says what it is").clone();
+    check(
+        open_bytes(&foreign(metadata)),
+        expect![
+            "open a.parquet: not a recording but what another program has made of one: the column `time_ns` is not as wherefore writes it"
+        ],
+    );
+}
+
+/// Nobody writes to it: whoever opened it would wait.
+#[test]
+fn a_fifo_and_a_folder_are_not_opened() {
+    let folder = tempfile::tempdir().expect("make a folder");
+    let path = folder.path().join("a.parquet");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("make a FIFO");
+    check(
+        read::open(&[folder.path().to_owned()]),
+        expect!["open a.parquet: not a recording but no regular file"],
+    );
+    std::fs::remove_file(&path).expect("remove the FIFO");
+    std::fs::create_dir(&path).expect("make a folder");
+    check(
+        read::open(&[folder.path().to_owned()]),
+        expect!["open a.parquet: not a recording but a folder"],
+    );
+}
+
+/// Gaps are told CPU by CPU.
+#[test]
+fn what_a_host_claims_takes_no_memory() {
+    let mut history = traffic::requests(100);
+    history.hosts[0].cpus = u32::MAX;
+    let read = open_bytes(&recorded(&history, PART)).expect("a recording");
+    assert_eq!(read.history.hosts[0].cpus, 1 << 16);
 }
 
 /// Takes so many bytes, and no more.
