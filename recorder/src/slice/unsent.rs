@@ -5,6 +5,7 @@
 //! hosts sent is; who is excluded is so as far as these reach.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use petgraph::Direction::Incoming;
 use petgraph::visit::EdgeRef;
@@ -27,13 +28,26 @@ pub(super) fn unsent(history: &History, graph: &Graph, events: &[EventIndex]) ->
     if history.hosts.len() < 2 {
         return Vec::new();
     }
-    let mut looker = Looker { history, graph, sent: HashMap::new() };
+    let mut holes: HashMap<u32, Vec<Range<u64>>> = HashMap::new();
+    for hole in graph.holes.iter().filter(|hole| hole.direction == Direction::Sent) {
+        holes.entry(hole.endpoint).or_default().push(hole.start..hole.end);
+    }
+    let mut ends: HashMap<u32, Vec<u32>> = HashMap::new();
+    for [one, other] in graph.connections.iter().map(|connection| connection.ends) {
+        ends.entry(one).or_default().push(other);
+        ends.entry(other).or_default().push(one);
+    }
+    let mut looker = Looker { history, graph, ends, holes, sent: HashMap::new() };
     events.iter().filter_map(|&event| looker.look(event)).collect()
 }
 
 struct Looker<'a> {
     history: &'a History,
     graph: &'a Graph,
+    /// By endpoint: those that may be at its other end.
+    ends: HashMap<u32, Vec<u32>>,
+    /// By endpoint: what of its stream nobody is known to have sent.
+    holes: HashMap<u32, Vec<Range<u64>>>,
     /// By endpoint: where the first bytes begin that it is known to have sent, and where the last end.
     sent: HashMap<u32, Option<(u64, u64)>>,
 }
@@ -45,7 +59,7 @@ impl Looker<'_> {
             return None;
         }
         let own = self.graph.endpoint_of(self.history, index)?;
-        let ends: Vec<u32> = self.graph.peers(own).map(|(end, _)| end).collect();
+        let ends = self.ends.get(&own)?.clone();
         let host = self.graph.endpoints[*ends.first()? as usize].host;
         if ends.iter().any(|&end| self.graph.endpoints[end as usize].host == event.host) {
             return None;
@@ -82,8 +96,7 @@ impl Looker<'_> {
 
     /// Whether bytes that the event took lie where nothing that the other end sent is known.
     fn is_holed(&self, sender: u32, event: &Event) -> bool {
-        let holes = self.graph.holes.iter();
-        let mut holes = holes.filter(|h| h.endpoint == sender && h.direction == Direction::Sent);
+        let mut holes = self.holes.get(&sender).into_iter().flatten();
         holes.any(|hole| hole.start + 1 < event.stream_end && event.stream_start + 1 < hole.end)
     }
 
