@@ -34,6 +34,11 @@ pub(super) fn add_host(files: &[Source], recording: &mut Recording) -> Result<()
     }
     let events = &mut recording.history.events;
     let host = join_all(&taken, events)?;
+    let by_ns =
+        taken.last().map_or(0, |last| last.host.wall_offset_ns.saturating_sub(host.wall_offset_ns));
+    if by_ns.unsigned_abs() > CLOCKS_APART_NS {
+        recording.notes.push(Note::ClockSet { host: host.name.clone(), by_ns });
+    }
     if let [_, _, ..] = taken[..] {
         uncount_strangers(&taken, events);
         read::sort(&mut events[begin..]);
@@ -43,6 +48,9 @@ pub(super) fn add_host(files: &[Source], recording: &mut Recording) -> Result<()
     }
     Ok(())
 }
+
+/// A clock that is only kept in time does not move by more between two recordings of one boot.
+const CLOCKS_APART_NS: u64 = 1_000_000_000;
 
 fn join_all(taken: &[Taken], events: &[Event]) -> Result<Host, ReadError> {
     let mut host = taken[0].host.clone();

@@ -34,6 +34,8 @@ pub enum Note {
     Duplicates { host: String, events: u64 },
     /// Two paths lead to one recording, or one is a copy of the other; it is read once.
     Same { first: PathBuf, second: PathBuf },
+    /// The wall clock of a host was set between two of its recordings: by so much it was ahead at the last.
+    ClockSet { host: String, by_ns: i64 },
     /// Several hosts have this name, and are called these instead.
     Namesakes { name: String, apart: Vec<String> },
 }
@@ -57,6 +59,14 @@ impl fmt::Display for Note {
             Self::Same { first, second } => {
                 let (first, second) = (first.display(), second.display());
                 write!(f, "{second} is the same recording as {first} and is read once")
+            }
+            Self::ClockSet { host, by_ns } => {
+                let by_s = by_ns.unsigned_abs() / 1_000_000_000;
+                let way = if *by_ns < 0 { "back" } else { "ahead" };
+                write!(
+                    f,
+                    "the clock of {host} was set {way} by {by_s} s between its recordings; all of its times are by the first one's"
+                )
             }
             Self::Namesakes { name, apart } => write!(
                 f,

@@ -64,6 +64,24 @@ fn another_boot_is_another_host() {
 }
 
 #[test]
+fn a_clock_that_was_set_between_recordings_is_told() {
+    let all = traffic::requests(400);
+    let (a, mut b) = (cut(&all, 0..250), cut(&all, 250..400));
+    b.hosts[0].wall_offset_ns -= 3_600_000_000_000;
+    for read in [open(&[&a, &b]), open(&[&b, &a])] {
+        let read = read.expect("two recordings");
+        assert_eq!(read.history.hosts[0].wall_offset_ns, a.hosts[0].wall_offset_ns);
+        let told: Vec<_> = read.notes.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            [
+                "the clock of alpha was set back by 3600 s between its recordings; all of its times are by the first one's"
+            ]
+        );
+    }
+}
+
+#[test]
 fn overlap_is_kept_once() {
     let all = traffic::requests(400);
     let (a, b) = (cut(&all, 0..250), cut(&all, 150..400));
