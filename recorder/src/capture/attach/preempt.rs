@@ -49,22 +49,22 @@ fn preempts(version: &str, chosen: Option<&str>) -> bool {
 
 /// At most so many calls were not recorded because a program was skipped; told by the process that has them open.
 ///
-/// Where others stand by, a call is lost only if the last of them was skipped, and if the first was and nobody took over.
-/// Each is an upper bound, since calls out of scope are skipped as well, and so are programs that have nothing to do.
+/// Where others stand by, a call is lost only if the hook's first and last were both skipped, and nobody took over. Each is
+/// an upper bound, since calls out of scope are skipped as well, and so are programs that have nothing to do.
 pub fn lost(hooks: &[Attached], taken_over: u64, owner: u32) -> u64 {
-    let stands_by =
-        |hook: &Attached| hooks.iter().any(|h| h.role == Role::Last && h.name == hook.name);
-    let (mut alone, mut first, mut last) = (0, 0, 0);
-    for hook in hooks {
-        let sum = match hook.role {
-            Role::Last => &mut last,
-            Role::Events if stands_by(hook) => &mut first,
-            Role::Events => &mut alone,
-            Role::Standby | Role::Begins => continue,
-        };
-        *sum += hook.missed(owner);
+    let last = |name: &str| hooks.iter().find(|hook| hook.role == Role::Last && hook.name == name);
+    let (mut alone, mut skipped, mut by_both) = (0, 0, 0);
+    for hook in hooks.iter().filter(|hook| hook.role == Role::Events) {
+        let missed = hook.missed(owner);
+        match last(&hook.name) {
+            None => alone += missed,
+            Some(last) => {
+                skipped += missed;
+                by_both += missed.min(last.missed(owner));
+            }
+        }
     }
-    alone + last.min(first.saturating_sub(taken_over))
+    alone + by_both.min(skipped.saturating_sub(taken_over))
 }
 
 /// How often each hook's own program was skipped, whoever recorded it then.
