@@ -6,7 +6,7 @@
 
 mod births;
 mod build;
-mod bytes;
+pub mod bytes;
 pub mod check;
 mod close;
 mod connection;

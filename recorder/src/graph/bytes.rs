@@ -17,7 +17,7 @@ mod sweep;
 mod tiling;
 
 use super::build::in_time;
-use super::{Direction, EdgeKind, Graph, Hole, Proof, Side};
+use super::{Direction, EdgeKind, Endpoint, Graph, Hole, Proof, Side};
 use crate::event::{Event, EventIndex, Flags, History, Op, Proof as Numbers, Protocol, Ring};
 use sweep::{Span, Stream, meetings};
 use tiling::{Call, Tiling, tile};
@@ -93,13 +93,8 @@ fn stream(
             continue;
         }
         sure &= !event.flags.has(Flags::UNSURE);
-        // Offsets count from the event's own idea of the initial number. What went with the SYN (TCP Fast Open)
-        // has none yet, and counts rightly.
         let by = match direction {
-            Direction::Sent if event.proof == Numbers::Unknown => shift,
-            Direction::Sent => {
-                (event.iss.wrapping_sub(end.iss).cast_signed() as u64).wrapping_add(shift)
-            }
+            Direction::Sent => own_shift(end, event).wrapping_add(shift),
             Direction::Received => 0,
         };
         let thread = thread_number(&mut threads, event.tid);
@@ -134,6 +129,15 @@ fn stream(
         })
         .collect();
     Stream { spans, filled, bypassed, summed }
+}
+
+/// By how much a send's offsets are less than its endpoint's: they count from the event's own idea of the initial number.
+/// What went with the SYN (TCP Fast Open) has none yet, and counts rightly.
+pub fn own_shift(end: &Endpoint, send: &Event) -> u64 {
+    match send.proof {
+        Numbers::Unknown => 0,
+        _ => send.iss.wrapping_sub(end.iss).cast_signed() as u64,
+    }
 }
 
 /// Whether no later call of a stream can have been lost: a hole that nothing follows cannot be seen.

@@ -11,7 +11,7 @@ use petgraph::Direction::Incoming;
 use petgraph::visit::EdgeRef;
 
 use crate::event::{Event, EventIndex, Flags, History, Op};
-use crate::graph::{Direction, Graph, Side, event_of, node};
+use crate::graph::{Connection, Direction, Graph, Side, bytes, event_of, node};
 
 /// Something that was received, and not sent by anything in its sender's recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,23 +32,31 @@ pub(super) fn unsent(history: &History, graph: &Graph, events: &[EventIndex]) ->
     for hole in graph.holes.iter().filter(|hole| hole.direction == Direction::Sent) {
         holes.entry(hole.endpoint).or_default().push(hole.start..hole.end);
     }
-    let mut ends: HashMap<u32, Vec<u32>> = HashMap::new();
-    for [one, other] in graph.connections.iter().map(|connection| connection.ends) {
-        ends.entry(one).or_default().push(other);
-        ends.entry(other).or_default().push(one);
+    let mut ends: HashMap<u32, Vec<End>> = HashMap::new();
+    for Connection { ends: [one, other], shift: [from_one, from_other], .. } in &graph.connections {
+        ends.entry(*one).or_default().push(End { endpoint: *other, shift: *from_other });
+        ends.entry(*other).or_default().push(End { endpoint: *one, shift: *from_one });
     }
     let mut looker = Looker { history, graph, ends, holes, sent: HashMap::new() };
     events.iter().filter_map(|&event| looker.look(event)).collect()
+}
+
+/// What may be at the other end of a connection.
+#[derive(Clone, Copy)]
+struct End {
+    endpoint: u32,
+    /// Added to what it says of where its bytes lie, this end's numbers come out.
+    shift: u64,
 }
 
 struct Looker<'a> {
     history: &'a History,
     graph: &'a Graph,
     /// By endpoint: those that may be at its other end.
-    ends: HashMap<u32, Vec<u32>>,
+    ends: HashMap<u32, Vec<End>>,
     /// By endpoint: what of its stream nobody is known to have sent.
     holes: HashMap<u32, Vec<Range<u64>>>,
-    /// By endpoint: where the first bytes begin that it is known to have sent, and where the last end.
+    /// By endpoint: where the first bytes begin that it is known to have sent, and where the last end, by its own numbers.
     sent: HashMap<u32, Option<(u64, u64)>>,
 }
 
@@ -60,44 +68,44 @@ impl Looker<'_> {
         }
         let own = self.graph.endpoint_of(self.history, index)?;
         let ends = self.ends.get(&own)?.clone();
-        let host = self.graph.endpoints[*ends.first()? as usize].host;
-        if ends.iter().any(|&end| self.graph.endpoints[end as usize].host == event.host) {
+        let host = self.graph.endpoints[ends.first()?.endpoint as usize].host;
+        if ends.iter().any(|end| self.graph.endpoints[end.endpoint as usize].host == event.host) {
             return None;
         }
-        let unsent = |after_all| Some(Unsent { received: index, host, after_all });
         let sent = ends.iter().filter_map(|&end| self.sent(end));
         let sent = sent.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
-        if event.op == Op::Established {
-            return if ends.iter().any(|&end| self.is_made(end)) { None } else { unsent(false) };
-        }
-        let Some((first, last)) = sent.filter(|_| is_bytes(event) && event.has_range()) else {
-            return if self.has_cause(index) { None } else { unsent(false) };
+        let (missing, after_all) = if event.op == Op::Established {
+            (!ends.iter().any(|end| self.is_made(end.endpoint)), false)
+        } else if let Some((first, last)) = sent.filter(|_| is_bytes(event) && event.has_range()) {
+            let holed = ends.iter().any(|end| self.is_holed(end.endpoint, event));
+            (event.stream_start < first || holed, event.stream_end > last)
+        } else {
+            (!self.has_cause(index), false)
         };
-        // Numbers that were computed may be one off.
-        let (start, end) = (event.stream_start, event.stream_end);
-        match () {
-            () if end > last + 1 => unsent(true),
-            () if start + 1 < first => unsent(false),
-            () if ends.iter().any(|&end| self.is_holed(end, event)) => unsent(false),
-            () => None,
-        }
+        (missing || after_all).then_some(Unsent { received: index, host, after_all })
     }
 
-    fn sent(&mut self, endpoint: u32) -> Option<(u64, u64)> {
+    /// Where lies what it is known to have sent, by the receiver's numbers.
+    fn sent(&mut self, End { endpoint, shift }: End) -> Option<(u64, u64)> {
         let (history, graph) = (self.history, self.graph);
-        *self.sent.entry(endpoint).or_insert_with(|| {
-            let events = graph.events_of_endpoint(&graph.endpoints[endpoint as usize]);
-            let events = events.iter().map(|&event| &history.events[event as usize]);
+        let sent = *self.sent.entry(endpoint).or_insert_with(|| {
+            let end = &graph.endpoints[endpoint as usize];
+            let events = graph.events_of_endpoint(end).iter();
+            let events = events.map(|&event| &history.events[event as usize]);
             let sends = events.filter(|e| e.op == Op::Send && e.error == 0 && e.has_range());
-            let ranges = sends.map(|e| (e.stream_start, e.stream_end));
+            let ranges = sends.map(|e| {
+                let by = bytes::own_shift(end, e);
+                (e.stream_start.wrapping_add(by), e.stream_end.wrapping_add(by))
+            });
             ranges.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
-        })
+        });
+        sent.map(|(first, last)| (first.wrapping_add(shift), last.wrapping_add(shift)))
     }
 
     /// Whether bytes that the event took lie where nothing that the other end sent is known.
     fn is_holed(&self, sender: u32, event: &Event) -> bool {
         let mut holes = self.holes.get(&sender).into_iter().flatten();
-        holes.any(|hole| hole.start + 1 < event.stream_end && event.stream_start + 1 < hole.end)
+        holes.any(|hole| hole.start < event.stream_end && event.stream_start < hole.end)
     }
 
     /// Whether it was seen how the connection was made at this end.
