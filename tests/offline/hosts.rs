@@ -328,30 +328,20 @@ fn nobody_is_excluded_where_a_recording_ended_before() {
         "#]],
     );
     let ask = ["why", "comm=curl op=recv", "--exclude-check", "comm=redis"];
-    check(
-        &lines,
-        &ask,
-        &expect![[r#"
-        exit 0
-        --- stdout
-        cannot say: nothing is known to lead from it, but something is missing
-        events that match `comm=redis`: 1 cannot say
-        beyond   host 10.0.0.7:5432 is not in these recordings (1 connection, of host1:nginx[2]): a recording of it may lead further
-    "#]],
-    );
     // One byte is enough.
-    let lines = lines.replace("bytes=150..170", "bytes=150..151");
-    check(
-        &lines,
-        &ask,
-        &expect![[r#"
-        exit 0
-        --- stdout
-        cannot say: nothing is known to lead from it, but something is missing
-        events that match `comm=redis`: 1 cannot say
-        beyond   host 10.0.0.7:5432 is not in these recordings (1 connection, of host1:nginx[2]): a recording of it may lead further
-    "#]],
-    );
+    for lines in [&lines, &lines.replace("bytes=150..170", "bytes=150..151")] {
+        check(
+            lines,
+            &ask,
+            &expect![[r#"
+                exit 0
+                --- stdout
+                cannot say: nothing is known to lead from it, but something is missing
+                events that match `comm=redis`: 1 cannot say
+                beyond   host 10.0.0.7:5432 is not in these recordings (1 connection, of host1:nginx[2]): a recording of it may lead further
+            "#]],
+        );
+    }
     let unsent = "9004000..9004100  nginx[2]   send        on=1b bytes=0..150 host=1";
     let lines = PROXIED.replace(unsent, "");
     check(
