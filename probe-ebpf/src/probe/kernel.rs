@@ -290,8 +290,8 @@ pub fn cgroup_id(cgroup: Pointer) -> u64 {
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_UDP: u16 = 17;
 const IPPROTO_MPTCP: u16 = 262;
-const SOCK_STREAM: u16 = 1;
-const SOCK_DGRAM: u16 = 2;
+pub const SOCK_STREAM: u16 = 1;
+pub const SOCK_DGRAM: u16 = 2;
 const SOCK_SEQPACKET: u16 = 5;
 const AF_UNIX: u16 = 1;
 const AF_INET: u16 = 2;

@@ -13,7 +13,7 @@ use aya_ebpf::macros::btf_map;
 use probe_ebpf::config::ABSENT;
 use probe_ebpf::event::{RareSlot, Slot, call, kind, protocol};
 
-use crate::kernel::{self, Pointer, field, offset};
+use crate::kernel::{self, Pointer, SOCK_DGRAM, SOCK_STREAM, field, offset};
 use crate::{emit, remembered};
 
 const MSG_OOB: u32 = 1;
@@ -181,7 +181,7 @@ pub fn older(sk: Pointer) {
     // SAFETY: a live storage value.
     unsafe { (*state).unsure = u32::from(!peer.is_null()) };
     let queued = queued(sk);
-    if peer.is_null() || queued == 0 || field!(sk, sock_type, u16) == 2 {
+    if peer.is_null() || queued == 0 || field!(sk, sock_type, u16) == SOCK_DGRAM {
         return;
     }
     if let Some(other) = remembered::any(peer) {
@@ -202,7 +202,7 @@ fn queued(sk: Pointer) -> u32 {
     if unix.is_null() {
         return 0;
     }
-    if field!(sk, sock_type, u16) != 1 {
+    if field!(sk, sock_type, u16) != SOCK_STREAM {
         return field!(sk, sock_queue_length, u32);
     }
     if offset!(unix_queued) == ABSENT { 0 } else { field!(unix, unix_queued, u32) }

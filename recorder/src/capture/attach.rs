@@ -103,8 +103,14 @@ impl Attached {
     }
 }
 
+/// How often the kernel skipped one of this process's programs because it was at work; 0 if it is not loaded.
+pub fn skipped(ebpf: &Ebpf, program: &str) -> u64 {
+    let program = ebpf.program(program).and_then(|program| program.fd().ok());
+    program.map_or(0, |fd| misses(std::process::id(), fd.as_fd().as_raw_fd()))
+}
+
 /// How often the kernel skipped a program, asked of the process that has it open as this descriptor.
-pub fn misses(owner: u32, program: RawFd) -> u64 {
+fn misses(owner: u32, program: RawFd) -> u64 {
     let info =
         std::fs::read_to_string(format!("/proc/{owner}/fdinfo/{program}")).unwrap_or_default();
     let line = info.lines().find_map(|l| l.strip_prefix("recursion_misses:"));

@@ -5,8 +5,6 @@ mod ends;
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
-use std::os::fd::{AsFd, AsRawFd};
-use std::process;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,7 +22,7 @@ use serde_json::json;
 use tokio::io::unix::AsyncFd;
 
 use super::{Bell, Rule, Seen, What};
-use crate::capture::attach::misses;
+use crate::capture::attach;
 use crate::capture::clock;
 use crate::capture::control::Control;
 use crate::fault::arm::cgroup;
@@ -238,8 +236,7 @@ fn attach(ebpf: &mut Ebpf, hooks: u64) -> Result<()> {
 /// How often the kernel skipped a program that watches since it was at work for another thread of its CPU: what happened
 /// then no trigger has seen, if it was anything that one looks for.
 pub fn skipped(ebpf: &Ebpf) -> u64 {
-    let programs = PROGRAMS.iter().filter_map(|(name, ..)| ebpf.program(name)?.fd().ok());
-    programs.map(|fd| misses(process::id(), fd.as_fd().as_raw_fd())).sum()
+    PROGRAMS.iter().map(|(name, ..)| attach::skipped(ebpf, name)).sum()
 }
 
 /// The bells of the triggers that the kernel watches for, in their order.

@@ -4,7 +4,6 @@
 //! kind, which the program answers instead of the kernel.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::{process, ptr};
 
@@ -15,7 +14,7 @@ use aya::programs::KProbe;
 use probe_ebpf::fault::{DESCRIPTOR, PROOF_ARGUMENT, PROOF_RESULT, Sieve, Sieves, hook, size};
 
 use super::{SievesBytes, map, sieves};
-use crate::capture::attach::{misses, prove};
+use crate::capture::attach::{self, prove};
 use crate::fault::spec::Syscall;
 
 /// What the functions' names begin with.
@@ -90,8 +89,7 @@ pub fn prove_effect(ebpf: &mut Ebpf, calls: &[Syscall]) -> Result<()> {
 /// How many calls the kernel has made without running the program, whoever made them; 0 before 6.7, which does not count
 /// them.
 pub fn skipped(ebpf: &Ebpf) -> u64 {
-    let program = ebpf.program(PROGRAM).and_then(|program| program.fd().ok());
-    program.map_or(0, |fd| misses(process::id(), fd.as_fd().as_raw_fd()))
+    attach::skipped(ebpf, PROGRAM)
 }
 
 /// Attaches a program that does nothing to the function of `shutdown`.
