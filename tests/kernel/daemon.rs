@@ -41,12 +41,16 @@ def server(connection, turn):
         time.sleep(5)
 
     def murder():
+        connection.close()
+        there.take()
         there.take()
         os.kill(victim, signal.SIGKILL)
 
     victim = child('victim', answer)
     murderer = child('murderer', murder)
+    # The victim's is the last one by then: its death ends the connection.
     connection.close()
+    here.give()
     os.waitpid(victim, 0)
     os.waitpid(murderer, 0)
 

@@ -49,10 +49,12 @@ fn line(run: &Run, event: &Event) -> String {
     text.replace(&run.number("name").to_string(), "N")
 }
 
-/// Sends and receives, and who got what from whom: `must 0>1` for events 0 and 1.
+/// Sends and receives, and who got what from whom: `must 0>1` for events 0 and 1. By process, since a send may return
+/// after the receive of its bytes.
 fn told(run: &Run) -> String {
     let wanted = |e: &&Event| matches!(e.op, Op::Send | Op::Recv | Op::Error);
-    let events: Vec<&Event> = run.history.events.iter().filter(wanted).collect();
+    let mut events: Vec<&Event> = run.history.events.iter().filter(wanted).collect();
+    events.sort_by_key(|e| run.history.comm(e));
     let mut text: String =
         events.iter().enumerate().map(|(n, e)| format!("{n} {}\n", line(run, e))).collect();
     let graph = Graph::build(&run.history);
@@ -178,10 +180,10 @@ finish(pid)
 ",
         expect![[r#"
             0 child unix_stream send - → - 14 [0..14)
-            1 parent unix_stream recv - → - 14 [0..14)
-            2 parent unix_stream send - → - 15 [0..15)
-            3 child unix_stream recv - → - 15 [0..15)
-            must 0>1, must 2>3
+            1 child unix_stream recv - → - 15 [0..15)
+            2 parent unix_stream recv - → - 14 [0..14)
+            3 parent unix_stream send - → - 15 [0..15)
+            must 0>2, must 3>1
         "#]],
     );
 }
