@@ -223,7 +223,8 @@ play(server, client)
     assert_eq!(wakes.filter(inside).count(), 0);
 }
 
-/// Threads that hand locks and turns to each other as fast as they can. `play` has every edge checked.
+/// Threads that hand locks and turns to each other as fast as they can, for as long as the rings have room for it
+/// whoever reads them. `play` has every edge checked.
 #[test]
 fn a_crowd_keeps_every_rule() {
     let (history, _) = play_in(
@@ -232,10 +233,11 @@ fn a_crowd_keeps_every_rule() {
         "
 rename('crowd')
 ends = time.monotonic() + 3
+TURNS, ROUNDS = 20_000, 10_000
 condition, turn = threading.Condition(), [0]
 def take_turns(own, all):
     with condition:
-        while time.monotonic() < ends:
+        while turn[0] < TURNS and time.monotonic() < ends:
             condition.wait_for(lambda: turn[0] % all == own, timeout=0.1)
             turn[0] += 1
             condition.notify_all()
@@ -244,7 +246,9 @@ def echo(r, w):
         os.write(w, b'.')
     os.write(w, b'x')
 def drive(r, w):
-    while time.monotonic() < ends:
+    for _ in range(ROUNDS):
+        if time.monotonic() >= ends:
+            break
         os.write(w, b'.')
         os.read(r, 1)
     os.write(w, b'x')
