@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use recorder::capture::snapshot::Cut;
 use recorder::capture::{Scope, procfs};
 use recorder::container::{Container, Runtime};
 use recorder::describe;
@@ -74,8 +75,9 @@ fn play(mount: &Path, play: &str) -> (History, String) {
     (history, format!("/{}", below.display()))
 }
 
-/// Plays a script that says when it is ready to be looked at, and waits until it has been.
-fn looked_at(text: &str) -> History {
+/// Plays a script that says when it is ready to be looked at, and waits until it has been: what was recorded by then,
+/// as a snapshot, and all.
+fn looked_at(text: &str) -> [History; 2] {
     let mut recorder = Recorder::start(Scope::Command(String::new()));
     let mut command = python_command(text);
     let mut child = recorder.spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
@@ -83,9 +85,10 @@ fn looked_at(text: &str) -> History {
     // The newest two milliseconds are read in the next turn.
     std::thread::sleep(Duration::from_millis(50));
     recorder.turn();
+    let snapshot = recorder.snapshot(Cut::ALL);
     child.stdin.take().expect("it is piped").write_all(b"\n").expect("it reads");
     assert!(child.wait().expect("it is our child").success());
-    recorder.finish()
+    [snapshot, recorder.finish()]
 }
 
 /// The cgroup and the container of what threads of a name sent.
@@ -98,11 +101,12 @@ fn container(runtime: Option<Runtime>, pod: &str) -> Option<Container> {
     Some(Container { runtime, id: ID.into(), pod: pod.into(), ..Container::default() })
 }
 
-/// Before: a process outside. During: it goes in, by itself. After: it is out again.
+/// Before: a process outside. During: it goes in, by itself, and is looked at there. After: it is out again.
 #[test]
 fn a_process_that_goes_into_a_container_and_out_again() {
-    let (history, base) = play(
-        &version_2(),
+    let mount = version_2();
+    let (text, base) = script(
+        &mount,
         &format!(
             "
 folder = make('/docker-{ID}.scope')
@@ -112,15 +116,21 @@ talk('within')
 other = threading.Thread(target=talk, args=('thread',))
 other.start()
 other.join()
+say('ready')
+sys.stdin.readline()
 enter(home)
 talk('after')"
         ),
     );
-    let within = format!("{base}/docker-{ID}.scope");
-    assert_eq!(place(&history, "before"), ("/".to_owned(), None));
-    assert_eq!(place(&history, "within"), (within.clone(), container(Some(Runtime::Docker), "")));
-    assert_eq!(place(&history, "thread"), (within, container(Some(Runtime::Docker), "")));
-    assert_eq!(place(&history, "after"), ("/".to_owned(), None));
+    let looked_at = looked_at(&text);
+    let below = base.strip_prefix(mount).expect("it lies there").display();
+    let within = (format!("/{below}/docker-{ID}.scope"), container(Some(Runtime::Docker), ""));
+    for history in &looked_at {
+        assert_eq!(place(history, "before"), ("/".to_owned(), None));
+        assert_eq!(place(history, "within"), within);
+        assert_eq!(place(history, "thread"), within);
+    }
+    assert_eq!(place(&looked_at[1], "after"), ("/".to_owned(), None));
 }
 
 /// Gone before the recorder looks: only the kernel's own word of it remains. The paths are longer than a record.
@@ -210,7 +220,7 @@ finish(child('child', lambda: talk('child')))"
         ),
     );
     // It is looked at while it is there; its child goes by what is known of it.
-    let history = looked_at(&text);
+    let [_, history] = looked_at(&text);
     let below = base.strip_prefix(mount).expect("it lies there").display();
     let within = (format!("/{below}/docker/{ID}"), container(Some(Runtime::Docker), ""));
     assert_eq!(place(&history, "within"), within);
@@ -235,7 +245,7 @@ talk('before')
 finish(child('child', within))"
         ),
     );
-    let history = looked_at(&text);
+    let [_, history] = looked_at(&text);
     let label = |comm| {
         let send = of(&history, comm, Op::Send)[0];
         (history.namespace(send).map(|n| n.name.clone()), describe::place(&history, send))

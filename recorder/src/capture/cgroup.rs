@@ -74,6 +74,15 @@ impl Cgroups {
         self.paths.get(number).map(|path| path.as_str())
     }
 
+    /// The number of the cgroup of version 2 in which a process lives now whose path `/proc` told; 0 where only
+    /// one version is there.
+    pub fn number(&self, path: &str) -> u64 {
+        let Some((mount, _)) = self.mount.as_ref().filter(|_| self.legacy) else { return 0 };
+        // A path that version 2 does not have is one of version 1: it lives in version 2's root.
+        let folders = [mount.join(path.trim_start_matches('/')), mount.clone()];
+        folders.iter().find_map(|folder| fs::metadata(folder).ok()).map_or(0, |found| found.ino())
+    }
+
     /// Whether a process with this cgroup of version 2 lives in those of version 1.
     pub fn lives_elsewhere(&self, path: &str) -> bool {
         self.legacy && matches!(path, "/" | "")

@@ -54,6 +54,8 @@ struct Known {
     task: Task,
     comm: Name,
     cgroup: Name,
+    /// The kernel's number of its cgroup of version 2 then; 0 where only one version is there.
+    number: u64,
     /// End of its last event: its next one cannot have begun before.
     last_ns: u64,
     count: u32,
@@ -113,7 +115,8 @@ impl Decoder {
                 "" => Name::NONE,
                 path => self.names.intern(path),
             };
-            let known = Known { last_ns: task.start_ns, task, comm, cgroup, count: 0, listed };
+            let (number, last_ns) = (self.cgroups.number(&task.cgroup), task.start_ns);
+            let known = Known { last_ns, task, comm, cgroup, number, count: 0, listed };
             self.tasks.insert(known.task.tid, known);
         }
     }

@@ -147,16 +147,24 @@ pub fn has_legacy_cgroups() -> bool {
 }
 
 /// The path of a process's cgroup; nothing where there is no such process. Of one that lives in version 2's
-/// root, or in none of its cgroups, that of version 1. Its hierarchies may differ: the one that tells of a
-/// container is taken, else systemd's.
+/// root, or in none of its cgroups, that of version 1.
 pub fn cgroup(pid: u32) -> Option<String> {
     let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     // From inside a cgroup namespace what lies outside has a path that begins there, which names nothing elsewhere.
     let own = text.lines().find_map(|line| line.strip_prefix("0::"));
     let own = own.filter(|path| !path.starts_with("/.."));
-    if let Some(path) = own.filter(|&path| path != "/") {
-        return Some(path.to_owned());
-    }
+    let path = own.filter(|&path| path != "/").or_else(|| of_version_1(&text)).or(own);
+    path.map(str::to_owned)
+}
+
+/// The path of a process's cgroup of version 1, wherever it lives in version 2's hierarchy by now.
+pub fn legacy_cgroup(pid: u32) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    of_version_1(&text).map(str::to_owned)
+}
+
+/// Its hierarchies may differ: the one that tells of a container is taken, else systemd's.
+fn of_version_1(text: &str) -> Option<&str> {
     let fields = text.lines().filter_map(|line| {
         let mut fields = line.splitn(3, ':');
         let (number, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
@@ -165,5 +173,5 @@ pub fn cgroup(pid: u32) -> Option<String> {
     let rank = |&(controllers, path): &(&str, &str)| {
         (container::of(path).is_some(), controllers == "name=systemd", path != "/")
     };
-    fields.max_by_key(rank).map(|(_, path)| path).or(own).map(str::to_owned)
+    fields.max_by_key(rank).map(|(_, path)| path)
 }

@@ -15,6 +15,7 @@ impl Decoder {
             task: Task::default(),
             comm: Name::NONE,
             cgroup: Name::NONE,
+            number: 0,
             last_ns: name.start_ns,
             count: 0,
             listed: true,
@@ -22,6 +23,7 @@ impl Decoder {
         known.listed = true;
         known.comm = self.names.intern(&comm);
         known.cgroup = cgroup;
+        known.number = name.cgroup;
         known.task = Task {
             pid: name.pid,
             tid: name.tid,
@@ -52,21 +54,23 @@ impl Decoder {
         let path = self.names.text(cgroup);
         let others = self.tasks.values_mut().filter(|known| known.task.pid == name.pid);
         for known in others.filter(|known| known.cgroup != cgroup) {
-            known.cgroup = cgroup;
+            (known.cgroup, known.number) = (cgroup, name.cgroup);
             path.clone_into(&mut known.task.cgroup);
         }
     }
 
     /// The cgroup of version 1: the kernel's number says nothing of it.
     fn legacy_cgroup(&mut self, name: &TaskName) -> Option<Name> {
-        let of = |tid: u32| self.tasks.get(&tid).map(|known| known.cgroup);
+        // What is known of one that was elsewhere in version 2 is its place there.
+        let still = |known: &&Known| known.number == 0 || known.number == name.cgroup;
+        let of = |tid: u32| self.tasks.get(&tid).filter(still).map(|known| known.cgroup);
         if name.tid != name.pid
             && let Some(process) = of(name.pid)
         {
             return Some(process);
         }
         // One that has ended was made in its parent's.
-        match procfs::cgroup(name.pid).filter(|_| self.live) {
+        match procfs::legacy_cgroup(name.pid).filter(|_| self.live) {
             Some(path) => Some(self.names.intern(&path)),
             None => of(name.tid).or_else(|| of(name.parent)),
         }
